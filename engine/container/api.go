@@ -1,0 +1,62 @@
+// Package container owns containers and execs: their records, their life (a pure
+// state machine and one owner goroutine each), start, attach, logs and restore.
+package container
+
+import (
+	"io"
+	"time"
+
+	"github.com/gantry/gantry/internal/filter"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// CreateOptions are a create request raised to the newest API's types.
+type CreateOptions struct {
+	Name       string // "" makes one up
+	Config     *container.Config
+	HostConfig *container.HostConfig
+	Networking *network.NetworkingConfig
+	Platform   *ocispec.Platform
+}
+
+// StopOptions: Signal "" is the container's own stop signal; Timeout in seconds, nil
+// is the container's own or the daemon's default, -1 waits for ever.
+type StopOptions struct {
+	Signal  string
+	Timeout *int
+}
+
+// ListOptions as GET /containers/json takes them.
+type ListOptions struct {
+	All     bool
+	Limit   int // <= 0: all
+	Size    bool
+	Filters filter.Args
+}
+
+// RemoveOptions as DELETE /containers/{id} takes them.
+type RemoveOptions struct {
+	Force, Volumes, Link bool
+}
+
+// AttachOptions as POST /containers/{id}/attach takes them. Without Stream only the
+// logs so far are sent.
+type AttachOptions struct {
+	Stream, Stdin, Stdout, Stderr, Logs bool
+	DetachKeys                          string
+}
+
+// LogsOptions as GET /containers/{id}/logs takes them. Tail < 0 is everything.
+type LogsOptions struct {
+	Stdout, Stderr, Follow, Timestamps, Details bool
+	Since, Until                                time.Time
+	Tail                                        int
+}
+
+// LogWriter receives the log stream: Open is called once, when the container is
+// known and before the first byte, with whether frames are multiplexed (no tty).
+type LogWriter interface {
+	Open(mux bool) io.Writer
+}

@@ -1,0 +1,76 @@
+// Package network owns networks and endpoints: addresses, bridges, published ports
+// and the firewall, over netlink only. Safe for concurrent use.
+package network
+
+import (
+	"net/netip"
+	"os"
+
+	"github.com/moby/moby/api/types/network"
+)
+
+// SandboxRequest asks for the network side of one container start. Network modes
+// "host", "none" and "container:…" are decided by the caller for host and
+// container: (no sandbox); "none" is a sandbox without endpoints.
+type SandboxRequest struct {
+	ContainerID string
+	Name        string // without the slash
+	Hostname    string
+	Domainname  string
+	// Endpoints by network name or ID; empty for "none".
+	Endpoints map[string]*network.EndpointSettings
+	// Ports to publish, and ports the image or user exposes (for -P and for display).
+	Ports      network.PortMap
+	Exposed    network.PortSet
+	PublishAll bool
+	DNS        []netip.Addr
+	DNSSearch  []string
+	DNSOptions []string
+	// ExtraHosts are "name:address" lines, host-gateway not yet resolved.
+	ExtraHosts []string
+	Sysctls    map[string]string
+}
+
+// Sandbox is what a container start takes away: the namespace and what inspect shows.
+type Sandbox struct {
+	// NetNS is the prepared network namespace (loopback up, addresses and routes
+	// set). The caller closes it once the container runs; the namespace then lives
+	// by its processes. Nil after Restore.
+	NetNS *os.File
+	// Record is what the engine keeps in run.json to find the sandbox again.
+	Record Record
+	// Endpoints as inspect shows them, by network name.
+	Endpoints map[string]*network.EndpointSettings
+	// Ports as bound.
+	Ports network.PortMap
+	// ResolvConf and Hosts are the contents for /etc/resolv.conf and /etc/hosts.
+	ResolvConf, Hosts []byte
+}
+
+// Record is the durable part of a sandbox: plain data, JSON.
+type Record struct {
+	ContainerID string           `json:"container"`
+	Endpoints   []EndpointRecord `json:"endpoints,omitempty"`
+}
+
+// EndpointRecord is one container's place on one network.
+type EndpointRecord struct {
+	ID        string       `json:"id"`
+	NetworkID string       `json:"network"`
+	Name      string       `json:"name"` // the container's
+	IfName    string       `json:"if"`   // inside
+	HostIf    string       `json:"host_if"`
+	IPv4      netip.Prefix `json:"ip4"`
+	IPv6      netip.Prefix `json:"ip6"`
+	MAC       string       `json:"mac"`
+	Ports     []PortRecord `json:"ports,omitempty"`
+	Aliases   []string     `json:"aliases,omitempty"`
+}
+
+// PortRecord is one published port.
+type PortRecord struct {
+	Proto         string     `json:"proto"`
+	HostIP        netip.Addr `json:"host_ip"`
+	HostPort      uint16     `json:"host_port"`
+	ContainerPort uint16     `json:"port"`
+}

@@ -1,0 +1,92 @@
+// Package oci is Gantry's OCI runtime as a library: it turns an OCI runtime spec
+// into processes. It knows namespaces, cgroups, mounts, capabilities and seccomp;
+// it knows nothing of images, networks' addressing, HTTP or the engine.
+//
+// Sources: OCI runtime-spec v1.3; clone(2), pidfd_open(2), mount_setattr(2),
+// fsopen(2), seccomp(2), capabilities(7), cgroups(7).
+package oci
+
+import (
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Rootfs says what the container's root is made of. Exactly one of Path and
+// Overlay is set. The overlay is mounted inside the container's own mount
+// namespace: nothing of it shows in the host's mount table.
+type Rootfs struct {
+	// Path is a directory of the host that is the root as it is.
+	Path string `json:"path,omitempty"`
+	// Overlay is an overlay file system to assemble.
+	Overlay *Overlay `json:"overlay,omitempty"`
+	// Readonly remounts the assembled root read-only after set-up (--read-only).
+	Readonly bool `json:"readonly,omitempty"`
+}
+
+// Overlay is an overlay mount: directories of the host, lowest layer last, as
+// in the lowerdir option of overlayfs (kernel Documentation/filesystems/overlayfs.rst).
+type Overlay struct {
+	Lower []string `json:"lower"`
+	Upper string   `json:"upper,omitempty"`
+	Work  string   `json:"work,omitempty"`
+}
+
+// WinSize is a terminal size in characters (tty_ioctl(4), TIOCSWINSZ).
+type WinSize struct {
+	Rows uint16 `json:"rows"`
+	Cols uint16 `json:"cols"`
+}
+
+// Stdio are the three standard streams of a process without a terminal, as the
+// process sees them. The caller keeps ownership and closes them after the call.
+type Stdio struct {
+	In, Out, Err *os.File
+}
+
+// CreateOpts describes a container to make. Files stay the caller's: Create
+// duplicates what it needs before it returns, and closes nothing it was given.
+type CreateOpts struct {
+	ID     string
+	Spec   *specs.Spec
+	Rootfs Rootfs
+	// Seccomp is the compiled classic-BPF program (8 bytes an instruction, host
+	// order) to load instead of compiling Spec.Linux.Seccomp. Nil: compile that.
+	Seccomp []byte
+	// SeccompFlags are the SECCOMP_FILTER_FLAG_* for Seccomp.
+	SeccompFlags uint32
+	// Namespaces to join by descriptor; they win over the spec's paths.
+	Namespaces map[specs.LinuxNamespaceType]*os.File
+	// Stdio is used when Spec.Process.Terminal is false.
+	Stdio Stdio
+	// ConsoleSize is the first size of the terminal when Terminal is true.
+	ConsoleSize WinSize
+	// Hold stops the container's init right before execve until
+	// Process.Release is called (OCI "created" state). Without it Create
+	// returns only when the program runs, or failed to.
+	Hold bool
+}
+
+// ExecOpts describes a further process in a running container.
+type ExecOpts struct {
+	ContainerID string
+	// Init is the pidfd of the container's first process; its namespaces are joined.
+	Init *os.File
+	// InitPid is the pid of that process, verified against Init.
+	InitPid int
+	Process *specs.Process
+	// Cgroup is the container's cgroup as Process.Cgroup reported it.
+	Cgroup       CgroupRef
+	Seccomp      []byte
+	SeccompFlags uint32
+	Stdio        Stdio
+	ConsoleSize  WinSize
+}
+
+// CgroupRef names a container's cgroup so that a later process of ours finds it
+// again: the path below each hierarchy's mount point, per controller on v1 ("" is
+// the key of v2's).
+type CgroupRef struct {
+	Paths   map[string]string `json:"paths,omitempty"`
+	Systemd string            `json:"systemd,omitempty"` // unit name with the systemd driver
+}
