@@ -65,6 +65,10 @@ type CreateOpts struct {
 	// Process.Release is called (OCI "created" state). Without it Create
 	// returns only when the program runs, or failed to.
 	Hold bool
+	// InitReaper keeps a small process of ours as pid 1 (--init): it starts the
+	// program, passes signals on, reaps orphans and ends with the program's status.
+	// It has the program's own credentials and shows as /sbin/docker-init.
+	InitReaper bool
 }
 
 // ExecOpts describes a further process in a running container.

@@ -1,0 +1,50 @@
+package oci
+
+import (
+	"os"
+	"sync"
+	"time"
+)
+
+// Process is a process that Create or Exec started. The caller of Create or
+// Exec is its parent and must reap it (waitid(2) with P_PIDFD); it owns PidFD and
+// Console and closes them. The fields are not changed after the call.
+type Process struct {
+	// Pid is the process id as the caller's pid namespace sees it.
+	Pid int
+	// PidFD is a pidfd (close-on-exec) of the process.
+	PidFD *os.File
+	// Cgroup names the container's cgroup, for the functions that take a CgroupRef.
+	Cgroup CgroupRef
+	// Console is the master side of the process's terminal, in non-blocking mode
+	// (reads and writes go through the Go poller); nil without a terminal.
+	Console *os.File
+	// Started is when the program began to run (with Hold: when it was ready to).
+	Started time.Time
+
+	mu   sync.Mutex
+	held *initConn // nil unless the process is held
+}
+
+// Release lets a process made with CreateOpts.Hold execute its program and
+// returns once it runs, or with the reason why it does not (then the process ends
+// by itself and the caller reaps it as any other). Without Hold, or the second
+// time, it does nothing. It is safe for concurrent use.
+func (p *Process) Release() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held == nil {
+		return nil
+	}
+	c := p.held
+	p.held = nil
+	defer c.close()
+	if err := c.sendGo(); err != nil {
+		return err
+	}
+	if err := c.awaitExec(); err != nil {
+		return err
+	}
+	p.Started = time.Now()
+	return nil
+}
