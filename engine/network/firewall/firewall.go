@@ -1,0 +1,310 @@
+// Package firewall computes, as a pure function, the one nftables table that lets
+// containers talk as they should. Rules are constant: bridges and published ports are
+// elements of sets, so that a thousand ports cost a packet one lookup.
+//
+// What the table does, in the order a packet meets it:
+//
+//   - guard (raw): packets for 127.0.0.0/8 from a wire are dropped before anything
+//     can translate them, because route_localnet is on for our bridges.
+//   - publish (nat): packets for an address of this host and a published port are sent
+//     to the container, from outside, from the host itself and from containers.
+//   - forward: the user's chain first; then what may enter a container's bridge:
+//     answers, published ports, the same network when icc is on, nothing else.
+//     Nothing enters or leaves an internal network.
+//   - source (nat): containers' packets leave under the host's address; hairpin and
+//     127.0.0.1 connections get the bridge's address so that answers come back here.
+//
+// Limits: another table's drop at any priority wins over our accept (nf_tables has no
+// way around that); a foreign accept does not end our chains.
+package firewall
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/gantry/gantry/internal/nft"
+)
+
+// Table and UserChain are the names a person meets in `nft list ruleset`. UserChain
+// is theirs: it is created empty, is met first by everything forwarded, and is never
+// changed by us.
+const (
+	Table     = "gantry"
+	UserChain = "user"
+)
+
+// Names of the sets that Update changes one element at a time.
+const (
+	SetBridges  = "bridges"
+	SetSame     = "same"
+	SetICC      = "icc"
+	SetInternal = "internal"
+	SetOpen     = "open"
+	SetTrusted  = "trusted"
+	SetMasq4    = "masq4"
+	SetMasq6    = "masq6"
+	SetSNAT4    = "snat4"
+	SetSNAT6    = "snat6"
+	SetAny4     = "any4"
+	SetAny6     = "any6"
+	SetAddr4    = "addr4"
+	SetAddr6    = "addr6"
+	SetDirect4  = "direct4"
+	SetDirect6  = "direct6"
+)
+
+// GatewayMode is how a bridge network's containers are reached from outside
+// (com.docker.network.bridge.gateway_mode_ipv4/6).
+type GatewayMode string
+
+// The modes. The empty mode is ModeNAT.
+const (
+	ModeNAT            GatewayMode = "nat"
+	ModeNATUnprotected GatewayMode = "nat-unprotected"
+	ModeRouted         GatewayMode = "routed"
+	ModeIsolated       GatewayMode = "isolated"
+)
+
+// Bridge is one bridge network as the firewall sees it.
+type Bridge struct {
+	Name         string
+	ICC          bool
+	Internal     bool
+	Masq4, Masq6 bool
+	Mode4, Mode6 GatewayMode
+	// SNAT4 and SNAT6 replace masquerading by a fixed address (host_ipv4, host_ipv6).
+	SNAT4, SNAT6 netip.Addr
+	// Trusted interfaces may reach published ports by the containers' own addresses.
+	Trusted []string
+}
+
+// Port is one published port. In routed mode HostIP and HostPort mean nothing.
+type Port struct {
+	Bridge   string
+	Proto    string // "tcp", "udp" or "sctp"
+	HostIP   netip.Addr
+	HostPort uint16
+	IP       netip.Addr // the container's, of HostIP's family
+	Port     uint16
+}
+
+// State is everything the table depends on.
+type State struct {
+	Bridges []Bridge
+	Ports   []Port
+	// DirectRouting lets other hosts reach published ports by containers' addresses.
+	DirectRouting bool
+	// DropForward drops forwarded packets that are none of ours: for a host whose
+	// forwarding was switched on by the daemon and that was no router before.
+	DropForward bool
+}
+
+// Compute returns the table for a state. Equal states give equal tables, whatever
+// their order.
+func Compute(s State) nft.Ruleset {
+	sets := newSets()
+	for _, b := range s.Bridges {
+		for _, se := range bridgeElems(b) {
+			sets.add(se)
+		}
+	}
+	modes := s.modes()
+	for _, p := range s.Ports {
+		for _, se := range portElems(p, modes[p.Bridge], s.DirectRouting) {
+			sets.add(se)
+		}
+	}
+	return nft.Ruleset{Table: Table, Sets: sets.sorted(), Chains: chains(s)}
+}
+
+func (s State) modes() map[string]Bridge {
+	m := make(map[string]Bridge, len(s.Bridges))
+	for _, b := range s.Bridges {
+		m[b.Name] = b
+	}
+	return m
+}
+
+// BridgeElems returns the elements that one bridge puts into the sets.
+func BridgeElems(b Bridge) []nft.SetElems { return bridgeElems(b) }
+
+// PortElems returns the elements that one published port on bridge b puts into the sets.
+func PortElems(p Port, b Bridge, directRouting bool) []nft.SetElems {
+	return portElems(p, b, directRouting)
+}
+
+func bridgeElems(b Bridge) []nft.SetElems {
+	one := []nft.Value{b.Name}
+	pair := []nft.Value{b.Name, b.Name}
+	var out []nft.SetElems
+	put := func(on bool, set string, e nft.Elem) {
+		if on {
+			out = append(out, nft.SetElems{Set: set, Elems: []nft.Elem{e}})
+		}
+	}
+	put(true, SetBridges, nft.Elem{Key: one})
+	put(true, SetSame, nft.Elem{Key: pair})
+	put(b.ICC, SetICC, nft.Elem{Key: pair})
+	put(b.Internal, SetInternal, nft.Elem{Key: one})
+	nat4, nat6 := isNAT(b.Mode4) && !b.Internal, isNAT(b.Mode6) && !b.Internal
+	put(nat4 && b.SNAT4.IsValid(), SetSNAT4, nft.Elem{Key: one, Data: []nft.Value{b.SNAT4}})
+	put(nat6 && b.SNAT6.IsValid(), SetSNAT6, nft.Elem{Key: one, Data: []nft.Value{b.SNAT6}})
+	put(nat4 && b.Masq4, SetMasq4, nft.Elem{Key: one})
+	put(nat6 && b.Masq6, SetMasq6, nft.Elem{Key: one})
+	put(b.Mode4 == ModeNATUnprotected, SetOpen+"4", nft.Elem{Key: one})
+	put(b.Mode6 == ModeNATUnprotected, SetOpen+"6", nft.Elem{Key: one})
+	put(b.Mode4 == ModeRouted, "routed4", nft.Elem{Key: one})
+	put(b.Mode6 == ModeRouted, "routed6", nft.Elem{Key: one})
+	for _, t := range b.Trusted {
+		put(true, SetTrusted, nft.Elem{Key: []nft.Value{t, b.Name}})
+	}
+	return out
+}
+
+func isNAT(m GatewayMode) bool { return m == "" || m == ModeNAT || m == ModeNATUnprotected }
+
+func portElems(p Port, b Bridge, direct bool) []nft.SetElems {
+	v6 := p.IP.Is6()
+	mode, any, addr, dir := b.Mode4, SetAny4, SetAddr4, SetDirect4
+	if v6 {
+		mode, any, addr, dir = b.Mode6, SetAny6, SetAddr6, SetDirect6
+	}
+	var out []nft.SetElems
+	if mode == ModeRouted || direct || len(b.Trusted) > 0 {
+		out = append(out, nft.SetElems{Set: dir, Elems: []nft.Elem{{Key: []nft.Value{p.IP, p.Proto, p.Port}}}})
+	}
+	if !isNAT(mode) || b.Internal {
+		return out
+	}
+	to := []nft.Value{p.IP, p.Port}
+	if p.HostIP.IsUnspecified() {
+		return append(out, nft.SetElems{Set: any, Elems: []nft.Elem{{Key: []nft.Value{p.Proto, p.HostPort}, Data: to}}})
+	}
+	return append(out, nft.SetElems{Set: addr, Elems: []nft.Elem{{Key: []nft.Value{p.HostIP, p.Proto, p.HostPort}, Data: to}}})
+}
+
+var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
+
+func chains(s State) []nft.Chain {
+	const raw, dstnat, filter, srcnat = -300, -100, 0, 100
+	return []nft.Chain{
+		{Name: UserChain, Foreign: true},
+		{Name: "publish", Rules: publishRules()},
+		{Name: "in", Rules: inRules(s)},
+		{Name: "guard", Hook: &nft.Hook{Type: "filter", Hook: "prerouting", Priority: raw}, Rules: []nft.Rule{
+			{nft.InIf{Name: "lo", Not: true}, nft.Dst{Prefix: loopback4}, nft.Drop{}},
+			{nft.InIf{Name: "lo", Not: true}, nft.Src{Prefix: loopback4}, nft.Drop{}},
+		}},
+		{Name: "from_outside", Hook: &nft.Hook{Type: "nat", Hook: "prerouting", Priority: dstnat}, Rules: []nft.Rule{
+			{nft.DstLocal{}, nft.Jump{Chain: "publish"}},
+		}},
+		{Name: "from_host", Hook: &nft.Hook{Type: "nat", Hook: "output", Priority: dstnat}, Rules: []nft.Rule{
+			// The kernel routes nothing from ::1 off the loopback: the daemon forwards it.
+			{nft.Dst{Prefix: netip.MustParsePrefix("::1/128")}, nft.Return{}},
+			{nft.DstLocal{}, nft.Jump{Chain: "publish"}},
+		}},
+		{Name: "forward", Hook: &nft.Hook{Type: "filter", Hook: "forward", Priority: filter, Drop: s.DropForward}, Rules: []nft.Rule{
+			{nft.Jump{Chain: UserChain}},
+			{nft.IfPair{Set: SetICC}, nft.Accept{}},
+			{nft.InIf{Set: SetInternal}, nft.Drop{}},
+			{nft.OutIf{Set: SetInternal}, nft.Drop{}},
+			{nft.OutIf{Set: SetBridges}, nft.Jump{Chain: "in"}},
+			{nft.InIf{Set: SetBridges}, nft.Accept{}},
+		}},
+		{Name: "source", Hook: &nft.Hook{Type: "nat", Hook: "postrouting", Priority: srcnat}, Rules: sourceRules()},
+	}
+}
+
+func publishRules() []nft.Rule {
+	return []nft.Rule{
+		{nft.DNATByAddr{Family: nft.V4, Map: SetAddr4}},
+		{nft.DNATByPort{Family: nft.V4, Map: SetAny4}},
+		{nft.DNATByAddr{Family: nft.V6, Map: SetAddr6}},
+		{nft.DNATByPort{Family: nft.V6, Map: SetAny6}},
+	}
+}
+
+// inRules decide about packets towards a container's bridge.
+func inRules(s State) []nft.Rule {
+	rules := []nft.Rule{
+		{nft.Established{}, nft.Accept{}},
+		{nft.Translated{}, nft.Accept{}},
+		{nft.IsFamily{Family: nft.V4}, nft.OutIf{Set: SetOpen + "4"}, nft.Accept{}},
+		{nft.IsFamily{Family: nft.V6}, nft.OutIf{Set: SetOpen + "6"}, nft.Accept{}},
+		{nft.OutIf{Set: "routed4"}, nft.PortSet{Family: nft.V4, Set: SetDirect4}, nft.Accept{}},
+		{nft.OutIf{Set: "routed6"}, nft.PortSet{Family: nft.V6, Set: SetDirect6}, nft.Accept{}},
+		{nft.OutIf{Set: "routed4"}, nft.L4{Proto: "icmp"}, nft.Accept{}},
+		{nft.OutIf{Set: "routed6"}, nft.L4{Proto: "ipv6-icmp"}, nft.Accept{}},
+		{nft.IfPair{Set: SetTrusted}, nft.PortSet{Family: nft.V4, Set: SetDirect4}, nft.Accept{}},
+		{nft.IfPair{Set: SetTrusted}, nft.PortSet{Family: nft.V6, Set: SetDirect6}, nft.Accept{}},
+	}
+	if s.DirectRouting {
+		rules = append(rules,
+			nft.Rule{nft.PortSet{Family: nft.V4, Set: SetDirect4}, nft.Accept{}},
+			nft.Rule{nft.PortSet{Family: nft.V6, Set: SetDirect6}, nft.Accept{}})
+	}
+	return append(rules, nft.Rule{nft.Drop{}})
+}
+
+func sourceRules() []nft.Rule {
+	return []nft.Rule{
+		// Hairpin: back into the network it came from, by a published port.
+		{nft.IfPair{Set: SetSame}, nft.Translated{}, nft.Masquerade{}},
+		{nft.IfPair{Set: SetSame}, nft.Return{}},
+		{nft.Src{Prefix: loopback4}, nft.OutIf{Set: SetBridges}, nft.Masquerade{}},
+		{nft.SNATByIf{Family: nft.V4, Map: SetSNAT4}},
+		{nft.SNATByIf{Family: nft.V6, Map: SetSNAT6}},
+		{nft.IsFamily{Family: nft.V4}, nft.InIf{Set: SetMasq4}, nft.Masquerade{}},
+		{nft.IsFamily{Family: nft.V6}, nft.InIf{Set: SetMasq6}, nft.Masquerade{}},
+	}
+}
+
+// setList collects elements by set and renders them in a stable order.
+type setList struct {
+	sets []nft.Set
+	at   map[string]int
+}
+
+func newSets() *setList {
+	l := &setList{at: map[string]int{}}
+	def := func(name string, key, data []nft.Type) {
+		l.at[name] = len(l.sets)
+		l.sets = append(l.sets, nft.Set{Name: name, Key: key, Data: data})
+	}
+	one, pair := []nft.Type{nft.IfName}, []nft.Type{nft.IfName, nft.IfName}
+	port := []nft.Type{nft.Proto, nft.Service}
+	def(SetBridges, one, nil)
+	def(SetSame, pair, nil)
+	def(SetICC, pair, nil)
+	def(SetInternal, one, nil)
+	def(SetTrusted, pair, nil)
+	for _, f := range []struct {
+		n string
+		t nft.Type
+	}{{"4", nft.IPv4}, {"6", nft.IPv6}} {
+		byAddr := append([]nft.Type{f.t}, port...)
+		to := []nft.Type{f.t, nft.Service}
+		def(SetOpen+f.n, one, nil)
+		def("routed"+f.n, one, nil)
+		def("masq"+f.n, one, nil)
+		def("snat"+f.n, one, []nft.Type{f.t})
+		def("direct"+f.n, byAddr, nil)
+		def("any"+f.n, port, to)
+		def("addr"+f.n, byAddr, to)
+	}
+	return l
+}
+
+func (l *setList) add(se nft.SetElems) {
+	s := &l.sets[l.at[se.Set]]
+	s.Elems = append(s.Elems, se.Elems...)
+}
+
+func (l *setList) sorted() []nft.Set {
+	for i := range l.sets {
+		slices.SortFunc(l.sets[i].Elems, func(a, b nft.Elem) int { return cmp.Compare(a.String(), b.String()) })
+		l.sets[i].Elems = slices.CompactFunc(l.sets[i].Elems, func(a, b nft.Elem) bool { return a.String() == b.String() })
+	}
+	return l.sets
+}

@@ -1,0 +1,243 @@
+package rtnl
+
+import (
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// Group is the device group (IFLA_GROUP) our interfaces carry, so that leftovers can
+// be told from other people's. The number has no meaning of its own.
+const Group = 0x67616e74
+
+// Attribute numbers of linux/if_link.h and linux/veth.h that x/sys does not name.
+const (
+	vethInfoPeer    = 1
+	iflaMacvlanMode = 1
+	iflaVlanID      = 1
+	brportIsolated  = 33
+	ipvlanMode      = 1
+	ipvlanFlags     = 2
+)
+
+// Veth describes a pair of virtual Ethernet devices: one end on a bridge in the
+// socket's namespace, up at once, the other in the namespace NS, still down.
+type Veth struct {
+	Name   string
+	Master int // index of the bridge; 0: none
+	MTU    int
+	Peer   Peer
+}
+
+// Peer is the far end of a Veth, or the inside device of macvlan and ipvlan.
+type Peer struct {
+	Name  string
+	Index int // wished interface index; 0: the kernel chooses
+	MAC   net.HardwareAddr
+	NS    int // descriptor of the network namespace
+}
+
+// AddVeth makes the pair. Fails with EEXIST when Name is taken, and with EBUSY or
+// EEXIST when Peer.Index is.
+func AddVeth(v Veth) *Request {
+	r := newRequest("creating veth "+v.Name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+		ifinfomsg(0, 0, unix.IFF_UP, unix.IFF_UP))
+	r.str(unix.IFLA_IFNAME, v.Name).u32(unix.IFLA_GROUP, Group)
+	if v.MTU > 0 {
+		r.u32(unix.IFLA_MTU, uint32(v.MTU))
+	}
+	if v.Master != 0 {
+		r.u32(unix.IFLA_MASTER, uint32(v.Master))
+	}
+	return r.nest(unix.IFLA_LINKINFO, func() {
+		r.str(unix.IFLA_INFO_KIND, "veth")
+		r.nest(unix.IFLA_INFO_DATA, func() {
+			r.nest(vethInfoPeer, func() {
+				r.b = append(r.b, ifinfomsg(0, v.Peer.Index, 0, 0)...)
+				r.str(unix.IFLA_IFNAME, v.Peer.Name)
+				if v.MTU > 0 {
+					r.u32(unix.IFLA_MTU, uint32(v.MTU))
+				}
+				if v.Peer.MAC != nil {
+					r.attr(unix.IFLA_ADDRESS, v.Peer.MAC)
+				}
+				r.u32(unix.IFLA_NET_NS_FD, uint32(v.Peer.NS))
+			})
+		})
+	})
+}
+
+// AddMacvlan makes a macvlan device of the given mode (MACVLAN_MODE_*) on parent,
+// directly in the peer's namespace.
+func AddMacvlan(parent int, mode uint32, mtu int, p Peer) *Request {
+	return addChild("macvlan", parent, mtu, p, func(r *Request) { r.u32(iflaMacvlanMode, mode) })
+}
+
+// AddIpvlan makes an ipvlan device of the given mode (0 l2, 1 l3, 2 l3s) and flags
+// (0 bridge, 1 private, 2 vepa).
+func AddIpvlan(parent int, mode, flags uint16, mtu int, p Peer) *Request {
+	return addChild("ipvlan", parent, mtu, p, func(r *Request) {
+		r.attr(ipvlanMode, []byte{byte(mode), byte(mode >> 8)})
+		r.attr(ipvlanFlags, []byte{byte(flags), byte(flags >> 8)})
+	})
+}
+
+func addChild(kind string, parent, mtu int, p Peer, data func(*Request)) *Request {
+	r := newRequest("creating "+kind+" "+p.Name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+		ifinfomsg(0, p.Index, 0, 0))
+	r.str(unix.IFLA_IFNAME, p.Name).u32(unix.IFLA_LINK, uint32(parent)).u32(unix.IFLA_GROUP, Group)
+	if mtu > 0 {
+		r.u32(unix.IFLA_MTU, uint32(mtu))
+	}
+	if p.MAC != nil {
+		r.attr(unix.IFLA_ADDRESS, p.MAC)
+	}
+	r.u32(unix.IFLA_NET_NS_FD, uint32(p.NS))
+	return r.nest(unix.IFLA_LINKINFO, func() {
+		r.str(unix.IFLA_INFO_KIND, kind)
+		r.nest(unix.IFLA_INFO_DATA, func() { data(r) })
+	})
+}
+
+// AddVlan makes an 802.1q device over parent, up.
+func AddVlan(name string, parent int, id uint16) *Request {
+	r := newRequest("creating vlan "+name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+		ifinfomsg(0, 0, unix.IFF_UP, unix.IFF_UP))
+	r.str(unix.IFLA_IFNAME, name).u32(unix.IFLA_LINK, uint32(parent)).u32(unix.IFLA_GROUP, Group)
+	return r.nest(unix.IFLA_LINKINFO, func() {
+		r.str(unix.IFLA_INFO_KIND, "vlan")
+		r.nest(unix.IFLA_INFO_DATA, func() { r.attr(iflaVlanID, []byte{byte(id), byte(id >> 8)}) })
+	})
+}
+
+// AddDummy makes a dummy device, up (the parent of a macvlan without one).
+func AddDummy(name string) *Request {
+	r := newRequest("creating dummy "+name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+		ifinfomsg(0, 0, unix.IFF_UP, unix.IFF_UP))
+	r.str(unix.IFLA_IFNAME, name).u32(unix.IFLA_GROUP, Group)
+	return r.nest(unix.IFLA_LINKINFO, func() { r.str(unix.IFLA_INFO_KIND, "dummy") })
+}
+
+// AddBridge makes a bridge, down.
+func AddBridge(name string, mac net.HardwareAddr, mtu int) *Request {
+	r := newRequest("creating bridge "+name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+		ifinfomsg(0, 0, 0, 0))
+	r.str(unix.IFLA_IFNAME, name)
+	if mac != nil {
+		// A set address stays: otherwise the bridge takes the lowest of its ports'.
+		r.attr(unix.IFLA_ADDRESS, mac)
+	}
+	if mtu > 0 {
+		r.u32(unix.IFLA_MTU, uint32(mtu))
+	}
+	return r.nest(unix.IFLA_LINKINFO, func() { r.str(unix.IFLA_INFO_KIND, "bridge") })
+}
+
+// SetUp brings an interface up by index.
+func SetUp(index int) *Request {
+	return newRequest(fmt.Sprintf("bringing up interface %d", index), unix.RTM_NEWLINK, 0,
+		ifinfomsg(0, index, unix.IFF_UP, unix.IFF_UP))
+}
+
+// SetDown takes an interface down by index.
+func SetDown(index int) *Request {
+	return newRequest(fmt.Sprintf("taking down interface %d", index), unix.RTM_NEWLINK, 0,
+		ifinfomsg(0, index, 0, unix.IFF_UP))
+}
+
+// SetMTU changes an interface's MTU by index.
+func SetMTU(index, mtu int) *Request {
+	r := newRequest(fmt.Sprintf("setting the MTU of interface %d", index), unix.RTM_NEWLINK, 0, ifinfomsg(0, index, 0, 0))
+	return r.u32(unix.IFLA_MTU, uint32(mtu))
+}
+
+// SetIsolated keeps a bridge's port from reaching other isolated ports (icc off).
+func SetIsolated(index int) *Request {
+	r := newRequest(fmt.Sprintf("isolating bridge port %d", index), unix.RTM_SETLINK, 0,
+		ifinfomsg(unix.AF_BRIDGE, index, 0, 0))
+	return r.nest(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, func() { r.u8(brportIsolated, 1) })
+}
+
+// DelLink removes an interface by name; the socket's namespace only.
+func DelLink(name string) *Request {
+	r := newRequest("removing interface "+name, unix.RTM_DELLINK, 0, ifinfomsg(0, 0, 0, 0))
+	return r.str(unix.IFLA_IFNAME, name)
+}
+
+// Link is what is known of an interface.
+type Link struct {
+	Index, Master, MTU int
+	Parent             int // IFLA_LINK
+	Flags, Group       uint32
+	Name, Kind         string
+	MAC                net.HardwareAddr
+}
+
+// Up reports whether the interface is administratively up.
+func (l Link) Up() bool { return l.Flags&unix.IFF_UP != 0 }
+
+// ParseLink decodes an RTM_NEWLINK message.
+func ParseLink(m Reply) (Link, bool) {
+	if m.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg {
+		return Link{}, false
+	}
+	l := Link{Index: int(int32(u32(m.Data[4:]))), Flags: u32(m.Data[8:])}
+	attrs(m.Data[unix.SizeofIfInfomsg:], func(typ uint16, d []byte) {
+		switch typ {
+		case unix.IFLA_IFNAME:
+			l.Name = cstr(d)
+		case unix.IFLA_MTU:
+			l.MTU = int(u32(d))
+		case unix.IFLA_MASTER:
+			l.Master = int(u32(d))
+		case unix.IFLA_LINK:
+			l.Parent = int(u32(d))
+		case unix.IFLA_GROUP:
+			l.Group = u32(d)
+		case unix.IFLA_ADDRESS:
+			l.MAC = net.HardwareAddr(d)
+		case unix.IFLA_LINKINFO:
+			attrs(d, func(typ uint16, d []byte) {
+				if typ == unix.IFLA_INFO_KIND {
+					l.Kind = cstr(d)
+				}
+			})
+		}
+	})
+	return l, true
+}
+
+// LinkByName finds an interface; ENODEV (in an *Error) when there is none.
+func (c *Conn) LinkByName(name string) (Link, error) {
+	r := newRequest("looking up interface "+name, unix.RTM_GETLINK, 0, ifinfomsg(0, 0, 0, 0))
+	replies, err := c.Do(r.str(unix.IFLA_IFNAME, name))
+	if err != nil {
+		return Link{}, err
+	}
+	for _, m := range replies {
+		if l, ok := ParseLink(m); ok {
+			return l, nil
+		}
+	}
+	return Link{}, &Error{Op: r.op, Errno: unix.ENODEV}
+}
+
+// Links lists all interfaces; with master, only that bridge's ports.
+func (c *Conn) Links(master int) ([]Link, error) {
+	r := newRequest("listing interfaces", unix.RTM_GETLINK, unix.NLM_F_DUMP, ifinfomsg(0, 0, 0, 0))
+	if master != 0 {
+		r.u32(unix.IFLA_MASTER, uint32(master))
+	}
+	replies, err := c.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	var out []Link
+	for _, m := range replies {
+		if l, ok := ParseLink(m); ok && (master == 0 || l.Master == master) {
+			out = append(out, l)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,333 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"golang.org/x/sys/unix"
+)
+
+// maxElemsPerMessage keeps one netlink attribute below its 64 KiB limit.
+const maxElemsPerMessage = 256
+
+// Conn applies rulesets in the network namespace of the thread that dialled it.
+// Safe for concurrent use: transactions are made one after the other.
+type Conn struct {
+	mu    sync.Mutex
+	c     *nftables.Conn
+	table *nftables.Table
+	sets  map[string]*nftables.Set
+	known map[string]Set
+}
+
+// Dial opens a netlink socket in the calling thread's network namespace. Close it.
+func Dial() (*Conn, error) {
+	c, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return nil, fmt.Errorf("opening an nftables socket: %w", err)
+	}
+	return &Conn{c: c}, nil
+}
+
+// Close closes the socket; rules stay.
+func (c *Conn) Close() error { return c.c.CloseLasting() }
+
+// Apply makes the table exactly what r says, in one transaction: packets see the old
+// rules or the new ones. Foreign chains keep their rules; chains and sets of the table
+// that r does not name are removed. When it fails the table is as it was.
+func (c *Conn) Apply(r Ruleset) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	oldChains, oldSets, err := c.existing(r.Table)
+	if err != nil {
+		return fmt.Errorf("reading nftables table %s: %w", r.Table, err)
+	}
+	c.table = c.c.AddTable(&nftables.Table{Name: r.Table, Family: nftables.TableFamilyINet})
+	c.sets, c.known = map[string]*nftables.Set{}, map[string]Set{}
+	// Our chains lose their rules first, so that sets they used can go.
+	for _, ch := range oldChains {
+		if !slices.ContainsFunc(r.Chains, func(n Chain) bool { return n.Name == ch.Name && n.Foreign }) {
+			c.c.FlushChain(ch)
+		}
+	}
+	for _, s := range oldSets {
+		c.c.DelSet(s) // made anew below: types may have changed
+	}
+	for i, s := range r.Sets {
+		if err := c.addSet(s, uint32(i+1)); err != nil {
+			return err
+		}
+	}
+	chains := map[string]*nftables.Chain{}
+	for _, ch := range r.Chains {
+		chains[ch.Name] = c.c.AddChain(chainOf(c.table, ch))
+	}
+	for _, ch := range r.Chains {
+		for _, rule := range ch.Rules {
+			exprs, err := c.exprs(rule)
+			if err != nil {
+				return fmt.Errorf("rule %q: %w", rule, err)
+			}
+			c.c.AddRule(&nftables.Rule{Table: c.table, Chain: chains[ch.Name], Exprs: exprs})
+		}
+	}
+	for _, ch := range oldChains {
+		if chains[ch.Name] == nil {
+			c.c.DelChain(ch)
+		}
+	}
+	return c.flush("replacing")
+}
+
+// Update changes elements of sets of the table that Apply made, in one transaction.
+// An error of ENOENT means that somebody else changed the table: Apply it again.
+func (c *Conn) Update(ch Changes) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.table == nil {
+		return errors.New("nftables: update before apply")
+	}
+	step := func(list []SetElems, do func(*nftables.Set, []nftables.SetElement) error) error {
+		for _, se := range list {
+			s, ok := c.sets[se.Set]
+			if !ok {
+				return fmt.Errorf("nftables: no set %s", se.Set)
+			}
+			for part := range slices.Chunk(se.Elems, maxElemsPerMessage) {
+				elems, err := encodeElems(c.known[se.Set], part)
+				if err != nil {
+					return err
+				}
+				if err := do(s, elems); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	if err := step(ch.Del, c.c.SetDeleteElements); err != nil {
+		return err
+	}
+	if err := step(ch.Add, c.c.SetAddElements); err != nil {
+		return err
+	}
+	return c.flush("changing")
+}
+
+// Exists reports whether the table has all chains of r. It does not look at rules.
+func (c *Conn) Exists(r Ruleset) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	chains, _, err := c.existing(r.Table)
+	if err != nil {
+		return false, err
+	}
+	for _, want := range r.Chains {
+		if !slices.ContainsFunc(chains, func(have *nftables.Chain) bool { return have.Name == want.Name }) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (c *Conn) flush(doing string) error {
+	if err := c.c.Flush(); err != nil {
+		return fmt.Errorf("%s nftables table %s: %w", doing, c.table.Name, err)
+	}
+	return nil
+}
+
+func (c *Conn) existing(table string) ([]*nftables.Chain, []*nftables.Set, error) {
+	t, err := c.c.ListTableOfFamily(table, nftables.TableFamilyINet)
+	if err != nil || t == nil {
+		if errors.Is(err, unix.ENOENT) || t == nil && err == nil {
+			return nil, nil, nil
+		}
+		// The library words a missing table in text only: tell by listing.
+		all, lerr := c.c.ListTablesOfFamily(nftables.TableFamilyINet)
+		if lerr != nil {
+			return nil, nil, lerr
+		}
+		if !slices.ContainsFunc(all, func(t *nftables.Table) bool { return t.Name == table }) {
+			return nil, nil, nil
+		}
+		return nil, nil, err
+	}
+	all, err := c.c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return nil, nil, err
+	}
+	chains := slices.DeleteFunc(all, func(ch *nftables.Chain) bool { return ch.Table.Name != table })
+	sets, err := c.c.GetSets(t)
+	return chains, sets, err
+}
+
+func (c *Conn) addSet(s Set, id uint32) error {
+	key, err := concat(s.Key)
+	if err != nil {
+		return err
+	}
+	set := &nftables.Set{Table: c.table, ID: id, Name: s.Name, KeyType: key, Concatenation: len(s.Key) > 1}
+	if len(s.Key) == 1 && s.Key[0] == IfName {
+		set.KeyByteOrder = binaryutil.NativeEndian // only so that nft(8) prints the names
+	}
+	if len(s.Data) > 0 {
+		set.IsMap = true
+		if set.DataType, err = concat(s.Data); err != nil {
+			return err
+		}
+	}
+	if err := c.c.AddSet(set, nil); err != nil {
+		return fmt.Errorf("set %s: %w", s.Name, err)
+	}
+	c.sets[s.Name], c.known[s.Name] = set, s
+	for part := range slices.Chunk(s.Elems, maxElemsPerMessage) {
+		elems, err := encodeElems(s, part)
+		if err != nil {
+			return fmt.Errorf("set %s: %w", s.Name, err)
+		}
+		if err := c.c.SetAddElements(set, elems); err != nil {
+			return fmt.Errorf("set %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+func concat(types []Type) (nftables.SetDatatype, error) {
+	var out []nftables.SetDatatype
+	for _, t := range types {
+		switch t {
+		case IfName:
+			out = append(out, nftables.TypeIFName)
+		case IPv4:
+			out = append(out, nftables.TypeIPAddr)
+		case IPv6:
+			out = append(out, nftables.TypeIP6Addr)
+		case Proto:
+			out = append(out, nftables.TypeInetProto)
+		case Service:
+			out = append(out, nftables.TypeInetService)
+		default:
+			return nftables.SetDatatype{}, fmt.Errorf("unknown type %q", t)
+		}
+	}
+	if len(out) == 1 {
+		return out[0], nil
+	}
+	return nftables.ConcatSetType(out...)
+}
+
+func encodeElems(s Set, elems []Elem) ([]nftables.SetElement, error) {
+	out := make([]nftables.SetElement, len(elems))
+	for i, e := range elems {
+		var err error
+		if out[i].Key, err = encode(s.Key, e.Key); err != nil {
+			return nil, fmt.Errorf("element %s: %w", e, err)
+		}
+		if len(s.Data) > 0 && len(e.Data) > 0 {
+			if out[i].Val, err = encode(s.Data, e.Data); err != nil {
+				return nil, fmt.Errorf("element %s: %w", e, err)
+			}
+		}
+	}
+	return out, nil
+}
+
+// encode lays values out as the kernel's registers have them: each component padded
+// to four bytes when there is more than one.
+func encode(types []Type, vals []Value) ([]byte, error) {
+	if len(types) != len(vals) {
+		return nil, fmt.Errorf("%d values for %d types", len(vals), len(types))
+	}
+	var out []byte
+	for i, t := range types {
+		b, err := encodeOne(t, vals[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, b...)
+		for len(types) > 1 && len(out)%4 != 0 {
+			out = append(out, 0)
+		}
+	}
+	return out, nil
+}
+
+func encodeOne(t Type, v Value) ([]byte, error) {
+	switch v := v.(type) {
+	case string:
+		if t == IfName && len(v) < unix.IFNAMSIZ {
+			return ifname(v), nil
+		}
+		if n, ok := protoNumber(v); t == Proto && ok {
+			return []byte{n}, nil
+		}
+	case netip.Addr:
+		if t == IPv4 && v.Is4() || t == IPv6 && v.Is6() && v.Zone() == "" {
+			return v.AsSlice(), nil
+		}
+	case uint16:
+		if t == Service {
+			return binary.BigEndian.AppendUint16(nil, v), nil
+		}
+	}
+	return nil, fmt.Errorf("value %v does not fit type %s", v, t)
+}
+
+func ifname(s string) []byte {
+	b := make([]byte, unix.IFNAMSIZ)
+	copy(b, s)
+	return b
+}
+
+func protoNumber(s string) (byte, bool) {
+	switch s {
+	case "tcp":
+		return unix.IPPROTO_TCP, true
+	case "udp":
+		return unix.IPPROTO_UDP, true
+	case "sctp":
+		return unix.IPPROTO_SCTP, true
+	case "icmp":
+		return unix.IPPROTO_ICMP, true
+	case "ipv6-icmp":
+		return unix.IPPROTO_ICMPV6, true
+	}
+	return 0, false
+}
+
+func chainOf(t *nftables.Table, c Chain) *nftables.Chain {
+	ch := &nftables.Chain{Table: t, Name: c.Name}
+	if h := c.Hook; h != nil {
+		ch.Type = nftables.ChainType(h.Type)
+		ch.Hooknum = nftables.ChainHookRef(hookNumber(h.Hook))
+		ch.Priority = nftables.ChainPriorityRef(nftables.ChainPriority(h.Priority))
+		p := nftables.ChainPolicyAccept
+		if h.Drop {
+			p = nftables.ChainPolicyDrop
+		}
+		ch.Policy = &p
+	}
+	return ch
+}
+
+func hookNumber(h string) nftables.ChainHook {
+	switch h {
+	case "prerouting":
+		return unix.NF_INET_PRE_ROUTING
+	case "input":
+		return unix.NF_INET_LOCAL_IN
+	case "forward":
+		return unix.NF_INET_FORWARD
+	case "output":
+		return unix.NF_INET_LOCAL_OUT
+	default:
+		return unix.NF_INET_POST_ROUTING
+	}
+}

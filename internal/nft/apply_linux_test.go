@@ -1,0 +1,103 @@
+package nft_test
+
+import (
+	"errors"
+	"net/netip"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/gantry/gantry/engine/network/firewall"
+	"github.com/gantry/gantry/internal/nft"
+	"golang.org/x/sys/unix"
+)
+
+// inNewNetns locks the test to a thread with a network namespace of its own. The
+// thread is thrown away with the goroutine.
+func inNewNetns(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Skipf("needs root: %v", err)
+	}
+}
+
+func state() firewall.State {
+	a := netip.MustParseAddr
+	return firewall.State{Bridges: []firewall.Bridge{
+		{Name: "docker0", ICC: true, Masq4: true, Masq6: true},
+		{Name: "br-s", ICC: true, Masq4: true, SNAT4: a("192.0.2.7"), Trusted: []string{"eth1"}, Mode6: firewall.ModeRouted},
+	}, Ports: []firewall.Port{
+		{Bridge: "docker0", Proto: "tcp", HostIP: a("0.0.0.0"), HostPort: 8080, IP: a("172.17.0.2"), Port: 80},
+		{Bridge: "docker0", Proto: "tcp", HostIP: a("::"), HostPort: 8080, IP: a("fd00::2"), Port: 80},
+		{Bridge: "docker0", Proto: "sctp", HostIP: a("fd01::1"), HostPort: 8080, IP: a("fd00::2"), Port: 80},
+		{Bridge: "br-s", Proto: "udp", HostIP: a("127.0.0.1"), HostPort: 53, IP: a("172.18.0.2"), Port: 53},
+	}}
+}
+
+func TestApply(t *testing.T) {
+	inNewNetns(t)
+	c, err := nft.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	rs := firewall.Compute(state())
+	for range 2 { // applying again changes nothing
+		if err := c.Apply(rs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if nftBin, err := exec.LookPath("nft"); err == nil {
+		// nft reads back what we wrote as the text we meant.
+		want := list(t, nftBin)
+		if out, err := exec.Command(nftBin, "delete", "table", "inet", "gantry").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		cmd := exec.Command(nftBin, "-f", "-")
+		cmd.Stdin = strings.NewReader(rs.String())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if got := list(t, nftBin); got != want {
+			t.Errorf("the kernel has\n%s\nbut the text means\n%s", want, got)
+		}
+	}
+}
+
+func list(t *testing.T, nftBin string) string {
+	out, err := exec.Command(nftBin, "-n", "list", "table", "inet", "gantry").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+func TestUpdate(t *testing.T) {
+	inNewNetns(t)
+	c, err := nft.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s := state()
+	if err := c.Apply(firewall.Compute(s)); err != nil {
+		t.Fatal(err)
+	}
+	p := s.Ports[0]
+	p.HostPort = 81
+	add := nft.Changes{Add: firewall.PortElems(p, s.Bridges[0], false)}
+	if err := c.Update(add); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Update(nft.Changes{Del: add.Add}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Update(nft.Changes{Del: add.Add}); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("removing what is not there: %v", err)
+	}
+	if ok, err := c.Exists(firewall.Compute(s)); err != nil || !ok {
+		t.Errorf("exists: %v %v", ok, err)
+	}
+}

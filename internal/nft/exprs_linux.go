@@ -1,0 +1,207 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Registers: reg1 is the first of four 16-byte ones (linux/netfilter/nf_tables.h);
+// reg32(n) is the n-th 4-byte one, which overlays them from the start.
+const reg1 = unix.NFT_REG_1
+
+func reg32(n int) uint32 { return uint32(unix.NFT_REG32_00 + n) }
+
+const (
+	ctStatusDNAT     = 1 << 5 // IPS_DST_NAT
+	ctEstablished    = 1 << 1 // NF_CT_STATE_BIT(IP_CT_ESTABLISHED)
+	ctRelated        = 1 << 2
+	transportDport   = 2
+	ipv4Src, ipv4Dst = 12, 16
+	ipv6Src, ipv6Dst = 8, 24
+)
+
+func (c *Conn) exprs(r Rule) ([]expr.Any, error) {
+	var out []expr.Any
+	for _, s := range r {
+		es, err := c.stmt(s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, es...)
+	}
+	return out, nil
+}
+
+func (c *Conn) stmt(s Stmt) ([]expr.Any, error) {
+	switch s := s.(type) {
+	case InIf:
+		return c.ifMatch(expr.MetaKeyIIFNAME, s.Name, s.Set, s.Not)
+	case OutIf:
+		return c.ifMatch(expr.MetaKeyOIFNAME, s.Name, s.Set, s.Not)
+	case IfPair:
+		look, err := c.lookup(s.Set, reg1, 0, false, false)
+		return append([]expr.Any{
+			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1},
+			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: unix.NFT_REG_2},
+		}, look...), err
+	case IsFamily:
+		return isFamily(s.Family), nil
+	case Dst:
+		return prefixMatch(s.Prefix, ipv4Dst, ipv6Dst, s.Not), nil
+	case Src:
+		return prefixMatch(s.Prefix, ipv4Src, ipv6Src, s.Not), nil
+	case DstLocal:
+		return []expr.Any{
+			&expr.Fib{Register: reg1, FlagDADDR: true, ResultADDRTYPE: true},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: native32(unix.RTN_LOCAL)},
+		}, nil
+	case Established:
+		return bitMatch(&expr.Ct{Key: expr.CtKeySTATE, Register: reg1}, ctEstablished|ctRelated), nil
+	case Translated:
+		return bitMatch(&expr.Ct{Key: expr.CtKeySTATUS, Register: reg1}, ctStatusDNAT), nil
+	case L4:
+		n, ok := protoNumber(s.Proto)
+		if !ok {
+			return nil, fmt.Errorf("unknown protocol %q", s.Proto)
+		}
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{n}},
+		}, nil
+	case PortSet:
+		look, err := c.lookup(s.Set, reg1, 0, false, false)
+		return append(addrProtoPort(s.Family), look...), err
+	default:
+		return c.action(s)
+	}
+}
+
+func (c *Conn) action(s Stmt) ([]expr.Any, error) {
+	switch s := s.(type) {
+	case DNATByPort:
+		load := append(isFamily(s.Family),
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
+			&expr.Payload{DestRegister: reg32(1), Base: expr.PayloadBaseTransportHeader, Offset: transportDport, Len: 2})
+		return c.dnat(load, s.Family, s.Map)
+	case DNATByAddr:
+		return c.dnat(addrProtoPort(s.Family), s.Family, s.Map)
+	case SNATByIf:
+		look, err := c.lookup(s.Map, reg1, reg1, false, true)
+		if err != nil {
+			return nil, err
+		}
+		out := append(isFamily(s.Family), &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1})
+		return append(append(out, look...), &expr.NAT{Type: expr.NATTypeSourceNAT, Family: familyNumber(s.Family),
+			RegAddrMin: reg1, RegAddrMax: reg1}), nil
+	case Masquerade:
+		return []expr.Any{&expr.Masq{}}, nil
+	case Accept:
+		return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}, nil
+	case Drop:
+		return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}, nil
+	case Return:
+		return []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}, nil
+	case Jump:
+		return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: s.Chain}}, nil
+	}
+	return nil, fmt.Errorf("unknown statement %T", s)
+}
+
+// dnat looks the loaded key up; the data (address, port) lands in registers from
+// reg1 on: the port right behind the address.
+func (c *Conn) dnat(load []expr.Any, f Family, name string) ([]expr.Any, error) {
+	look, err := c.lookup(name, reg1, reg1, false, true)
+	if err != nil {
+		return nil, err
+	}
+	port := reg32(1)
+	if f == V6 {
+		port = reg32(4)
+	}
+	return append(append(load, look...), &expr.NAT{
+		Type: expr.NATTypeDestNAT, Family: familyNumber(f), Specified: true,
+		RegAddrMin: reg1, RegAddrMax: reg1, RegProtoMin: port, RegProtoMax: port,
+	}), nil
+}
+
+func (c *Conn) ifMatch(key expr.MetaKey, name, set string, not bool) ([]expr.Any, error) {
+	load := &expr.Meta{Key: key, Register: reg1}
+	if set == "" {
+		op := expr.CmpOpEq
+		if not {
+			op = expr.CmpOpNeq
+		}
+		return []expr.Any{load, &expr.Cmp{Op: op, Register: reg1, Data: ifname(name)}}, nil
+	}
+	look, err := c.lookup(set, reg1, 0, not, false)
+	return append([]expr.Any{load}, look...), err
+}
+
+func (c *Conn) lookup(set string, src, dst uint32, not, isMap bool) ([]expr.Any, error) {
+	s, ok := c.sets[set]
+	if !ok {
+		return nil, fmt.Errorf("no set %s", set)
+	}
+	return []expr.Any{&expr.Lookup{SourceRegister: src, DestRegister: dst, IsDestRegSet: isMap,
+		Invert: not, SetName: s.Name, SetID: s.ID}}, nil
+}
+
+func addrProtoPort(f Family) []expr.Any {
+	off, l, next := uint32(ipv4Dst), uint32(4), 1
+	if f == V6 {
+		off, l, next = ipv6Dst, 16, 4
+	}
+	return append(isFamily(f),
+		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: off, Len: l},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg32(next)},
+		&expr.Payload{DestRegister: reg32(next + 1), Base: expr.PayloadBaseTransportHeader, Offset: transportDport, Len: 2})
+}
+
+func isFamily(f Family) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{byte(familyNumber(f))}},
+	}
+}
+
+func familyNumber(f Family) uint32 {
+	if f == V4 {
+		return unix.NFPROTO_IPV4
+	}
+	return unix.NFPROTO_IPV6
+}
+
+func bitMatch(load expr.Any, bits uint32) []expr.Any {
+	return []expr.Any{load,
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: native32(bits), Xor: native32(0)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: native32(0)},
+	}
+}
+
+func prefixMatch(p netip.Prefix, off4, off6 uint32, not bool) []expr.Any {
+	f, off := V6, off6
+	if p.Addr().Is4() {
+		f, off = V4, off4
+	}
+	addr := p.Masked().Addr().AsSlice()
+	op := expr.CmpOpEq
+	if not {
+		op = expr.CmpOpNeq
+	}
+	out := append(isFamily(f), &expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: off, Len: uint32(len(addr))})
+	if !p.IsSingleIP() {
+		mask := make([]byte, len(addr))
+		for i := range p.Bits() {
+			mask[i/8] |= 0x80 >> (i % 8)
+		}
+		out = append(out, &expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: uint32(len(addr)),
+			Mask: mask, Xor: make([]byte, len(addr))})
+	}
+	return append(out, &expr.Cmp{Op: op, Register: reg1, Data: addr})
+}
+
+func native32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
