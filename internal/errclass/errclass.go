@@ -4,7 +4,6 @@
 package errclass
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/containerd/errdefs"
@@ -26,16 +25,24 @@ func With(class, err error) error {
 	return &classed{err: err, class: class}
 }
 
-// Of returns the errdefs sentinel that err carries, ErrUnknown when it has none.
+// Of returns the errdefs sentinel of err's class, ErrUnknown when it has none.
+// Errors that only implement a class's marker method (as moby's modules do) count.
 func Of(err error) error {
-	for _, c := range []error{
-		errdefs.ErrNotFound, errdefs.ErrInvalidArgument, errdefs.ErrAlreadyExists, errdefs.ErrConflict,
-		errdefs.ErrFailedPrecondition, errdefs.ErrPermissionDenied, errdefs.ErrUnauthenticated,
-		errdefs.ErrUnavailable, errdefs.ErrNotImplemented, errdefs.ErrNotModified, errdefs.ErrInternal,
-		errdefs.ErrResourceExhausted, errdefs.ErrDataLoss, errdefs.ErrAborted, errdefs.ErrOutOfRange,
+	for _, c := range []struct {
+		is    func(error) bool
+		class error
+	}{
+		{errdefs.IsNotFound, errdefs.ErrNotFound}, {errdefs.IsInvalidArgument, errdefs.ErrInvalidArgument},
+		{errdefs.IsAlreadyExists, errdefs.ErrAlreadyExists}, {errdefs.IsConflict, errdefs.ErrConflict},
+		{errdefs.IsFailedPrecondition, errdefs.ErrFailedPrecondition},
+		{errdefs.IsPermissionDenied, errdefs.ErrPermissionDenied}, {errdefs.IsUnauthorized, errdefs.ErrUnauthenticated},
+		{errdefs.IsUnavailable, errdefs.ErrUnavailable}, {errdefs.IsNotImplemented, errdefs.ErrNotImplemented},
+		{errdefs.IsNotModified, errdefs.ErrNotModified}, {errdefs.IsInternal, errdefs.ErrInternal},
+		{errdefs.IsResourceExhausted, errdefs.ErrResourceExhausted}, {errdefs.IsDataLoss, errdefs.ErrDataLoss},
+		{errdefs.IsAborted, errdefs.ErrAborted}, {errdefs.IsOutOfRange, errdefs.ErrOutOfRange},
 	} {
-		if errors.Is(err, c) {
-			return c
+		if c.is(err) {
+			return c.class
 		}
 	}
 	return errdefs.ErrUnknown

@@ -3,11 +3,10 @@ package filter
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/internal/errclass"
 )
 
 // Args are filter values by key, as `{"key": {"value": true}}` or the older
@@ -34,7 +33,7 @@ func Parse(s string) (Args, error) {
 	}
 	var lists map[string][]string
 	if err := json.Unmarshal([]byte(s), &lists); err != nil {
-		return nil, fmt.Errorf("invalid filter: %w: %w", err, errdefs.ErrInvalidArgument)
+		return nil, errclass.Invalid("invalid filter: %w", err)
 	}
 	return lists, nil
 }
@@ -43,7 +42,7 @@ func Parse(s string) (Args, error) {
 func (a Args) Check(accepted ...string) error {
 	for k := range a {
 		if !slices.Contains(accepted, k) {
-			return fmt.Errorf("invalid filter '%s': %w", k, errdefs.ErrInvalidArgument)
+			return errclass.Invalid("invalid filter '%s'", k)
 		}
 	}
 	return nil
@@ -64,7 +63,7 @@ func (a Args) Bool(key string, def bool) (bool, error) {
 	case len(v) == 1 && (v[0] == "0" || strings.EqualFold(v[0], "false")):
 		return false, nil
 	default:
-		return def, fmt.Errorf("invalid filter '%s=%v': %w", key, v, errdefs.ErrInvalidArgument)
+		return def, errclass.Invalid("invalid filter '%s=%v'", key, v)
 	}
 }
 
