@@ -20,6 +20,8 @@ type Image struct {
 	Target, Manifest ocispec.Descriptor
 	// Config is the image configuration with Docker's extensions (healthcheck, …).
 	Config dockerspec.DockerOCIImage
+	// ConfigDesc is the descriptor of the configuration.
+	ConfigDesc ocispec.Descriptor
 	// Chain is the snapshot key (chain ID) of the topmost layer; "" without layers.
 	Chain string
 	// Names are the references that point to Target, familiar form.

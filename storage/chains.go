@@ -1,0 +1,303 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/metadata/boltutil"
+	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/id"
+	"github.com/opencontainers/go-digest"
+	bolt "go.etcd.io/bbolt"
+)
+
+// errPrecondition is the class of what the host or another process stands in the way of.
+var errPrecondition = errdefs.ErrFailedPrecondition
+
+const (
+	// chainLease prefixes the leases that hold a chain of layers for containers.
+	chainLease = "gantry/chain/"
+	// labelFlat makes a lease hold exactly what it names.
+	labelFlat = "containerd.io/gc.flat"
+	// labelUpper is what the overlay snapshotter tells a snapshot's directory by.
+	labelUpper = "containerd.io/snapshot/overlay.upperdir"
+)
+
+// A container's hold on its image is two things. In the database one lease per chain
+// of layers, taken when the first container of that chain is made and dropped by the
+// garbage collector once no container needs it. And per container a symbolic link
+// image/leases/<container ID> whose text names chain and blobs: made by one atomic
+// system call that changes metadata only. So neither create nor rm of a further
+// container waits for a database transaction and its fsync; after kill -9 the link is
+// there, because the kernel has it; after a power cut the journal keeps the order of
+// metadata changes, so a container whose own record was synced later has its link too.
+type chains struct {
+	mu    sync.Mutex
+	held  map[string]struct{} // lease IDs in the database
+	lower map[string][]string // chain ID → lower directories, topmost first
+}
+
+// Hold says what a container holds of its image.
+type Hold struct {
+	Chain   digest.Digest   // "" for an image without layers
+	Blobs   []digest.Digest // target, manifest and configuration
+	Created time.Time
+}
+
+func (h Hold) lease() string {
+	key := string(h.Chain)
+	for _, b := range h.Blobs {
+		key += "," + string(b)
+	}
+	return chainLease + key
+}
+
+func parseHold(text string) (Hold, error) {
+	parts := strings.Split(text, ",")
+	var h Hold
+	for i, p := range parts {
+		d := digest.Digest(p)
+		if i == 0 && p == "" {
+			continue
+		}
+		if err := d.Validate(); err != nil {
+			return h, fmt.Errorf("damaged lease %q: %w", text, err)
+		}
+		if i == 0 {
+			h.Chain = d
+		} else {
+			h.Blobs = append(h.Blobs, d)
+		}
+	}
+	return h, nil
+}
+
+// loadChains reads which chain leases the database has.
+func (s *Store) loadChains() error {
+	s.chains.held, s.chains.lower = map[string]struct{}{}, map[string][]string{}
+	all, err := s.Leases.List(Context(context.Background()))
+	if err != nil {
+		return err
+	}
+	for _, l := range all {
+		if strings.HasPrefix(l.ID, chainLease) {
+			s.chains.held[l.ID] = struct{}{}
+		}
+	}
+	return nil
+}
+
+// Lease makes container hold h until Release. The error is of class NotFound when the
+// layers are gone. Doing it again with the same hold changes nothing.
+func (s *Store) Lease(ctx context.Context, container string, h Hold) ([]string, error) {
+	if !id.Valid(container) {
+		return nil, errclass.Invalid("invalid container ID: %q", container)
+	}
+	s.chains.mu.Lock()
+	defer s.chains.mu.Unlock()
+	lease := h.lease()
+	if _, ok := s.chains.held[lease]; !ok {
+		if err := s.takeChain(Context(ctx), lease, h); err != nil {
+			return nil, err
+		}
+		// Until now nothing kept the layers: look again whether they are there.
+		delete(s.chains.lower, string(h.Chain))
+	}
+	lower, err := s.lowerLocked(ctx, h.Chain)
+	if err != nil {
+		return nil, err
+	}
+	s.chains.held[lease] = struct{}{}
+	link := s.leasePath(container)
+	text := strings.TrimPrefix(lease, chainLease)
+	err = os.Symlink(text, link)
+	if errors.Is(err, os.ErrExist) {
+		if old, rerr := os.Readlink(link); rerr == nil && old == text {
+			return lower, nil
+		}
+		if err = os.Remove(link); err == nil {
+			err = os.Symlink(text, link)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("leasing image for container %s: %w", id.Short(container), err)
+	}
+	return lower, nil
+}
+
+// takeChain makes the lease of a chain and its blobs in one transaction.
+func (s *Store) takeChain(ctx context.Context, lease string, h Hold) error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		ctx := boltutil.WithTransaction(ctx, tx)
+		l, err := s.Leases.Create(ctx, func(l *leases.Lease) error {
+			l.ID, l.Labels = lease, map[string]string{labelFlat: "1"}
+			return nil
+		})
+		if err != nil && !errdefs.IsAlreadyExists(err) {
+			return err
+		}
+		l.ID = lease
+		if h.Chain != "" {
+			r := leases.Resource{ID: string(h.Chain), Type: "snapshots/" + SnapshotterName}
+			if err := s.Leases.AddResource(ctx, l, r); err != nil {
+				return err
+			}
+		}
+		for _, b := range h.Blobs {
+			if err := s.Leases.AddResource(ctx, l, leases.Resource{ID: string(b), Type: "content"}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Release ends the container's hold; none is no error.
+func (s *Store) Release(container string) error {
+	if !id.Valid(container) {
+		return errclass.Invalid("invalid container ID: %q", container)
+	}
+	s.chains.mu.Lock()
+	defer s.chains.mu.Unlock()
+	if err := os.Remove(s.leasePath(container)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("releasing image of container %s: %w", id.Short(container), err)
+	}
+	return nil
+}
+
+// LeaseOf returns what the container holds and the lower directories, topmost first.
+// The error is of class NotFound when it holds nothing.
+func (s *Store) LeaseOf(ctx context.Context, container string) (Hold, []string, error) {
+	if !id.Valid(container) {
+		return Hold{}, nil, errclass.Invalid("invalid container ID: %q", container)
+	}
+	h, err := s.readHold(container)
+	if err != nil {
+		return h, nil, err
+	}
+	s.chains.mu.Lock()
+	defer s.chains.mu.Unlock()
+	lower, err := s.lowerLocked(ctx, h.Chain)
+	return h, lower, err
+}
+
+func (s *Store) readHold(container string) (Hold, error) {
+	link := s.leasePath(container)
+	text, err := os.Readlink(link)
+	if errors.Is(err, os.ErrNotExist) {
+		return Hold{}, errclass.NotFound("container %s holds no image", id.Short(container))
+	}
+	if err != nil {
+		return Hold{}, err
+	}
+	h, err := parseHold(text)
+	if err != nil {
+		return h, err
+	}
+	if fi, err := os.Lstat(link); err == nil {
+		h.Created = fi.ModTime()
+	}
+	return h, nil
+}
+
+// Holders lists the containers that hold something of an image.
+func (s *Store) Holders() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.root, "leases"))
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		if id.Valid(e.Name()) {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
+// LowerDirs returns the directories of a chain of layers, topmost first. An image
+// without layers has one empty directory. The error is of class NotFound when the
+// chain is not there. Only a leased chain's directories stay.
+func (s *Store) LowerDirs(ctx context.Context, chain digest.Digest) ([]string, error) {
+	s.chains.mu.Lock()
+	defer s.chains.mu.Unlock()
+	return s.lowerLocked(ctx, chain)
+}
+
+func (s *Store) lowerLocked(ctx context.Context, chain digest.Digest) ([]string, error) {
+	if chain == "" {
+		return []string{filepath.Join(s.root, "empty")}, nil
+	}
+	if dirs, ok := s.chains.lower[string(chain)]; ok {
+		return dirs, nil
+	}
+	var dirs []string
+	for key := string(chain); key != ""; {
+		info, err := s.Snapshots.Stat(Context(ctx), key)
+		if err != nil {
+			return nil, fmt.Errorf("layers of image: %w", err)
+		}
+		dir := info.Labels[labelUpper]
+		if dir == "" {
+			return nil, errclass.Internal("layer %s has no directory", key)
+		}
+		dirs = append(dirs, dir)
+		key = info.Parent
+	}
+	s.chains.lower[string(chain)] = dirs
+	return dirs, nil
+}
+
+// dropUnheld deletes the chain leases that no container's link names, and forgets the
+// cached directories, which the collection that follows may remove.
+func (s *Store) dropUnheld(ctx context.Context) error {
+	s.chains.mu.Lock()
+	defer s.chains.mu.Unlock()
+	entries, err := os.ReadDir(filepath.Join(s.root, "leases"))
+	if err != nil {
+		return err
+	}
+	needed := map[string]struct{}{}
+	for _, e := range entries {
+		if text, err := os.Readlink(filepath.Join(s.root, "leases", e.Name())); err == nil {
+			needed[chainLease+text] = struct{}{}
+		}
+	}
+	var drop []string
+	for l := range s.chains.held {
+		if _, ok := needed[l]; !ok {
+			drop = append(drop, l)
+		}
+	}
+	s.chains.lower = map[string][]string{}
+	if len(drop) == 0 {
+		return nil
+	}
+	err = s.db.Update(func(tx *bolt.Tx) error {
+		ctx := boltutil.WithTransaction(Context(ctx), tx)
+		for _, l := range drop {
+			if err := s.Leases.Delete(ctx, leases.Lease{ID: l}); err != nil && !errdefs.IsNotFound(err) {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		for _, l := range drop {
+			delete(s.chains.held, l)
+		}
+	}
+	return err
+}
+
+func (s *Store) leasePath(container string) string {
+	return filepath.Join(s.root, "leases", container)
+}

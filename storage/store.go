@@ -1,0 +1,156 @@
+// Package storage keeps what images and containers consist of on disk: blobs in a
+// content store, names, leases and labels in a bolt database, committed layers as
+// overlay snapshots (containerd's libraries, in this process), and the writable
+// layers of containers as plain directories. It knows nothing of registries or the API.
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	snapshotdb "github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/gantry/gantry/internal/errclass"
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+const (
+	// Namespace is the one namespace of the metadata database that is used.
+	Namespace = "gantry"
+	// SnapshotterName names the snapshotter in the metadata database and in labels.
+	SnapshotterName = "overlayfs"
+	// lockTimeout is how long Open waits for another process that has the databases open.
+	lockTimeout = time.Second
+)
+
+// Store is the opened storage below one data-root. Safe for concurrent use.
+type Store struct {
+	root   string // <data-root>/image
+	db     *metadata.DB
+	bolt   *bolt.DB
+	snaps  snapshots.Snapshotter // the overlay snapshotter itself
+	layers *Layers
+
+	Content   content.Store
+	Snapshots snapshots.Snapshotter
+	Images    images.Store
+	Leases    leases.Manager
+
+	gc     collector
+	chains chains
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open opens, or makes, the storage below the data-root. Its error is of class
+// FailedPrecondition when another process has it open, or the file system lacks what
+// overlay needs. The caller closes the Store.
+func Open(dataRoot string) (*Store, error) {
+	root := filepath.Join(dataRoot, "image")
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, fmt.Errorf("opening image store: %w", err)
+	}
+	for _, d := range []string{"empty", "leases"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o700); err != nil {
+			return nil, fmt.Errorf("opening image store: %w", err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(root, "empty"), 0o755); err != nil {
+		return nil, fmt.Errorf("opening image store: %w", err)
+	}
+	s := &Store{root: root}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening image store %s: %w", root, err), s.Close())
+	}
+	var err error
+	if s.layers, err = openLayers(filepath.Join(dataRoot, "layers")); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.gc.start(s)
+	return s, nil
+}
+
+func (s *Store) open() error {
+	blobs, err := local.NewStore(filepath.Join(s.root, "content"))
+	if err != nil {
+		return err
+	}
+	s.bolt, err = bolt.Open(filepath.Join(s.root, "meta.db"), 0o600, &bolt.Options{
+		Timeout: lockTimeout, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
+	})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return errclass.With(errPrecondition, fmt.Errorf("another process has it open"))
+	}
+	if err != nil {
+		return err
+	}
+	snapRoot := filepath.Join(s.root, "overlay")
+	if err := os.MkdirAll(snapRoot, 0o700); err != nil {
+		return err
+	}
+	ms, err := snapshotdb.NewMetaStore(filepath.Join(snapRoot, "metadata.db"), func(o *bolt.Options) error {
+		o.Timeout, o.NoFreelistSync, o.FreelistType = lockTimeout, true, bolt.FreelistMapType
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.snaps, err = overlay.NewSnapshotter(snapRoot, overlay.WithMetaStore(ms), overlay.WithUpperdirLabel, overlay.AsynchronousRemove)
+	if err != nil {
+		return errclass.With(errPrecondition, err)
+	}
+	s.db = metadata.NewDB(s.bolt, blobs, map[string]snapshots.Snapshotter{SnapshotterName: s.snaps})
+	if err := s.db.Init(Context(context.Background())); err != nil {
+		return err
+	}
+	s.Content = s.db.ContentStore()
+	s.Snapshots = s.db.Snapshotter(SnapshotterName)
+	s.Images = metadata.NewImageStore(s.db)
+	s.Leases = metadata.NewLeaseManager(s.db)
+	return s.loadChains()
+}
+
+// Context returns ctx as the stores of this package want it.
+func Context(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, Namespace)
+}
+
+// Layers are the writable layers beside the image store.
+func (s *Store) Layers() *Layers { return s.layers }
+
+// Root is the directory of the image store.
+func (s *Store) Root() string { return s.root }
+
+// Close waits for a running garbage collection and closes the databases. It may be
+// called more than once; nothing may use the Store afterwards.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		s.gc.stop()
+		var errs []error
+		if s.layers != nil {
+			errs = append(errs, s.layers.close())
+		}
+		if s.snaps != nil {
+			errs = append(errs, s.snaps.Close())
+		}
+		if s.bolt != nil {
+			errs = append(errs, s.bolt.Close())
+		}
+		s.closeErr = errors.Join(errs...)
+	})
+	return s.closeErr
+}
