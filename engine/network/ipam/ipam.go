@@ -1,0 +1,257 @@
+// Package ipam hands out addresses of a subnet and subnets of pools. It is pure
+// bookkeeping in memory: what is in use is told to it again after a restart. Nothing
+// here is safe for concurrent use.
+package ipam
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/gantry/gantry/internal/errclass"
+)
+
+// Space hands out the addresses of one subnet, lowest free first, as Docker does.
+type Space struct {
+	subnet, rng netip.Prefix
+	last        netip.Addr // highest usable address of rng
+	used        map[netip.Addr]struct{}
+	hint        netip.Addr // nothing below is free in rng
+}
+
+// NewSpace returns a space over subnet whose automatic addresses come from rng (the
+// whole subnet when invalid). The network's and, for IPv4, the broadcast address are
+// never handed out.
+func NewSpace(subnet, rng netip.Prefix) (*Space, error) {
+	subnet = subnet.Masked()
+	if !rng.IsValid() {
+		rng = subnet
+	}
+	rng = rng.Masked()
+	if rng.Bits() < subnet.Bits() || !subnet.Contains(rng.Addr()) {
+		return nil, errclass.Invalid("allocatable range %s is not contained in subnet %s", rng, subnet)
+	}
+	s := &Space{subnet: subnet, rng: rng, last: Last(rng), used: map[netip.Addr]struct{}{}, hint: rng.Addr()}
+	if usable := subnet.Addr().BitLen() - subnet.Bits(); usable > 1 {
+		s.used[subnet.Addr()] = struct{}{}
+		if subnet.Addr().Is4() {
+			s.used[Last(subnet)] = struct{}{}
+		}
+	}
+	return s, nil
+}
+
+// Subnet returns the subnet with its host bits zero.
+func (s *Space) Subnet() netip.Prefix { return s.subnet }
+
+// Next takes the lowest free address. ErrResourceExhausted class when there is none.
+func (s *Space) Next() (netip.Addr, error) {
+	for a := s.hint; a.IsValid() && a.Compare(s.last) <= 0; a = a.Next() {
+		if _, taken := s.used[a]; !taken {
+			s.used[a] = struct{}{}
+			s.hint = a.Next()
+			if !s.hint.IsValid() {
+				s.hint = s.last
+			}
+			return a, nil
+		}
+	}
+	return netip.Addr{}, errclass.Forbidden("no available IPv%d addresses on this network's address pools: %s",
+		map[bool]int{true: 4, false: 6}[s.subnet.Addr().Is4()], s.rng)
+}
+
+// Take takes one address of the subnet. Invalid class outside, Forbidden when taken.
+func (s *Space) Take(a netip.Addr) error {
+	if !s.subnet.Contains(a) {
+		return errclass.Invalid("address %s is not in subnet %s", a, s.subnet)
+	}
+	if _, taken := s.used[a]; taken {
+		return errclass.Forbidden("Address already in use")
+	}
+	s.used[a] = struct{}{}
+	return nil
+}
+
+// Release gives an address back; one that is free stays free.
+func (s *Space) Release(a netip.Addr) {
+	if _, ok := s.used[a]; !ok {
+		return
+	}
+	delete(s.used, a)
+	if s.rng.Contains(a) && a.Less(s.hint) {
+		s.hint = a
+	}
+}
+
+// Used returns how many addresses are taken, the reserved ones included.
+func (s *Space) Used() int { return len(s.used) }
+
+// Last returns the highest address of a prefix.
+func Last(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// First returns the first address of a prefix that a host can have: what a gateway
+// gets when nobody chose.
+func First(p netip.Prefix) netip.Addr {
+	p = p.Masked()
+	if p.Addr().BitLen()-p.Bits() <= 1 {
+		return p.Addr()
+	}
+	return p.Addr().Next()
+}
+
+// Pool is a range that subnets of Size bits are cut from.
+type Pool struct {
+	Base netip.Prefix
+	Size int
+}
+
+// Check refuses pools that cannot be cut.
+func (p Pool) Check() error {
+	if !p.Base.IsValid() || p.Size < p.Base.Bits() || p.Size > p.Base.Addr().BitLen() {
+		return errclass.Invalid("invalid address pool %s size %d", p.Base, p.Size)
+	}
+	return nil
+}
+
+// DefaultPools are where subnets come from when nothing is configured: first the /16s
+// everyone expects (172.17.0.0/16 is the default bridge's), then /20s, then /24s: more
+// than three thousand networks in all.
+func DefaultPools() []Pool {
+	p := netip.MustParsePrefix
+	return []Pool{
+		{p("172.17.0.0/16"), 16}, {p("172.18.0.0/16"), 16}, {p("172.19.0.0/16"), 16},
+		{p("172.20.0.0/14"), 16}, {p("172.24.0.0/14"), 16}, {p("172.28.0.0/14"), 16},
+		{p("192.168.0.0/16"), 20},
+		{p("10.200.0.0/13"), 24}, {p("10.208.0.0/12"), 24},
+	}
+}
+
+// NextSubnet returns the first subnet of pools (of v6's family) that overlaps nothing
+// in any of taken. The Forbidden class tells that all are used.
+func NextSubnet(pools []Pool, v6 bool, taken ...*Taken) (netip.Prefix, error) {
+	tried := 0
+	for _, pool := range pools {
+		if pool.Base.Addr().Is6() != v6 {
+			continue
+		}
+		base := pool.Base.Masked()
+		for sub := netip.PrefixFrom(base.Addr(), pool.Size); base.Contains(sub.Addr()); {
+			over, hit := overlapAny(sub, taken)
+			if !hit {
+				return sub, nil
+			}
+			tried++
+			// Go on behind whichever is larger: the subnet or what is in its way.
+			end := Last(sub)
+			if e := Last(over); over.Bits() < sub.Bits() && end.Less(e) {
+				end = e
+			}
+			next := end.Next()
+			if !next.IsValid() {
+				break
+			}
+			sub = netip.PrefixFrom(next, pool.Size)
+		}
+	}
+	return netip.Prefix{}, errclass.Forbidden("all predefined address pools have been fully subnetted (%d ranges are in use by networks or routes of this host)", tried)
+}
+
+func overlapAny(p netip.Prefix, taken []*Taken) (netip.Prefix, bool) {
+	for _, t := range taken {
+		if over, hit := t.Overlap(p); hit {
+			return over, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// Taken is a set of prefixes that answers overlap questions in time independent of
+// its size, by looking every possible length up. The zero value is not ready: use
+// NewTaken.
+type Taken struct {
+	exact map[netip.Prefix]int
+	// inside counts, for each prefix, how many taken ones it covers.
+	inside map[netip.Prefix]int
+}
+
+// NewTaken returns a set of the given prefixes.
+func NewTaken(ps ...netip.Prefix) *Taken {
+	t := &Taken{map[netip.Prefix]int{}, map[netip.Prefix]int{}}
+	for _, p := range ps {
+		t.Add(p)
+	}
+	return t
+}
+
+// Add adds p; adding it twice needs removing it twice.
+func (t *Taken) Add(p netip.Prefix) { t.count(p, 1) }
+
+// Remove removes p, which Add added.
+func (t *Taken) Remove(p netip.Prefix) { t.count(p, -1) }
+
+func (t *Taken) count(p netip.Prefix, n int) {
+	bump := func(m map[netip.Prefix]int, p netip.Prefix) {
+		if m[p] += n; m[p] <= 0 {
+			delete(m, p)
+		}
+	}
+	p = p.Masked()
+	bump(t.exact, p)
+	for b := p.Bits(); b >= 0; b-- {
+		bump(t.inside, netip.PrefixFrom(p.Addr(), b).Masked())
+	}
+}
+
+// Overlap tells whether a taken prefix overlaps p, and returns one that covers p, or
+// p itself when only parts of it are taken.
+func (t *Taken) Overlap(p netip.Prefix) (netip.Prefix, bool) {
+	p = p.Masked()
+	for b := p.Bits(); b >= 0; b-- {
+		q := netip.PrefixFrom(p.Addr(), b).Masked()
+		if t.exact[q] > 0 {
+			return q, true
+		}
+	}
+	return p, t.inside[p] > 0
+}
+
+// ULA returns the unique local /64 number n of the 40-bit global id (RFC 4193).
+func ULA(id [5]byte, n uint16) netip.Prefix {
+	var b [16]byte
+	b[0] = 0xfd
+	copy(b[1:6], id[:])
+	b[6], b[7] = byte(n>>8), byte(n)
+	return netip.PrefixFrom(netip.AddrFrom16(b), 64)
+}
+
+// CheckConfig refuses a subnet, range and gateway that do not belong together.
+func CheckConfig(subnet, rng netip.Prefix, gw netip.Addr) error {
+	if subnet != subnet.Masked() {
+		return errclass.Invalid("invalid network config: invalid subnet %s: it should be %s", subnet, subnet.Masked())
+	}
+	if rng.IsValid() && (rng.Bits() < subnet.Bits() || !subnet.Contains(rng.Addr())) {
+		return errclass.Invalid("invalid network config: invalid ip-range %s: parent subnet %s doesn't contain ip-range", rng, subnet)
+	}
+	if gw.IsValid() && !subnet.Contains(gw) {
+		return errclass.Invalid("invalid network config: invalid gateway %s: parent subnet %s doesn't contain this address", gw, subnet)
+	}
+	return nil
+}
+
+// MAC returns Docker's classic hardware address of an IPv4 address, 02:42 and its
+// four bytes; of an IPv6 address its last four.
+func MAC(a netip.Addr) [6]byte {
+	b := a.AsSlice()
+	m := [6]byte{0x02, 0x42}
+	copy(m[2:], b[len(b)-4:])
+	return m
+}
+
+// String describes the space for errors.
+func (s *Space) String() string { return fmt.Sprintf("%s (%d used)", s.subnet, len(s.used)) }
