@@ -1,0 +1,85 @@
+# Gantry. `make help` lists what there is.
+SHELL         := /bin/bash
+GO            ?= go
+PREFIX        ?= /usr/local
+DESTDIR       ?=
+BIN           := $(CURDIR)/bin
+TOOLS         := $(CURDIR)/.cache/tools
+GOLANGCI      := v2.15.0
+FUZZTIME      ?= 10s
+E2E           ?= .
+MODULE        := github.com/gantry/gantry
+BINARIES      := docker dockerd gantry-runtime
+
+VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
+COMMIT        ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+BUILDTIME     ?= $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+ifeq ($(filter v%,$(VERSION)),)
+override VERSION := 0.1.0-dev
+endif
+LDFLAGS       := -s -w -X $(MODULE)/internal/version.Version=$(patsubst v%,%,$(VERSION)) \
+                 -X $(MODULE)/internal/version.Commit=$(COMMIT) \
+                 -X $(MODULE)/internal/version.BuildTime=$(BUILDTIME)
+
+export CGO_ENABLED := 0
+export GOFLAGS     ?= -buildvcs=false
+
+.DEFAULT_GOAL := help
+.PHONY: help build test test-unit e2e race lint fmt vet fuzz bench quickstart install deps clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## bin/docker, bin/dockerd, bin/gantry-runtime: static, stripped, reproducible
+	@mkdir -p $(BIN)
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
+
+test: build deps vet ## everything this machine can run as root: vet, unit tests, end-to-end tests (<= 15 min)
+	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v /test/e2e)
+	$(MAKE) --no-print-directory e2e
+
+test-unit: ## the tests that need no root (as root: more of them)
+	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v /test/e2e)
+
+e2e: build deps ## end-to-end tests of the real binaries; E2E=name runs one script
+	@[ "$$(id -u)" = 0 ] || { echo "make e2e needs root: it makes namespaces, mounts and cgroups" >&2; exit 1; }
+	GANTRY_BIN=$(BIN) $(GO) test -count=1 -timeout 14m -parallel 2 -run '^Test(Own|Real)/$(E2E)' ./test/e2e
+
+race: ## unit tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /test/e2e)
+
+lint: $(TOOLS)/golangci-lint-$(GOLANGCI) ## golangci-lint (vet, staticcheck, gofumpt, …) at a pinned version
+	$< run ./...
+
+fmt: $(TOOLS)/golangci-lint-$(GOLANGCI) ## gofumpt over everything
+	$< fmt ./...
+
+$(TOOLS)/golangci-lint-$(GOLANGCI):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
+	@mv $(TOOLS)/golangci-lint $@
+
+vet: ## go vet
+	$(GO) vet ./...
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@GO="$(GO)" FUZZTIME="$(FUZZTIME)" scripts/fuzz.sh
+
+bench: build ## Go benchmarks, then the engine beside its physical floor
+	$(GO) test -run '^$$' -bench . -benchtime 200ms $$($(GO) list ./... | grep -v /test/e2e)
+	@[ ! -x scripts/bench.sh ] || scripts/bench.sh
+
+quickstart: ## build, start a private daemon, pull and run hello-world and a shell, leave nothing behind
+	@scripts/quickstart.sh
+
+install: build ## into $(DESTDIR)$(PREFIX), with systemd units
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 0755 $(addprefix $(BIN)/,$(BINARIES)) $(DESTDIR)$(PREFIX)/bin/
+	sed 's|@PREFIX@|$(PREFIX)|g' contrib/systemd/docker.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/docker.service
+	install -m 0644 contrib/systemd/docker.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/docker.socket
+
+deps: ## the Debian packages that the tests need, when they are missing
+	@scripts/deps.sh test
+
+clean: ## what make made
+	rm -rf $(BIN) .cache

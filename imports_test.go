@@ -1,0 +1,419 @@
+package gantry
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/gantry/gantry"
+
+// pkg is one directory of Go files, parsed here: `go list` in a test would be
+// answered out of a cache that does not see every change.
+type pkg struct {
+	dir     string // relative to the module, "." for the root
+	imports map[string]string
+	files   map[string]*ast.File // no test files
+	fset    *token.FileSet
+}
+
+// rows of the module from top to bottom. A package may import packages of lower
+// rows; within its own row only what siblings() lists.
+func row(dir string) int {
+	switch top, rest, _ := strings.Cut(dir, "/"); top {
+	case "cmd", "test", ".":
+		return 0
+	case "cli", "compose":
+		return 1
+	case "server":
+		return 2
+	case "engine":
+		if rest == "" {
+			return 3
+		}
+		return 4
+	case "registry", "storage", "oci":
+		return 5
+	case "api", "internal":
+		return 6
+	}
+	return -1
+}
+
+// noun is the unit inside which packages import each other freely: oci and
+// oci/init, engine/container and engine/container/fsm.
+func noun(dir string) string {
+	parts := strings.Split(dir, "/")
+	if parts[0] == "engine" && len(parts) > 1 {
+		return "engine/" + parts[1]
+	}
+	if parts[0] == "cmd" && len(parts) > 1 {
+		return "cmd/" + parts[1]
+	}
+	return parts[0]
+}
+
+// siblings are the only edges between nouns of one row.
+func siblings() map[string][]string {
+	return map[string][]string{
+		"engine/swarm":     {"engine/container"},
+		"engine/container": {"engine/image", "engine/network", "engine/volume"},
+		"engine/build":     {"engine/image", "engine/network"},
+		"compose":          {"cli"},
+		"cli":              {"compose"}, // `docker compose` is a command
+		"api":              {"internal"},
+		"internal":         {"api"},
+		".":                {"test", "cmd"},
+	}
+}
+
+// clientSide packages know the API and never the engine.
+func clientSide(n string) bool { return n == "cli" || n == "compose" }
+
+func mayImport(from, to string) error {
+	rf, rt := row(from), row(to)
+	nf, nt := noun(from), noun(to)
+	switch {
+	case rf < 0 || rt < 0:
+		return fmt.Errorf("%s → %s: a directory that has no row in the import law", from, to)
+	case nf == nt:
+		return nil
+	case clientSide(nf) && rt < 6 && !clientSide(nt):
+		return fmt.Errorf("%s → %s: the client side knows the API only", from, to)
+	case !clientSide(nf) && rf > 0 && clientSide(nt):
+		return fmt.Errorf("%s → %s: the daemon side never imports the client side", from, to)
+	case rt > rf || slices.Contains(siblings()[nf], nt):
+		return nil
+	case rt == rf:
+		return fmt.Errorf("%s → %s: siblings do not import each other", from, to)
+	}
+	return fmt.Errorf("%s → %s: nothing calls up", from, to)
+}
+
+func TestImportLaw(t *testing.T) {
+	for _, p := range load(t) {
+		for imp, file := range p.imports {
+			if to, ok := inModule(imp); ok {
+				if err := mayImport(p.dir, to); err != nil {
+					t.Errorf("%s: %v", file, err)
+				}
+			}
+		}
+	}
+}
+
+// TestImportLawItself walks edges whose answer is known, so that a hole in the law shows.
+func TestImportLawItself(t *testing.T) {
+	for _, e := range []struct {
+		from, to string
+		ok       bool
+	}{
+		{"cmd/docker", "cli", true},
+		{"cmd/dockerd", "server", true},
+		{"cli/container", "api/stream", true},
+		{"cli/container", "cli/term", true},
+		{"cli/container", "engine/container", false},
+		{"cli", "oci", false},
+		{"cli", "server", false},
+		{"server", "cli", false},
+		{"server", "engine/container", true},
+		{"engine", "engine/container", true},
+		{"engine", "server", false},
+		{"engine/container", "engine", false},
+		{"engine/container", "engine/network", true},
+		{"engine/container/fsm", "engine/image", true},
+		{"engine/network", "engine/container", false},
+		{"engine/image", "engine/network", false},
+		{"engine/image", "storage", true},
+		{"storage", "engine/image", false},
+		{"storage", "oci", false},
+		{"oci/shim", "oci", true},
+		{"oci", "storage", false},
+		{"oci", "internal/id", true},
+		{"internal/id", "oci", false},
+		{"api/stream", "server", false},
+		{"surprise", "oci", false},
+	} {
+		if err := mayImport(e.from, e.to); (err == nil) != e.ok {
+			t.Errorf("%s → %s: %v, want allowed=%v", e.from, e.to, err, e.ok)
+		}
+	}
+}
+
+// TestBinariesStaySmall holds what the small binaries must never link, by walking
+// the imports of our own packages from each main.
+func TestBinariesStaySmall(t *testing.T) {
+	pkgs := load(t)
+	byDir := map[string]*pkg{}
+	for _, p := range pkgs {
+		byDir[p.dir] = p
+	}
+	for main, banned := range map[string][]string{
+		// It holds every container and starts in about a millisecond.
+		"cmd/gantry-runtime": {
+			"net/http", "github.com/moby/moby/", "github.com/containerd/containerd/", "github.com/spf13/cobra",
+			"github.com/google/nftables", "github.com/vishvananda/netlink", "go.etcd.io/",
+		},
+		// It starts in at most five milliseconds.
+		"cmd/docker": {
+			"github.com/containerd/containerd/", "github.com/opencontainers/cgroups", "github.com/google/nftables",
+			"github.com/vishvananda/netlink", "go.etcd.io/", "github.com/miekg/dns",
+		},
+	} {
+		seen := map[string]bool{}
+		var walk func(dir, via string)
+		walk = func(dir, via string) {
+			if seen[dir] || byDir[dir] == nil {
+				return
+			}
+			seen[dir] = true
+			for imp := range byDir[dir].imports {
+				if to, ok := inModule(imp); ok {
+					walk(to, via+" → "+to)
+					continue
+				}
+				for _, b := range banned {
+					if imp == b || strings.HasPrefix(imp, strings.TrimSuffix(b, "/")+"/") {
+						t.Errorf("%s imports %s", via, imp)
+					}
+				}
+			}
+		}
+		walk(main, main)
+	}
+}
+
+// allowedVars are package variables that are none of: constant by convention
+// (a compiled regular expression, an address), sentinel error, embedded file, interface assertion.
+func allowedVars() map[string]string {
+	return map[string]string{
+		"internal/version.Version":   "set by the linker, never written by the program",
+		"internal/version.Commit":    "set by the linker, never written by the program",
+		"internal/version.BuildTime": "set by the linker, never written by the program",
+	}
+}
+
+func TestNoInitNoPackageVariables(t *testing.T) {
+	allowed := allowedVars()
+	for _, p := range load(t) {
+		for name, f := range p.files {
+			for _, d := range f.Decls {
+				switch d := d.(type) {
+				case *ast.FuncDecl:
+					if d.Recv == nil && d.Name.Name == "init" {
+						t.Errorf("%s: func init: registration belongs into one visible table", name)
+					}
+				case *ast.GenDecl:
+					if d.Tok != token.VAR {
+						continue
+					}
+					for _, v := range mutableVars(d) {
+						key := p.dir + "." + v
+						if _, ok := allowed[key]; !ok {
+							t.Errorf("%s: package variable %s: pass it, or make it a constant or a function", name, v)
+						}
+						delete(allowed, key)
+					}
+				}
+			}
+		}
+	}
+	for key := range allowed {
+		t.Errorf("allowedVars lists %s, which is not there any more", key)
+	}
+}
+
+func mutableVars(d *ast.GenDecl) (names []string) {
+	if d.Doc != nil {
+		for _, c := range d.Doc.List {
+			if strings.HasPrefix(c.Text, "//go:embed") {
+				return nil
+			}
+		}
+	}
+	for _, s := range d.Specs {
+		vs, ok := s.(*ast.ValueSpec)
+		if !ok {
+			continue
+		}
+		for i, id := range vs.Names {
+			if id.Name == "_" || (i < len(vs.Values) && constantByConvention(id.Name, vs.Values[i])) {
+				continue
+			}
+			names = append(names, id.Name)
+		}
+	}
+	return names
+}
+
+func constantByConvention(name string, v ast.Expr) bool {
+	sentinel := strings.HasPrefix(name, "Err") || strings.HasPrefix(name, "err")
+	if s, ok := v.(*ast.SelectorExpr); ok { // another package's sentinel
+		return sentinel && strings.HasPrefix(s.Sel.Name, "Err")
+	}
+	call, ok := v.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	sel, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	x, ok := sel.X.(*ast.Ident)
+	if !ok {
+		return false
+	}
+	fn := x.Name + "." + sel.Sel.Name
+	immutable := fn == "regexp.MustCompile" || strings.HasPrefix(fn, "netip.MustParse")
+	return immutable || (sentinel && (fn == "errors.New" || fn == "fmt.Errorf" || x.Name == "errclass"))
+}
+
+// Sizes are orientation: above the first figure the test says so, above the second it fails.
+const (
+	pkgSay, pkgFail   = 1500, 3000
+	fileSay, fileFail = 600, 900
+	funcSay, funcFail = 80, 140
+	methodsFail       = 40
+)
+
+func TestSizes(t *testing.T) {
+	for _, p := range load(t) {
+		total, methods := 0, map[string]int{}
+		for name, f := range p.files {
+			lines := p.fset.Position(f.End()).Line
+			total += lines
+			size(t, name, "file", lines, fileSay, fileFail)
+			for _, d := range f.Decls {
+				fd, ok := d.(*ast.FuncDecl)
+				if !ok {
+					continue
+				}
+				if fd.Recv != nil {
+					methods[receiver(fd)]++
+				}
+				n := p.fset.Position(fd.End()).Line - p.fset.Position(fd.Pos()).Line + 1
+				size(t, name+": "+fd.Name.Name, "function", n, funcSay, funcFail)
+			}
+		}
+		size(t, p.dir, "package", total, pkgSay, pkgFail)
+		for typ, n := range methods {
+			size(t, p.dir+"."+typ, "method count", n, methodsFail, methodsFail)
+		}
+	}
+}
+
+func size(t *testing.T, what, kind string, n, say, fail int) {
+	t.Helper()
+	switch {
+	case n > fail:
+		t.Errorf("%s: %s of %d, more than %d", what, kind, n, fail)
+	case n > say:
+		t.Logf("%s: %s of %d (orientation: %d)", what, kind, n, say)
+	}
+}
+
+func receiver(fd *ast.FuncDecl) string {
+	x := fd.Recv.List[0].Type
+	for {
+		switch t := x.(type) {
+		case *ast.StarExpr:
+			x = t.X
+		case *ast.IndexExpr:
+			x = t.X
+		case *ast.IndexListExpr:
+			x = t.X
+		case *ast.Ident:
+			return t.Name
+		default:
+			return "?"
+		}
+	}
+}
+
+func inModule(imp string) (dir string, ok bool) {
+	if imp == module {
+		return ".", true
+	}
+	return strings.CutPrefix(imp, module+"/")
+}
+
+// load parses every package of the module. Imports of test files count for the law
+// as those of the package do, save that a test may use the test/ tree.
+func load(t *testing.T) []*pkg {
+	t.Helper()
+	byDir := map[string]*pkg{}
+	fset := token.NewFileSet()
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			base := d.Name()
+			if name != "." && (strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_") || base == "testdata" || base == "bin") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") {
+			return nil
+		}
+		return addFile(fset, byDir, name)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make([]*pkg, 0, len(byDir))
+	for _, p := range byDir {
+		all = append(all, p)
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].dir < all[j].dir })
+	return all
+}
+
+func addFile(fset *token.FileSet, byDir map[string]*pkg, name string) error {
+	src, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	test := strings.HasSuffix(name, "_test.go")
+	mode := parser.ParseComments | parser.SkipObjectResolution
+	if test {
+		mode = parser.ImportsOnly
+	}
+	f, err := parser.ParseFile(fset, name, src, mode)
+	if err != nil {
+		return err
+	}
+	dir := path.Clean(filepath.ToSlash(filepath.Dir(name)))
+	p := byDir[dir]
+	if p == nil {
+		p = &pkg{dir: dir, imports: map[string]string{}, files: map[string]*ast.File{}, fset: fset}
+		byDir[dir] = p
+	}
+	if !test {
+		p.files[name] = f
+	}
+	for _, s := range f.Imports {
+		imp, err := strconv.Unquote(s.Path.Value)
+		if err != nil {
+			return err
+		}
+		if to, ok := inModule(imp); test && ok && strings.HasPrefix(to, "test/") {
+			continue
+		}
+		if _, seen := p.imports[imp]; !seen || !test {
+			p.imports[imp] = name
+		}
+	}
+	return nil
+}
