@@ -68,6 +68,7 @@ type StartRequest struct {
 	Rootfs       oci.Rootfs                 `json:"rootfs"`
 	Seccomp      []byte                     `json:"seccomp,omitempty"`
 	SeccompFlags uint32                     `json:"seccomp_flags,omitempty"`
+	InitReaper   bool                       `json:"init_reaper,omitempty"` // as oci.CreateOpts.InitReaper
 	NamespaceFDs []specs.LinuxNamespaceType `json:"ns,omitempty"`
 	OpenStdin    bool                       `json:"open_stdin,omitempty"`
 	StdinOnce    bool                       `json:"stdin_once,omitempty"`
@@ -91,10 +92,13 @@ type ExecRequest struct {
 // Started answers StartRequest and ExecRequest. Descriptors: pidfd, then the
 // held stdio ends (see FDs), which the daemon keeps so that they outlive the shim.
 type Started struct {
-	Pid     int           `json:"pid"`
-	Started time.Time     `json:"started"`
-	Cgroup  oci.CgroupRef `json:"cgroup"`
-	FDs     []string      `json:"fds"` // names of the descriptors: "pidfd", "stdin", "stdout", "stderr", "pty"
+	Pid int `json:"pid"`
+	// StartTicks is the process's start time of /proc/PID/stat: with Pid it names
+	// the process for ever (OpenRunning).
+	StartTicks uint64        `json:"ticks,omitempty"`
+	Started    time.Time     `json:"started"`
+	Cgroup     oci.CgroupRef `json:"cgroup"`
+	FDs        []string      `json:"fds"` // names of the descriptors: "pidfd", "stdin", "stdout", "stderr", "pty"
 }
 
 // Exit tells how a process ended, after the last byte of its output is in the log.
@@ -119,15 +123,27 @@ type Status struct {
 	// between could not be logged (both had died).
 	Adopted    bool `json:"adopted,omitempty"`
 	LostOutput bool `json:"lost,omitempty"`
+	// What a successor needs besides the descriptors to go on with the process.
+	// Attach are its clients; their connections are the descriptors named
+	// "client:NAME" in FDs.
+	Terminal  bool         `json:"tty,omitempty"`
+	StdinOnce bool         `json:"stdin_once,omitempty"`
+	Log       *LogConfig   `json:"log,omitempty"`
+	Attach    []AttachSpec `json:"attach,omitempty"`
 }
 
-// Event is pushed by the shim to a subscribed daemon.
+// Event is pushed by the shim to a subscribed daemon. The zero Event comes from the
+// client itself: a new shim took over, or the connection was made anew; List again.
 type Event struct {
 	Exit *Exit `json:"exit,omitempty"`
 	// OOM: the kernel killed something in this container's cgroup.
 	OOM *Key `json:"oom,omitempty"`
 	// Detached: an attached client left (Keys: by the detach sequence).
 	Detached *Detached `json:"detached,omitempty"`
+	// StdinClosed tells the client, not its user, to let go of its duplicate.
+	StdinClosed *Key `json:"stdin_closed,omitempty"`
+	// TakenOver tells that another daemon connected; this connection ends.
+	TakenOver bool `json:"taken_over,omitempty"`
 }
 
 // Detached tells that an attached client is gone.

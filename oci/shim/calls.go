@@ -1,0 +1,357 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// dupFiles duplicates files without touching their blocking mode, as Fd would.
+func dupFiles(files []*os.File) ([]int, error) {
+	fds := make([]int, 0, len(files))
+	for _, f := range files {
+		fd, err := dupFile(f)
+		if err != nil {
+			CloseFDs(fds)
+			return nil, err
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+func dupFile(f *os.File) (int, error) {
+	if f == nil {
+		return -1, errclass.Invalid("descriptor for the shim is missing")
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, fmt.Errorf("descriptor for the shim: %w", err)
+	}
+	fd, derr := -1, error(nil)
+	if err = raw.Control(func(n uintptr) { fd, derr = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 3) }); err == nil {
+		err = derr
+	}
+	if err != nil {
+		return -1, fmt.Errorf("descriptor for the shim: %w", err)
+	}
+	return fd, nil
+}
+
+// Start runs a container and returns when its program runs, or failed to. files are
+// the descriptors that StartRequest asks for; they stay the caller's. The error
+// keeps the runtime's class and text.
+func (c *Client) Start(ctx context.Context, r *StartRequest, files []*os.File) (*Started, error) {
+	if len(files) != len(r.NamespaceFDs)+len(r.Attach) {
+		return nil, errclass.Invalid("start: %d descriptors for %d namespaces and %d clients", len(files), len(r.NamespaceFDs), len(r.Attach))
+	}
+	h := &held{log: r.Log, once: r.StdinOnce, attach: r.Attach}
+	if r.Spec != nil && r.Spec.Process != nil {
+		h.tty = r.Spec.Process.Terminal
+	}
+	return c.start(ctx, MethodStart, r.Key, r, h, files, len(r.NamespaceFDs))
+}
+
+// Exec starts a further process in a running container, as Start does. Class
+// NotFound when the shim does not hold the container, FailedPrecondition when it
+// has ended.
+func (c *Client) Exec(ctx context.Context, r *ExecRequest, files []*os.File) (*Started, error) {
+	if len(files) != len(r.Attach) {
+		return nil, errclass.Invalid("exec: %d descriptors for %d clients", len(files), len(r.Attach))
+	}
+	h := &held{once: true, attach: r.Attach}
+	if r.Process != nil {
+		h.tty = r.Process.Terminal
+	}
+	return c.start(ctx, MethodExec, r.Key, r, h, files, 0)
+}
+
+func (c *Client) start(ctx context.Context, method string, key Key, body any, h *held, files []*os.File, nns int) (*Started, error) {
+	fds, err := dupFiles(files)
+	if err != nil {
+		return nil, err
+	}
+	// The clients' connections are kept; the rest is sent and closed.
+	h.conns = map[string]int{}
+	for i, a := range h.attach {
+		h.conns[a.Client] = fds[nns+i]
+	}
+	defer CloseFDs(fds[:nns])
+	var st Started
+	taken := false
+	err = c.call(ctx, method, body, fds, func(b json.RawMessage, got []int) error {
+		if err := json.Unmarshal(b, &st); err != nil || len(got) != len(st.FDs) {
+			CloseFDs(got)
+			return errclass.Internal("answer of the shim to %s", method)
+		}
+		h.started = st
+		h.fds = map[string]int{}
+		for i, name := range st.FDs {
+			h.fds[name] = got[i]
+		}
+		c.keep(key, h)
+		taken = true
+		return nil
+	})
+	if !taken {
+		CloseFDs(fds[nns:])
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &st, nil
+}
+
+// PidFD returns a pidfd of a held process. The caller closes it. Class NotFound
+// when it is not held.
+func (c *Client) PidFD(key Key) (*os.File, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.held[key]
+	if h == nil {
+		return nil, notHeld(key)
+	}
+	old, ok := h.fds["pidfd"]
+	if !ok {
+		return nil, notHeld(key)
+	}
+	fd, err := unix.FcntlInt(uintptr(old), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate pidfd: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+func notHeld(key Key) error {
+	if key.Exec != "" {
+		return errclass.NotFound("exec %s of container %s is not held by the shim", key.Exec, key.Container)
+	}
+	return errclass.NotFound("container %s is not held by the shim", key.Container)
+}
+
+// Attach connects one client to a held process; conn is the client's connection,
+// a unix or tcp socket (ConnFile), and stays the caller's, who closes it.
+func (c *Client) Attach(ctx context.Context, key Key, a AttachSpec, conn *os.File) error {
+	fd, err := dupFile(conn)
+	if err != nil {
+		return err
+	}
+	// Kept before the call: the client may leave before the answer is here.
+	if err := c.keepConn(key, a, fd); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	err = c.call(ctx, MethodAttach, KeyRequest{Key: key, Attach: &a}, []int{fd}, nil)
+	if err != nil {
+		c.dropConn(key, a.Client)
+	}
+	return err
+}
+
+// Detach ends an attachment as the client's detach keys would.
+func (c *Client) Detach(ctx context.Context, key Key, client string) error {
+	return c.call(ctx, MethodDetach, KeyRequest{Key: key, Client: client}, nil, nil)
+}
+
+// Resize sets the size of the process's terminal. Class InvalidArgument when it has none.
+func (c *Client) Resize(ctx context.Context, key Key, size oci.WinSize) error {
+	return c.call(ctx, MethodResize, KeyRequest{Key: key, Size: size}, nil, nil)
+}
+
+// CloseStdin ends the process's input. Doing it again is no error.
+func (c *Client) CloseStdin(ctx context.Context, key Key) error {
+	return c.call(ctx, MethodCloseStdin, KeyRequest{Key: key}, nil, nil)
+}
+
+// Signal sends sig to a held process; class NotFound when it has ended.
+func (c *Client) Signal(ctx context.Context, key Key, sig int) error {
+	return c.call(ctx, MethodSignal, KeyRequest{Key: key, Signal: sig}, nil, nil)
+}
+
+// KillAll sends sig to every process of the container's cgroup.
+func (c *Client) KillAll(ctx context.Context, key Key, sig int) error {
+	return c.call(ctx, MethodKillAll, KeyRequest{Key: key, Signal: sig}, nil, nil)
+}
+
+// Pause freezes the whole container.
+func (c *Client) Pause(ctx context.Context, key Key) error {
+	return c.call(ctx, MethodPause, KeyRequest{Key: key}, nil, nil)
+}
+
+// Resume thaws what Pause froze.
+func (c *Client) Resume(ctx context.Context, key Key) error {
+	return c.call(ctx, MethodResume, KeyRequest{Key: key}, nil, nil)
+}
+
+// Update changes the limits of a held container.
+func (c *Client) Update(ctx context.Context, key Key, r *specs.LinuxResources) error {
+	return c.call(ctx, MethodUpdate, KeyRequest{Key: key, Resources: r}, nil, nil)
+}
+
+// Stats reads the container's usage.
+func (c *Client) Stats(ctx context.Context, key Key) (*oci.Stats, error) {
+	var st oci.Stats
+	if err := c.call(ctx, MethodStats, KeyRequest{Key: key}, nil, into(&st)); err != nil {
+		return nil, err
+	}
+	return &st, nil
+}
+
+// Pids lists the container's processes as the host numbers them.
+func (c *Client) Pids(ctx context.Context, key Key) ([]int, error) {
+	var pids []int
+	if err := c.call(ctx, MethodPids, KeyRequest{Key: key}, nil, into(&pids)); err != nil {
+		return nil, err
+	}
+	return pids, nil
+}
+
+func into(v any) func(json.RawMessage, []int) error {
+	return func(b json.RawMessage, fds []int) error {
+		CloseFDs(fds)
+		return json.Unmarshal(b, v)
+	}
+}
+
+// List tells everything the shim holds, exits not yet forgotten included.
+func (c *Client) List(ctx context.Context) ([]Status, error) {
+	var all []Status
+	err := c.call(ctx, MethodList, ListRequest{}, nil, func(b json.RawMessage, fds []int) error {
+		CloseFDs(fds)
+		var part []Status
+		if err := json.Unmarshal(b, &part); err != nil {
+			return err
+		}
+		all = append(all, part...)
+		return nil
+	})
+	return all, err
+}
+
+// Ended says that the exit of key is recorded: the streams of its clients may end
+// now, so that a client that sees the end of its stream finds the exit code. The
+// shim does it by itself after a second, and Forget does it too.
+func (c *Client) Ended(ctx context.Context, key Key) error {
+	return c.call(ctx, MethodEnded, KeyRequest{Key: key}, nil, nil)
+}
+
+// Forget acknowledges an exit: the shim drops what it held, and for a container
+// removes the cgroup. Unknown keys are no error; class FailedPrecondition while the
+// process runs.
+func (c *Client) Forget(ctx context.Context, key Key) error {
+	err := c.call(ctx, MethodForget, KeyRequest{Key: key}, nil, nil)
+	if err == nil {
+		c.forget(key)
+	}
+	return err
+}
+
+// StoreFD gives the shim a duplicate of f to hold under name, in place of an
+// earlier one of that name.
+func (c *Client) StoreFD(ctx context.Context, name string, f *os.File) error {
+	fd, err := dupFile(f)
+	if err != nil {
+		return err
+	}
+	if err := c.call(ctx, MethodStoreFD, NameRequest{Name: name}, []int{fd}, nil); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if old, ok := c.stored[name]; ok {
+		unix.Close(old)
+	}
+	c.stored[name] = fd
+	return nil
+}
+
+// FDs returns duplicates of all stored descriptors by name. The caller closes them.
+func (c *Client) FDs(ctx context.Context) (map[string]*os.File, error) {
+	if _, err := c.current(ctx); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := make(map[string]*os.File, len(c.stored))
+	for name, old := range c.stored {
+		fd, err := unix.FcntlInt(uintptr(old), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			for _, f := range m {
+				f.Close()
+			}
+			return nil, fmt.Errorf("duplicate stored descriptor: %w", err)
+		}
+		m[name] = os.NewFile(uintptr(fd), name)
+	}
+	return m, nil
+}
+
+// DropFD forgets a stored descriptor. Unknown names are no error.
+func (c *Client) DropFD(ctx context.Context, name string) error {
+	err := c.call(ctx, MethodDropFD, NameRequest{Name: name}, nil, nil)
+	if err == nil {
+		c.mu.Lock()
+		if old, ok := c.stored[name]; ok {
+			unix.Close(old)
+			delete(c.stored, name)
+		}
+		c.mu.Unlock()
+	}
+	return err
+}
+
+// Adopt gives the shim a process that no shim holds, found by OpenRunning after
+// both shim and daemon died: its pidfd, and nothing of its output. Its status comes
+// as an Exit event when it ends, with Unknown where the kernel cannot tell.
+func (c *Client) Adopt(ctx context.Context, st Status, pidfd *os.File) error {
+	fd, err := dupFile(pidfd)
+	if err != nil {
+		return err
+	}
+	st.FDs = []string{"pidfd"}
+	st.Attach, st.Adopted, st.LostOutput = nil, true, true
+	if err := c.call(ctx, MethodAdopt, st, []int{fd}, nil); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	c.keep(st.Key, &held{started: st.Started, fds: map[string]int{"pidfd": fd}, adopted: true, lost: true})
+	return nil
+}
+
+// Shutdown ends the shim. Class FailedPrecondition while it holds processes. The
+// client is closed then.
+func (c *Client) Shutdown(ctx context.Context) error {
+	s, err := c.current(ctx)
+	if err != nil {
+		return err
+	}
+	pidfd := -1
+	if s.pidfd >= 0 {
+		if pidfd, err = unix.FcntlInt(uintptr(s.pidfd), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+			pidfd = -1
+		}
+	}
+	if pidfd >= 0 {
+		defer unix.Close(pidfd)
+	}
+	c.mu.Lock()
+	c.ending = true
+	c.mu.Unlock()
+	if err := s.call(ctx, MethodShutdown, struct{}{}, nil, nil); err != nil {
+		c.mu.Lock()
+		c.ending = false
+		c.mu.Unlock()
+		return err
+	}
+	if pidfd >= 0 {
+		PollPidfd(pidfd, unix.POLLIN, cancelWait)
+	}
+	return c.Close()
+}
