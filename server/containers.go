@@ -10,7 +10,10 @@ import (
 	containertypes "github.com/moby/moby/api/types/container"
 )
 
-func (s *Server) containerRoutes() []route {
+// containerAPI are the handlers of /containers.
+type containerAPI struct{ *Server }
+
+func (s containerAPI) routes() []route {
 	return []route{
 		{"GET", "/containers/json", s.containerList},
 		{"POST", "/containers/create", s.containerCreate},
@@ -32,7 +35,7 @@ func (s *Server) containerRoutes() []route {
 	}
 }
 
-func (s *Server) containerList(c *call) error {
+func (s containerAPI) containerList(c *call) error {
 	f, err := c.filters()
 	if err != nil {
 		return err
@@ -59,7 +62,7 @@ func (s *Server) containerList(c *call) error {
 	return c.json(http.StatusOK, lowerSummaries(listOf(list), c.version))
 }
 
-func (s *Server) containerCreate(c *call) error {
+func (s containerAPI) containerCreate(c *call) error {
 	var body createBody
 	if err := c.decode(&body, false); err != nil {
 		return err
@@ -84,7 +87,7 @@ func (s *Server) containerCreate(c *call) error {
 	return c.json(http.StatusCreated, resp)
 }
 
-func (s *Server) containerPrune(c *call) error {
+func (s containerAPI) containerPrune(c *call) error {
 	f, err := c.filters()
 	if err != nil {
 		return err
@@ -96,7 +99,7 @@ func (s *Server) containerPrune(c *call) error {
 	return c.json(http.StatusOK, report)
 }
 
-func (s *Server) containerInspect(c *call) error {
+func (s containerAPI) containerInspect(c *call) error {
 	info, err := s.Containers.Inspect(c.ctx(), c.vars["id"], c.flag("size"))
 	if err != nil {
 		return err
@@ -104,7 +107,7 @@ func (s *Server) containerInspect(c *call) error {
 	return c.json(http.StatusOK, lowerInspect(info, c.version))
 }
 
-func (s *Server) containerTop(c *call) error {
+func (s containerAPI) containerTop(c *call) error {
 	top, err := s.Containers.Top(c.ctx(), c.vars["id"], strings.Fields(c.query.Get("ps_args")))
 	if err != nil {
 		return err
@@ -112,7 +115,7 @@ func (s *Server) containerTop(c *call) error {
 	return c.json(http.StatusOK, top)
 }
 
-func (s *Server) containerResize(c *call) error {
+func (s containerAPI) containerResize(c *call) error {
 	h, w, err := c.size()
 	if err != nil {
 		return err
@@ -125,7 +128,7 @@ func (s *Server) containerResize(c *call) error {
 
 // containerStart ignores a body: settings there were deprecated with 1.22 and
 // refused by Docker from 1.24 on unless they are empty.
-func (s *Server) containerStart(c *call) error {
+func (s containerAPI) containerStart(c *call) error {
 	if c.query.Get("checkpoint") != "" {
 		return errclass.NotImplemented("starting from a checkpoint is not built yet in this engine")
 	}
@@ -153,7 +156,7 @@ func (c *call) stopOptions() (container.StopOptions, error) {
 	return o, nil
 }
 
-func (s *Server) containerStop(c *call) error {
+func (s containerAPI) containerStop(c *call) error {
 	o, err := c.stopOptions()
 	if err != nil {
 		return err
@@ -164,7 +167,7 @@ func (s *Server) containerStop(c *call) error {
 	return c.done(http.StatusNoContent)
 }
 
-func (s *Server) containerRestart(c *call) error {
+func (s containerAPI) containerRestart(c *call) error {
 	o, err := c.stopOptions()
 	if err != nil {
 		return err
@@ -175,35 +178,35 @@ func (s *Server) containerRestart(c *call) error {
 	return c.done(http.StatusNoContent)
 }
 
-func (s *Server) containerKill(c *call) error {
+func (s containerAPI) containerKill(c *call) error {
 	if err := s.Containers.Kill(c.steady(), c.vars["id"], c.query.Get("signal")); err != nil {
 		return err
 	}
 	return c.done(http.StatusNoContent)
 }
 
-func (s *Server) containerRename(c *call) error {
+func (s containerAPI) containerRename(c *call) error {
 	if err := s.Containers.Rename(c.steady(), c.vars["id"], c.query.Get("name")); err != nil {
 		return err
 	}
 	return c.done(http.StatusNoContent)
 }
 
-func (s *Server) containerPause(c *call) error {
+func (s containerAPI) containerPause(c *call) error {
 	if err := s.Containers.Pause(c.steady(), c.vars["id"]); err != nil {
 		return err
 	}
 	return c.done(http.StatusNoContent)
 }
 
-func (s *Server) containerUnpause(c *call) error {
+func (s containerAPI) containerUnpause(c *call) error {
 	if err := s.Containers.Unpause(c.steady(), c.vars["id"]); err != nil {
 		return err
 	}
 	return c.done(http.StatusNoContent)
 }
 
-func (s *Server) containerDelete(c *call) error {
+func (s containerAPI) containerDelete(c *call) error {
 	o := container.RemoveOptions{Force: c.flag("force"), Volumes: c.flag("v"), Link: c.flag("link")}
 	if err := s.Containers.Remove(c.steady(), c.vars["id"], o); err != nil {
 		return err
@@ -213,7 +216,7 @@ func (s *Server) containerDelete(c *call) error {
 
 // containerWait sends the header as soon as the wait stands, so that a client can
 // start the container knowing that its end will not be missed.
-func (s *Server) containerWait(c *call) error {
+func (s containerAPI) containerWait(c *call) error {
 	cond, err := waitCondition(c)
 	if err != nil {
 		return err

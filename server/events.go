@@ -46,7 +46,7 @@ func lowerEvent(m eventtypes.Message, v apiVersion) any {
 	return old
 }
 
-func (s *Server) events(c *call) error {
+func (s systemAPI) events(c *call) error {
 	since, err := parseTime(c.query.Get("since"))
 	if err != nil {
 		return errclass.Invalid("invalid value for \"since\": %w", err)

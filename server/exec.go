@@ -8,7 +8,10 @@ import (
 	containertypes "github.com/moby/moby/api/types/container"
 )
 
-func (s *Server) execRoutes() []route {
+// execAPI are the handlers of /exec and of making execs.
+type execAPI struct{ *Server }
+
+func (s execAPI) routes() []route {
 	return []route{
 		{"POST", "/containers/{id}/exec", s.execCreate},
 		{"POST", "/exec/{id}/start", s.execStart},
@@ -17,7 +20,7 @@ func (s *Server) execRoutes() []route {
 	}
 }
 
-func (s *Server) execCreate(c *call) error {
+func (s execAPI) execCreate(c *call) error {
 	var o containertypes.ExecCreateRequest
 	if err := c.decode(&o, false); err != nil {
 		return err
@@ -35,7 +38,7 @@ func (s *Server) execCreate(c *call) error {
 	return c.json(http.StatusCreated, common.IDResponse{ID: id})
 }
 
-func (s *Server) execStart(c *call) error {
+func (s execAPI) execStart(c *call) error {
 	var o containertypes.ExecStartRequest
 	if err := c.decode(&o, true); err != nil {
 		return err
@@ -55,7 +58,7 @@ func (s *Server) execStart(c *call) error {
 	return nil
 }
 
-func (s *Server) execResize(c *call) error {
+func (s execAPI) execResize(c *call) error {
 	h, w, err := c.size()
 	if err != nil {
 		return err
@@ -66,7 +69,7 @@ func (s *Server) execResize(c *call) error {
 	return c.done(http.StatusOK)
 }
 
-func (s *Server) execInspect(c *call) error {
+func (s execAPI) execInspect(c *call) error {
 	info, err := s.Containers.ExecInspect(c.ctx(), c.vars["id"])
 	if err != nil {
 		return err

@@ -11,7 +11,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-func (s *Server) imageRoutes() []route {
+// imageAPI are the handlers of /images.
+type imageAPI struct{ *Server }
+
+func (s imageAPI) routes() []route {
 	return []route{
 		{"GET", "/images/json", s.imageList},
 		{"POST", "/images/create", s.imageCreate},
@@ -26,7 +29,7 @@ func (s *Server) imageRoutes() []route {
 	}
 }
 
-func (s *Server) imageList(c *call) error {
+func (s imageAPI) imageList(c *call) error {
 	f, err := c.filters()
 	if err != nil {
 		return err
@@ -74,7 +77,7 @@ func pullReference(from, tag string) (ref string, all bool) {
 	}
 }
 
-func (s *Server) imageCreate(c *call) error {
+func (s imageAPI) imageCreate(c *call) error {
 	if c.query.Get("fromSrc") != "" {
 		return errclass.NotImplemented("POST /images/create with fromSrc (import) is not built yet in this engine")
 	}
@@ -100,7 +103,7 @@ func (s *Server) imageCreate(c *call) error {
 	return p.end(s.Images.Pull(c.ctx(), o, p))
 }
 
-func (s *Server) imageLoad(c *call) error {
+func (s imageAPI) imageLoad(c *call) error {
 	// Which platforms to take is the service's to decide from the archive.
 	if len(c.query["platform"]) > 0 && !c.version.before(48) {
 		return errclass.NotImplemented("POST /images/load with platform is not built yet in this engine")
@@ -109,7 +112,7 @@ func (s *Server) imageLoad(c *call) error {
 	return p.end(s.Images.Load(c.ctx(), c.r.Body, c.flagOr("quiet", false), p))
 }
 
-func (s *Server) imageSave(c *call) error {
+func (s imageAPI) imageSave(c *call) error {
 	refs := c.query["names"]
 	if name := c.vars["name"]; name != "" {
 		refs = []string{name}
@@ -138,7 +141,7 @@ func (t *tarBody) Write(p []byte) (int, error) {
 	return t.c.w.Write(p)
 }
 
-func (s *Server) imageInspect(c *call) error {
+func (s imageAPI) imageInspect(c *call) error {
 	platform, err := c.onePlatform("platform", 49)
 	if err != nil {
 		return err
@@ -154,7 +157,7 @@ func (s *Server) imageInspect(c *call) error {
 	return c.json(http.StatusOK, lowerImage(info, c.version))
 }
 
-func (s *Server) imageHistory(c *call) error {
+func (s imageAPI) imageHistory(c *call) error {
 	platform, err := c.onePlatform("platform", 48)
 	if err != nil {
 		return err
@@ -166,7 +169,7 @@ func (s *Server) imageHistory(c *call) error {
 	return c.json(http.StatusOK, listOf(items))
 }
 
-func (s *Server) imageTag(c *call) error {
+func (s imageAPI) imageTag(c *call) error {
 	repo, tag := c.query.Get("repo"), c.query.Get("tag")
 	if repo == "" {
 		return errclass.Invalid("repository name must have at least one component")
@@ -180,7 +183,7 @@ func (s *Server) imageTag(c *call) error {
 	return c.done(http.StatusCreated)
 }
 
-func (s *Server) imageDelete(c *call) error {
+func (s imageAPI) imageDelete(c *call) error {
 	if len(c.query["platforms"]) > 0 && !c.version.before(50) {
 		return errclass.NotImplemented("DELETE /images/{name} with platforms is not built yet in this engine")
 	}
@@ -195,7 +198,7 @@ func (s *Server) imageDelete(c *call) error {
 	return c.json(http.StatusOK, listOf(list))
 }
 
-func (s *Server) imagePrune(c *call) error {
+func (s imageAPI) imagePrune(c *call) error {
 	f, err := c.filters()
 	if err != nil {
 		return err

@@ -2,7 +2,10 @@ package server
 
 import "net/http"
 
-func (s *Server) networkRoutes() []route {
+// networkAPI are the handlers of /networks.
+type networkAPI struct{ *Server }
+
+func (s networkAPI) routes() []route {
 	return []route{
 		{"GET", "/networks", s.networkList},
 		{"GET", "/networks/", s.networkList},
@@ -10,7 +13,7 @@ func (s *Server) networkRoutes() []route {
 	}
 }
 
-func (s *Server) networkList(c *call) error {
+func (s networkAPI) networkList(c *call) error {
 	f, err := c.filters()
 	if err != nil {
 		return err
@@ -22,7 +25,7 @@ func (s *Server) networkList(c *call) error {
 	return c.json(http.StatusOK, listOf(list))
 }
 
-func (s *Server) networkInspect(c *call) error {
+func (s networkAPI) networkInspect(c *call) error {
 	n, err := s.Networks.Inspect(c.ctx(), c.vars["id"])
 	if err != nil {
 		return err

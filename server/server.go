@@ -72,7 +72,8 @@ func New(o Options) *Server {
 func (s *Server) routes() []route {
 	var all []route
 	for _, part := range [][]route{
-		s.systemRoutes(), s.containerRoutes(), s.execRoutes(), s.imageRoutes(), s.networkRoutes(), s.debugRoutes(), unbuiltRoutes(),
+		systemAPI{s}.routes(), containerAPI{s}.routes(), execAPI{s}.routes(), imageAPI{s}.routes(), networkAPI{s}.routes(),
+		systemAPI{s}.debugRoutes(), unbuiltRoutes(),
 	} {
 		all = append(all, part...)
 	}

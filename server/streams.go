@@ -12,7 +12,7 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 )
 
-func (s *Server) containerAttach(c *call) error {
+func (s containerAPI) containerAttach(c *call) error {
 	o := container.AttachOptions{
 		Stream: c.flag("stream"), Logs: c.flag("logs"),
 		Stdin: c.flag("stdin"), Stdout: c.flag("stdout"), Stderr: c.flag("stderr"),
@@ -22,7 +22,7 @@ func (s *Server) containerAttach(c *call) error {
 	return s.Containers.Attach(c.steady(), c.vars["id"], o, c.hijack())
 }
 
-func (s *Server) containerLogs(c *call) error {
+func (s containerAPI) containerLogs(c *call) error {
 	o := container.LogsOptions{
 		Stdout: c.flag("stdout"), Stderr: c.flag("stderr"), Follow: c.flag("follow"),
 		Timestamps: c.flag("timestamps"), Details: c.flag("details"), Tail: -1,

@@ -14,7 +14,10 @@ import (
 // the command line fail with an unrelated message about a missing plugin.
 const builderVersion = "1"
 
-func (s *Server) systemRoutes() []route {
+// systemAPI are the handlers about the engine as a whole.
+type systemAPI struct{ *Server }
+
+func (s systemAPI) routes() []route {
 	return []route{
 		{"GET", "/_ping", s.ping},
 		{"HEAD", "/_ping", s.ping},
@@ -25,7 +28,7 @@ func (s *Server) systemRoutes() []route {
 	}
 }
 
-func (s *Server) ping(c *call) error {
+func (s systemAPI) ping(c *call) error {
 	h := c.w.Header()
 	h.Set("Builder-Version", builderVersion)
 	h.Set("Swarm", "inactive")
@@ -40,7 +43,7 @@ func (s *Server) ping(c *call) error {
 	return nil
 }
 
-func (s *Server) version(c *call) error {
+func (s systemAPI) version(c *call) error {
 	v := s.System.Version(c.ctx())
 	v.APIVersion, v.MinAPIVersion = MaxAPIVersion, MinAPIVersion
 	return c.json(http.StatusOK, v)
@@ -54,7 +57,7 @@ type legacyInfo struct {
 	KernelMemoryTCP   bool
 }
 
-func (s *Server) info(c *call) error {
+func (s systemAPI) info(c *call) error {
 	info, err := s.System.Info(c.ctx())
 	if err != nil {
 		return err
@@ -88,7 +91,7 @@ func lowerInfo(info systemtypes.Info, v apiVersion) any {
 	return info
 }
 
-func (s *Server) auth(c *call) error {
+func (s systemAPI) auth(c *call) error {
 	var a registrytypes.AuthConfig
 	if err := c.decode(&a, false); err != nil {
 		return err
@@ -101,7 +104,7 @@ func (s *Server) auth(c *call) error {
 }
 
 // debugRoutes are Go's profiles, only while the daemon runs with --debug.
-func (s *Server) debugRoutes() []route {
+func (s systemAPI) debugRoutes() []route {
 	guard := func(h http.HandlerFunc) handler {
 		return func(c *call) error {
 			if !s.Debug() {
