@@ -1,0 +1,219 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+
+	"github.com/gantry/gantry/cli/command"
+	"github.com/gantry/gantry/cli/container/run"
+	"github.com/gantry/gantry/cli/image"
+	"github.com/gantry/gantry/cli/terminal"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+type runOptions struct {
+	creation
+	detach     bool
+	sigProxy   bool
+	detachKeys string
+}
+
+func newRunCommand(cli *command.Cli) *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use: "run [OPTIONS] IMAGE [COMMAND] [ARG...]", Short: "Create and run a new container from an image",
+		Args: command.MinArgs(1),
+		Annotations: map[string]string{
+			command.AnnCategory: "01", command.AnnAliases: "docker container run, docker run",
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			res, err := o.parse(cli, args, "run")
+			if err != nil {
+				return err
+			}
+			return runContainer(cmd.Context(), cli, &o, res)
+		},
+		ValidArgsFunction: image.CompleteOne(cli),
+	}
+	fs := cmd.Flags()
+	o.register(cli, fs)
+	fs.Lookup("pull").Usage = `Pull image before running ("always", "missing", "never")`
+	fs.BoolVarP(&o.detach, "detach", "d", false, "Run container in background and print container ID")
+	fs.BoolVar(&o.sigProxy, "sig-proxy", true, "Proxy received signals to the process")
+	fs.StringVar(&o.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
+	completeFlags(cli, cmd)
+	return cmd
+}
+
+// fail125 is an error before the container ran.
+func fail125(err error, name string) error {
+	return command.ExitError{Code: 125, Text: command.WithHelp(err, name).Error(), Err: err}
+}
+
+// startError is the exit code of a container that did not start: 127 the program is not
+// there, 126 it cannot be executed, else 125.
+func startError(err error) error {
+	s := strings.TrimPrefix(err.Error(), "Error response from daemon: ")
+	code := 125
+	switch {
+	case containsAny(s, "executable file not found", "no such file or directory", "system cannot find the file specified"):
+		code = 127
+	case containsAny(s, "permission denied", "is a directory", "not a directory", unix.EACCES.Error(), unix.EISDIR.Error()):
+		code = 126
+	}
+	return command.ExitError{Code: code, Text: command.WithHelp(err, "run").Error(), Err: err}
+}
+
+func containsAny(s string, subs ...string) bool {
+	s = strings.ToLower(s)
+	for _, sub := range subs {
+		if strings.Contains(s, sub) {
+			return true
+		}
+	}
+	return false
+}
+
+func runContainer(ctx context.Context, cli *command.Cli, o *runOptions, res *run.Result) error {
+	cfg := res.Config
+	if !o.detach {
+		if err := cli.In.CheckTTY(cfg.AttachStdin, cfg.Tty); err != nil {
+			return err
+		}
+	} else {
+		if o.flags.HasAttach() {
+			return errors.New("conflicting options: cannot specify both --attach and --detach")
+		}
+		cfg.AttachStdin, cfg.AttachStdout, cfg.AttachStderr, cfg.StdinOnce = false, false, false, false
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	id, err := o.create(ctx, cli, res)
+	if err != nil {
+		return fail125(err, "run")
+	}
+	cl, err := cli.Client()
+	if err != nil {
+		return fail125(err, "run")
+	}
+	if o.sigProxy && !o.detach && !cfg.Tty {
+		defer forwardSignals(ctx, cl, id)()
+	}
+	if !cfg.AttachStdout && !cfg.AttachStderr && !cfg.AttachStdin {
+		return o.runDetached(ctx, cli, cl, id, res)
+	}
+	return o.runAttached(ctx, cli, cl, id, res)
+}
+
+func (o *runOptions) runDetached(ctx context.Context, cli *command.Cli, cl *client.Client, id string, res *run.Result) error {
+	if _, err := cl.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+		return startError(err)
+	}
+	_ = res
+	fmt.Fprintln(cli.Out, id)
+	return nil
+}
+
+func (o *runOptions) runAttached(ctx context.Context, cli *command.Cli, cl *client.Client, id string, res *run.Result) error {
+	cfg := res.Config
+	keys := cli.DetachKeys(o.detachKeys)
+	att, err := cl.ContainerAttach(ctx, id, client.ContainerAttachOptions{
+		Stream: true, Stdin: cfg.AttachStdin, Stdout: cfg.AttachStdout, Stderr: cfg.AttachStderr, DetachKeys: keys,
+	})
+	if err != nil {
+		return err
+	}
+	defer att.Close()
+	s := newStreamer(cli, att.HijackedResponse, cfg, keys)
+	streamCtx, endStream := context.WithCancel(context.WithoutCancel(ctx))
+	defer endStream()
+	streamed := make(chan error, 1)
+	go func() { streamed <- s.run(streamCtx) }()
+
+	exit := waitExit(context.WithoutCancel(ctx), cl, id, waitCondition(res.Host.AutoRemove))
+	if _, err := cl.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+		endStream()
+		<-streamed
+		if res.Host.AutoRemove {
+			<-exit
+		}
+		return startError(err)
+	}
+	if (cfg.AttachStdin || cfg.AttachStdout || cfg.AttachStderr) && cfg.Tty && cli.Out.IsTerminal() {
+		resizer(ctx, cli, resizeContainer(cl, id))
+	}
+	if err := <-streamed; err != nil {
+		if errors.Is(err, terminal.ErrDetached) {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+	}
+	return exitStatus(<-exit)
+}
+
+func newStreamer(cli *command.Cli, h client.HijackedResponse, cfg *container.Config, keys string) *streamer {
+	s := &streamer{cli: cli, conn: h, tty: cfg.Tty, keys: keys}
+	if cfg.AttachStdin {
+		s.in = cli.In
+	}
+	if cfg.AttachStdout {
+		s.out = cli.Out
+	}
+	if cfg.AttachStderr {
+		s.err = cli.Err
+		if cfg.Tty {
+			s.err = cli.Out
+		}
+	}
+	return s
+}
+
+func waitCondition(autoRemove bool) container.WaitCondition {
+	if autoRemove {
+		return container.WaitConditionRemoved
+	}
+	return container.WaitConditionNextExit
+}
+
+// waitExit asks for the end of the container before it starts; the channel gets the exit
+// code, 125 when the daemon could not tell it.
+func waitExit(ctx context.Context, cl *client.Client, id string, cond container.WaitCondition) <-chan int {
+	ch := make(chan int, 1)
+	w := cl.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: cond})
+	go func() {
+		select {
+		case r := <-w.Result:
+			if r.Error != nil {
+				fmt.Fprintln(os.Stderr, "Error waiting for container:", r.Error.Message)
+				ch <- 125
+				return
+			}
+			ch <- int(r.StatusCode)
+		case err := <-w.Error:
+			fmt.Fprintln(os.Stderr, "error waiting for container:", err)
+			ch <- 125
+		}
+	}()
+	return ch
+}
+
+func exitStatus(code int) error {
+	if code == 0 {
+		return nil
+	}
+	return command.ExitError{Code: code}
+}
+
+// interruptible is a context which SIGINT and SIGTERM end.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+}

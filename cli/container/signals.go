@@ -1,0 +1,57 @@
+package container
+
+import (
+	"context"
+	"os"
+	"os/signal"
+
+	"github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
+)
+
+// forwardSignals sends every signal this process gets to the container. It returns at
+// once; stop ends it.
+func forwardSignals(ctx context.Context, cl *client.Client, id string) (stop func()) {
+	ch := make(chan os.Signal, 128)
+	signal.Notify(ch)
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-ctx.Done():
+				return
+			case s := <-ch:
+				name, ok := proxied(s)
+				if !ok {
+					continue
+				}
+				// A container that is gone takes no signals; nothing to say about it.
+				_, _ = cl.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: name})
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(ch)
+		close(done)
+	}
+}
+
+// proxied names the signals that are passed on: not those about this process only
+// (children, broken pipes, the scheduler's SIGURG, the size of its terminal).
+func proxied(s os.Signal) (string, bool) {
+	sig, ok := s.(unix.Signal)
+	if !ok {
+		return "", false
+	}
+	switch sig {
+	case unix.SIGCHLD, unix.SIGPIPE, unix.SIGURG:
+		return "", false
+	}
+	name := unix.SignalName(sig)
+	if len(name) < 4 {
+		return "", false
+	}
+	return name[3:], true
+}

@@ -1,0 +1,12 @@
+// Package version holds what the build knows about itself. The variables are set by
+// the linker (-ldflags "-X github.com/gantry/gantry/internal/version.Version=…") and
+// are never written afterwards.
+package version
+
+// Version is the release, Commit the short git commit, BuildTime the time of the
+// build as RFC 3339. Commit and BuildTime may be "unknown".
+var (
+	Version   = "0.1.0-dev"
+	Commit    = "unknown"
+	BuildTime = "unknown"
+)
