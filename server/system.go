@@ -1,6 +1,7 @@
 package server
 
 import (
+	"maps"
 	"net/http"
 	"net/http/pprof"
 
@@ -46,6 +47,16 @@ func (s systemAPI) ping(c *call) error {
 func (s systemAPI) version(c *call) error {
 	v := s.System.Version(c.ctx())
 	v.APIVersion, v.MinAPIVersion = MaxAPIVersion, MinAPIVersion
+	for i, part := range v.Components {
+		if part.Name == "Engine" {
+			details := maps.Clone(part.Details)
+			if details == nil {
+				details = map[string]string{}
+			}
+			details["ApiVersion"], details["MinAPIVersion"] = MaxAPIVersion, MinAPIVersion
+			v.Components[i].Details = details
+		}
+	}
 	return c.json(http.StatusOK, v)
 }
 

@@ -1,0 +1,315 @@
+// Package engine puts the daemon together: configuration, services in the order
+// in which they stand on each other, start after a crash, shutdown, and what is
+// said about the whole (/info, /version).
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gantry/gantry/engine/container"
+	"github.com/gantry/gantry/engine/image"
+	"github.com/gantry/gantry/engine/network"
+	"github.com/gantry/gantry/internal/event"
+	"github.com/gantry/gantry/internal/undo"
+	"github.com/gantry/gantry/internal/version"
+	"github.com/gantry/gantry/oci/seccomp"
+	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/storage"
+	"github.com/moby/moby/api/types/events"
+	"github.com/opencontainers/go-digest"
+)
+
+// API serves requests over the engine. It is made above this package, which knows
+// nothing of HTTP.
+type API interface {
+	// Serve accepts on l until Shutdown (then nil is returned) or l fails. It closes l.
+	Serve(l net.Listener) error
+	// Shutdown stops accepting, ends streams, and waits for requests until ctx ends.
+	Shutdown(ctx context.Context) error
+}
+
+// Engine is the whole daemon. Made by New, run by Serve, ended by Close. Its
+// methods are safe for concurrent use.
+type Engine struct {
+	cfg         atomic.Pointer[Config]
+	log         *slog.Logger
+	level       *slog.LevelVar
+	root        *dataRoot
+	host        host
+	bus         *event.Bus
+	runtimePath string
+
+	store      *storage.Store
+	shim       *shim.Client
+	keeper     *shimKeeper
+	images     *image.Service
+	networks   *network.Service
+	containers *container.Service
+	api        API
+	listeners  []*listener
+}
+
+func (e *Engine) config() *Config { return e.cfg.Load() }
+
+// Containers returns the service that owns containers.
+func (e *Engine) Containers() *container.Service { return e.containers }
+
+// Images returns the service that owns images.
+func (e *Engine) Images() *image.Service { return e.images }
+
+// Networks returns the service that owns networks.
+func (e *Engine) Networks() *network.Service { return e.networks }
+
+// Log returns the daemon's log.
+func (e *Engine) Log() *slog.Logger { return e.log }
+
+// Debug tells whether the daemon runs in debug mode; a reload may change it.
+func (e *Engine) Debug() bool { return e.config().Debug }
+
+// New starts all services: locks the data-root, opens the stores, finds or starts the
+// shim, restores networks and containers, and opens the API sockets last, so that no
+// request meets a half-restored engine. It fails as a whole, leaving only what a next
+// start needs. activated are the service manager's sockets (see activatedFiles).
+// newAPI makes the server once the services are there.
+func New(ctx context.Context, cfg *Config, log *slog.Logger, level *slog.LevelVar, newAPI func(*Engine) API) (_ *Engine, err error) {
+	e := &Engine{log: log, level: level, host: readHost(), bus: event.New()}
+	e.cfg.Store(cfg)
+	activated := activatedFiles()
+	var u undo.List
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, u.Run())
+		}
+		for _, f := range activated {
+			_ = f.Close() // the listeners have duplicates
+		}
+	}()
+	if e.runtimePath, err = findRuntime(); err != nil {
+		return nil, err
+	}
+	if e.root, err = openDataRoot(cfg.DataRoot); err != nil {
+		return nil, err
+	}
+	u.Add(e.root.close)
+	if err = openExecRoot(cfg.ExecRoot); err != nil {
+		return nil, err
+	}
+	if cfg.Pidfile != "" {
+		if err = writePidfile(cfg.Pidfile); err != nil {
+			return nil, err
+		}
+		u.Add(func() error { return removePidfile(cfg.Pidfile) })
+	}
+	if err = e.openServices(ctx, cfg, &u); err != nil {
+		return nil, err
+	}
+	e.api = newAPI(e)
+	if e.listeners, err = listen(cfg, e.keeper, activated, log); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// openServices opens what stands on the data-root, in the order of dependence.
+func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (err error) {
+	if e.store, err = storage.Open(cfg.DataRoot); err != nil {
+		return err
+	}
+	u.Add(e.store.Close)
+	if e.images, err = image.New(e.store, cfg.imageConfig(), e.bus); err != nil {
+		return err
+	}
+	if e.shim, err = e.connectShim(ctx, cfg); err != nil {
+		return err
+	}
+	u.Add(func() error { return e.releaseShim(ctx) })
+	netConfig, err := cfg.networkConfig()
+	if err != nil {
+		return err
+	}
+	netConfig.Keeper, netConfig.Log = e.keeper, e.log
+	if e.networks, err = network.New(netConfig, e.bus); err != nil {
+		return err
+	}
+	u.Add(e.networks.Close)
+	ctrConfig, err := cfg.containerConfig()
+	if err != nil {
+		return err
+	}
+	ctrConfig.Log = e.log
+	e.containers, err = container.New(ctrConfig, container.Deps{
+		Images: imageHolder{e.images}, Layers: layerHolder{e.store.Layers(), e.log}, Networks: e.networks, Shim: e.shim, Bus: e.bus,
+		Seccomp: seccomp.Compile,
+	})
+	if err != nil {
+		return err
+	}
+	u.Add(func() error { return e.containers.Close(ctx) })
+	e.images.InUse = func(id digest.Digest) []image.Use {
+		if short, running := e.containers.ImageInUse(id); short != "" {
+			return []image.Use{{ContainerID: short, Running: running}}
+		}
+		return nil
+	}
+	return e.containers.Restore(ctx)
+}
+
+// connectShim finds the shim, or starts one. The daemon becomes the subreaper above
+// it, so that containers whose shim was killed come to the daemon.
+func (e *Engine) connectShim(ctx context.Context, cfg *Config) (*shim.Client, error) {
+	if err := shim.BecomeSubreaper(); err != nil {
+		e.log.Warn("exit codes will be lost when the shim is killed", "error", err)
+	}
+	c, err := shim.Connect(ctx, shim.Config{
+		Root: filepath.Join(cfg.ExecRoot, "shim"), Binary: e.runtimePath,
+		Logf: func(format string, a ...any) { e.log.Warn(fmt.Sprintf(format, a...)) },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("shim: %w", err)
+	}
+	e.keeper = &shimKeeper{c}
+	go shim.ReapStrangers(ctx)
+	return c, nil
+}
+
+// imageConfig is the part of the configuration that engine/image takes.
+func (c *Config) imageConfig() image.Config {
+	ic := image.Config{
+		InsecureRegistries: c.InsecureRegistries, MaxConcurrentDownloads: c.MaxConcurrentDownloads,
+		MaxAttempts: c.MaxDownloadAttempts, UserAgent: "docker/" + version.Version + " gantry/" + version.Version,
+	}
+	if len(c.RegistryMirrors) > 0 {
+		ic.Mirrors = map[string][]string{"docker.io": c.RegistryMirrors}
+	}
+	return ic
+}
+
+// containerConfig is the part of the configuration that engine/container takes.
+func (c *Config) containerConfig() (container.Config, error) {
+	cc := container.Config{
+		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, Runtimes: []string{RuntimeName, "runc"}, DefaultRuntime: c.DefaultRuntime,
+		CgroupParent: c.CgroupParent, LogOpts: c.LogOpts, LogDriver: c.LogDriver, Init: c.Init, ShmSize: c.DefaultShmSize,
+		NoNewPrivileges: c.NoNewPrivileges, StopTimeout: c.stopTimeout(),
+	}
+	switch c.SeccompProfile {
+	case "", "builtin":
+	case "unconfined":
+		cc.SeccompProfile = "unconfined"
+	default:
+		data, err := readBounded(c.SeccompProfile)
+		if err != nil {
+			return cc, fmt.Errorf("seccomp profile: %w", err)
+		}
+		cc.SeccompProfile = string(data)
+	}
+	return cc, nil
+}
+
+// findRuntime finds gantry-runtime: beside this program, in libexec, or in $PATH.
+func findRuntime() (string, error) {
+	const name = "gantry-runtime"
+	self, err := os.Executable()
+	if err == nil {
+		dir := filepath.Dir(self)
+		for _, p := range []string{filepath.Join(dir, name), filepath.Join(dir, "..", "libexec", "gantry", name)} {
+			if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+				return p, nil
+			}
+		}
+	}
+	p, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("%s is neither beside dockerd nor in $PATH: %w", name, err)
+	}
+	return filepath.Abs(p)
+}
+
+// Serve answers requests until Close, or until a listener fails.
+func (e *Engine) Serve() error {
+	errs := make(chan error, len(e.listeners))
+	var wg sync.WaitGroup
+	for _, l := range e.listeners {
+		e.log.Info("API listen on " + l.Addr().String())
+		wg.Go(func() { errs <- e.api.Serve(l.Listener) })
+	}
+	var first error
+	for range e.listeners {
+		if err := <-errs; err != nil {
+			first = errors.Join(first, err)
+			break
+		}
+	}
+	if first == nil {
+		wg.Wait()
+	}
+	return first
+}
+
+// Close ends the daemon: no new requests, streams end, requests under way get the
+// shutdown timeout (or ctx's end). Containers run on. It is called once.
+func (e *Engine) Close(ctx context.Context) error {
+	wait := time.Duration(e.config().ShutdownTimeout) * time.Second
+	if wait >= 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, wait)
+		defer cancel()
+	}
+	var errs []error
+	for _, l := range e.listeners {
+		errs = append(errs, e.keeper.Drop(storeName(l.host)))
+		if l.path != "" {
+			if err := os.Remove(l.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	errs = append(errs, e.api.Shutdown(ctx))
+	errs = append(errs, e.containers.Close(ctx), e.networks.Close(), e.releaseShim(ctx), e.store.Close())
+	if p := e.config().Pidfile; p != "" {
+		errs = append(errs, removePidfile(p))
+	}
+	return errors.Join(append(errs, e.root.close())...)
+}
+
+// releaseShim lets go of the shim, and ends it when it holds nothing.
+func (e *Engine) releaseShim(ctx context.Context) error {
+	held, err := e.shim.List(ctx)
+	if err == nil && len(held) == 0 {
+		err = e.shim.Shutdown(ctx)
+	}
+	return errors.Join(err, e.shim.Close())
+}
+
+// Reload takes over what may change while the daemon runs, and says what may not.
+func (e *Engine) Reload(next *Config) {
+	old := e.config()
+	merged := *old
+	merged.set = next.set
+	merged.Debug, merged.LogLevel, merged.Labels, merged.ShutdownTimeout = next.Debug, next.LogLevel, next.Labels, next.ShutdownTimeout
+	changed := []string{}
+	for name, value := range next.set {
+		if old.set[name] == value {
+			continue
+		}
+		switch name {
+		case "debug", "log-level", "label", "shutdown-timeout":
+			changed = append(changed, name)
+		default:
+			e.log.Warn("this option changes with the daemon's next start only", "option", name)
+		}
+	}
+	e.cfg.Store(&merged)
+	setLevel(e.level, &merged)
+	e.log.Info("configuration reloaded", "changed", changed)
+	e.bus.Emit(events.DaemonEventType, events.ActionReload, e.root.id, map[string]string{"name": e.host.name})
+}

@@ -1,0 +1,136 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/gantry/gantry/internal/version"
+	"github.com/spf13/pflag"
+)
+
+// gcPercent keeps the idle daemon small: the heap may grow by half before it is collected.
+const gcPercent = 50
+
+// Main is the dockerd command: it runs until a signal ends it, and returns the exit
+// code. newAPI makes the server over the engine.
+func Main(args []string, stdout, stderr io.Writer, newAPI func(*Engine) API) int {
+	cfg, showVersion, err := Parse(args)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		fmt.Fprint(stdout, Usage())
+		return 0
+	case err != nil:
+		fmt.Fprintln(stderr, err)
+		return 1
+	case showVersion:
+		fmt.Fprintf(stdout, "Docker version %s, build %s\n", version.Version, version.Commit)
+		return 0
+	case cfg.Validate:
+		fmt.Fprintln(stdout, "configuration OK")
+		return 0
+	}
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(stderr, "dockerd needs to be started with root privileges")
+		return 1
+	}
+	level := &slog.LevelVar{}
+	setLevel(level, cfg)
+	log := newLogger(stderr, cfg.LogFormat, level)
+	if err := run(args, cfg, log, level, newAPI); err != nil {
+		log.Error("the daemon failed", "error", err)
+		return 1
+	}
+	return 0
+}
+
+func run(args []string, cfg *Config, log *slog.Logger, level *slog.LevelVar, newAPI func(*Engine) API) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	log.Info("starting up", "version", version.Version, "commit", version.Commit, "data-root", cfg.DataRoot, "exec-root", cfg.ExecRoot, "pid", os.Getpid())
+	e, err := New(ctx, cfg, log, level, newAPI)
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- e.Serve() }()
+	notify("READY=1")
+	log.Info("Daemon has completed initialization")
+	debug.FreeOSMemory() // the start read databases; the idle daemon needs little of that
+
+	for {
+		select {
+		case err := <-served:
+			return errors.Join(err, e.Close(ctx))
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				e.reloadFrom(args)
+				continue
+			}
+			log.Info("Processing signal '" + s.String() + "'")
+			notify("STOPPING=1")
+			go forceOn(signals, log)
+			if err := e.Close(ctx); err != nil {
+				log.Warn("the shutdown was not clean", "error", err)
+			}
+			log.Info("Daemon shutdown complete")
+			return nil
+		}
+	}
+}
+
+// forceOn ends the process at once when a second signal says so.
+func forceOn(signals <-chan os.Signal, log *slog.Logger) {
+	for s := range signals {
+		if s != syscall.SIGHUP {
+			log.Warn("second signal: forced shutdown")
+			os.Exit(1)
+		}
+	}
+}
+
+// reloadFrom reads flags and file again; a file with mistakes changes nothing.
+func (e *Engine) reloadFrom(args []string) {
+	notifyReloading()
+	defer notify("READY=1")
+	next, _, err := Parse(args)
+	if err != nil {
+		e.log.Error("configuration not reloaded", "error", err)
+		return
+	}
+	e.Reload(next)
+}
+
+func setLevel(level *slog.LevelVar, c *Config) {
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError, "fatal": slog.LevelError + 4}
+	level.Set(levels[c.LogLevel])
+	if c.Debug {
+		level.Set(slog.LevelDebug)
+	}
+}
+
+func newLogger(w io.Writer, format string, level slog.Leveler) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.LevelKey {
+			a.Value = slog.StringValue(strings.ToLower(a.Value.String()))
+		}
+		return a
+	}}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
