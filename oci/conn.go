@@ -1,7 +1,209 @@
 package oci
 
-type initConn struct{}
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
 
-func (c *initConn) close()           {}
-func (c *initConn) sendGo() error    { return nil }
-func (c *initConn) awaitExec() error { return nil }
+	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/initmsg"
+	"golang.org/x/sys/unix"
+)
+
+// initConn is the runtime's end of the socket to a container's init.
+type initConn struct {
+	f   *os.File // non-blocking, in the poller
+	buf []byte
+	fds []int // received, not taken yet
+}
+
+// newInitConn makes the socket; child is the end to give to init, which the
+// caller closes.
+func newInitConn() (c *initConn, child int, err error) {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, -1, fmt.Errorf("socketpair: %w", err)
+	}
+	if err := unix.SetNonblock(p[0], true); err != nil {
+		unix.Close(p[0])
+		unix.Close(p[1])
+		return nil, -1, fmt.Errorf("socketpair: %w", err)
+	}
+	return &initConn{f: os.NewFile(uintptr(p[0]), "init")}, p[1], nil
+}
+
+func (c *initConn) close() {
+	c.f.Close()
+	for _, fd := range c.fds {
+		unix.Close(fd)
+	}
+	c.fds = nil
+}
+
+func (c *initConn) sendMessage(m *initmsg.Message) error {
+	b := initmsg.Encode(m)
+	if len(b) > initmsg.MaxMessage {
+		return errclass.Invalid("the container's configuration is too large: %d bytes", len(b))
+	}
+	h := make([]byte, 5, 5+len(b))
+	h[0] = initmsg.FrameMessage
+	binary.LittleEndian.PutUint32(h[1:], uint32(len(b)))
+	_, err := c.f.Write(append(h, b...))
+	return c.gone(err)
+}
+
+func (c *initConn) sendGo() error {
+	_, err := c.f.Write([]byte{initmsg.GoByte})
+	return c.gone(err)
+}
+
+// gone words a write that failed because init is no more: why is in what it sent
+// last, if anything.
+func (c *initConn) gone(err error) error {
+	if err == nil || !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		return err
+	}
+	for {
+		typ, payload, rerr := c.frame()
+		if rerr != nil {
+			return errclass.Internal("the container's init process ended early")
+		}
+		if typ == initmsg.FrameError {
+			return initError(payload)
+		}
+	}
+}
+
+// frame reads the next frame. io.EOF: init closed the socket between frames.
+func (c *initConn) frame() (typ byte, payload []byte, err error) {
+	if err := c.fill(5); err != nil {
+		return 0, nil, err
+	}
+	n := int(binary.LittleEndian.Uint32(c.buf[1:]))
+	if n > initmsg.MaxReply+1 {
+		return 0, nil, errclass.Internal("init sent a frame of %d bytes", n)
+	}
+	typ = c.buf[0]
+	if err := c.fill(5 + n); err != nil {
+		return 0, nil, io.ErrUnexpectedEOF
+	}
+	payload = c.buf[5 : 5+n : 5+n]
+	c.buf = c.buf[5+n:]
+	return typ, payload, nil
+}
+
+// fill reads until n bytes are buffered.
+func (c *initConn) fill(n int) error {
+	for len(c.buf) < n {
+		b := make([]byte, 1024)
+		oob := make([]byte, unix.CmsgSpace(4*4))
+		got, gotOob, err := c.recv(b, oob)
+		if err != nil {
+			if errors.Is(err, unix.ECONNRESET) {
+				return io.EOF
+			}
+			return err
+		}
+		if err := c.takeRights(oob[:gotOob]); err != nil {
+			return err
+		}
+		if got == 0 {
+			return io.EOF
+		}
+		c.buf = append(c.buf, b[:got]...)
+	}
+	return nil
+}
+
+func (c *initConn) recv(b, oob []byte) (n, oobn int, err error) {
+	rc, err := c.f.SyscallConn()
+	if err != nil {
+		return 0, 0, err
+	}
+	rerr := rc.Read(func(fd uintptr) bool {
+		for {
+			n, oobn, _, _, err = unix.Recvmsg(int(fd), b, oob, unix.MSG_CMSG_CLOEXEC)
+			if !errors.Is(err, unix.EINTR) {
+				return !errors.Is(err, unix.EAGAIN)
+			}
+		}
+	})
+	if rerr != nil {
+		return 0, 0, rerr
+	}
+	return n, oobn, err
+}
+
+func (c *initConn) takeRights(oob []byte) error {
+	if len(oob) == 0 {
+		return nil
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return err
+	}
+	for i := range msgs {
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			return err
+		}
+		c.fds = append(c.fds, fds...)
+	}
+	return nil
+}
+
+// takeFD returns the oldest descriptor received, -1 when there is none.
+func (c *initConn) takeFD() int {
+	if len(c.fds) == 0 {
+		return -1
+	}
+	fd := c.fds[0]
+	c.fds = c.fds[1:]
+	return fd
+}
+
+// awaitExec reads until the program runs: init says that it will call execve, and
+// a successful one closes the socket.
+func (c *initConn) awaitExec() error { return c.await(false) }
+
+// awaitExecAfter is awaitExec when init has said so already.
+func (c *initConn) awaitExecAfter() error { return c.await(true) }
+
+func (c *initConn) await(exec bool) error {
+	for {
+		typ, payload, err := c.frame()
+		switch {
+		case errors.Is(err, io.EOF) && exec:
+			return nil
+		case err != nil:
+			return errclass.Internal("the container's init process ended early")
+		case typ == initmsg.FrameExec:
+			exec = true
+		case typ == initmsg.FrameError:
+			return initError(payload)
+		}
+	}
+}
+
+func initError(payload []byte) error {
+	if len(payload) < 1 {
+		return errclass.Internal("the container's init process failed without a reason")
+	}
+	err := errors.New(string(payload[1:]))
+	switch payload[0] {
+	case initmsg.ClassNotFound:
+		return errclass.With(errdefs.ErrNotFound, err)
+	case initmsg.ClassPermission:
+		return errclass.With(errdefs.ErrPermissionDenied, err)
+	case initmsg.ClassInvalid:
+		return errclass.With(errdefs.ErrInvalidArgument, err)
+	case initmsg.ClassNotImplemented:
+		return errclass.With(errdefs.ErrNotImplemented, err)
+	case initmsg.ClassInternal:
+		return errclass.With(errdefs.ErrInternal, err)
+	}
+	return err
+}

@@ -1,6 +1,26 @@
 package oci
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/cgroup"
+	"github.com/gantry/gantry/oci/initmsg"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// latePidsLimit: below it the limit is set right before the program starts, since
+// init itself is a process of several threads.
+const latePidsLimit = 64
 
 // Create makes the container that o describes and starts its first process. It
 // returns when the program runs (with Hold: when it is ready to). On success the
@@ -12,9 +32,364 @@ import "context"
 // ErrPermissionDenied; the spec asks for what is impossible, ErrInvalidArgument;
 // a feature that does not exist here, ErrNotImplemented. It is safe for
 // concurrent use.
-func Create(ctx context.Context, o *CreateOpts) (*Process, error) { return nil, errNotBuilt }
+func Create(ctx context.Context, o *CreateOpts) (*Process, error) {
+	if err := checkCreate(o); err != nil {
+		return nil, err
+	}
+	opts := *o
+	if o.Spec.Linux == nil {
+		spec := *o.Spec
+		spec.Linux = &specs.Linux{}
+		opts.Spec = &spec
+	}
+	s := &starting{ctx: ctx}
+	defer s.done()
+	if err := s.create(&opts); err != nil {
+		s.undo()
+		if cerr := ctx.Err(); cerr != nil {
+			return nil, cerr
+		}
+		return nil, err
+	}
+	return s.proc, nil
+}
 
-// Exec starts a further process in the container of o.Init, in all its
-// namespaces and its cgroup. Errors and ownership are as with Create;
-// ErrFailedPrecondition when the container is gone.
-func Exec(ctx context.Context, o *ExecOpts) (*Process, error) { return nil, errNotBuilt }
+func checkCreate(o *CreateOpts) error {
+	switch {
+	case o.ID == "" || strings.ContainsAny(o.ID, "/\x00"):
+		return errclass.Invalid("container id %q is not valid", o.ID)
+	case o.Spec == nil:
+		return errclass.Invalid("a container needs a spec")
+	case o.Spec.Hooks != nil && hasHooks(o.Spec.Hooks):
+		return errclass.NotImplemented("hooks are not supported")
+	}
+	return nil
+}
+
+func hasHooks(h *specs.Hooks) bool {
+	return len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) != 0 //nolint:staticcheck // Prestart is in use
+}
+
+// starting is one attempt to start a process, with what must be undone.
+type starting struct {
+	ctx   context.Context
+	group *cgroup.Group // made by this attempt
+	child *child
+	files []*os.File // to close in any case
+	stop  func() bool
+	proc  *Process
+	// late is applied when init is ready: what its own threads must not be subject to.
+	late func() error
+}
+
+func (s *starting) done() {
+	for _, f := range s.files {
+		f.Close()
+	}
+}
+
+func (s *starting) undo() {
+	if s.stop != nil {
+		s.stop()
+	}
+	if s.proc != nil && s.proc.Console != nil {
+		s.proc.Console.Close()
+	}
+	if s.child != nil {
+		s.child.kill()
+	}
+	if s.group != nil {
+		// What the start has made is empty now, or its members are dying.
+		_ = s.group.Kill(unix.SIGKILL)
+		_ = s.group.Delete()
+	}
+}
+
+func (s *starting) create(o *CreateOpts) error {
+	sys, err := cgroups()
+	if err != nil {
+		return err
+	}
+	cgPath, err := cgroupPath(o)
+	if err != nil {
+		return err
+	}
+	ref := CgroupRef{Paths: sys.Paths(cgPath)}
+	group, err := sys.Open(ref.Paths)
+	if err != nil {
+		return err
+	}
+	m, err := planCreate(o, planCgroupBinds(sys, group))
+	if err != nil {
+		return err
+	}
+	so, err := s.namespaces(o, m)
+	if err != nil {
+		return err
+	}
+	if s.child, err = spawn(so); err != nil {
+		return fmt.Errorf("start init: %w", err)
+	}
+	s.watch()
+	// While init's own runtime starts, its cgroups are made.
+	if err := group.Create(); err != nil {
+		return err
+	}
+	s.group = group
+	if err := s.limit(o.Spec.Linux.Resources, m); err != nil {
+		return err
+	}
+	s.proc = &Process{Pid: s.child.pid, PidFD: s.child.pidfd, Cgroup: ref}
+	s.oomScore(o.Spec.Process.OOMScoreAdj)
+	if err := s.child.conn.sendMessage(m); err != nil {
+		return err
+	}
+	return s.await(o.Hold)
+}
+
+// watch ends the attempt when ctx is over: the child dies, the socket ends.
+func (s *starting) watch() {
+	c := s.child
+	s.stop = context.AfterFunc(s.ctx, func() { c.signal(unix.SIGKILL) })
+}
+
+// limit sets the cgroup's limits and puts init into it.
+func (s *starting) limit(res *specs.LinuxResources, m *initmsg.Message) error {
+	if res == nil {
+		res = &specs.LinuxResources{}
+	}
+	now := *res
+	if p := res.Pids; p != nil && p.Limit != nil && *p.Limit > 0 && *p.Limit < latePidsLimit {
+		now.Pids = nil
+		g := s.group
+		s.late = func() error { return g.Set(&specs.LinuxResources{Pids: p}) }
+		m.WaitGo = true
+	}
+	if err := s.group.Set(&now); err != nil {
+		return err
+	}
+	if err := s.group.SetDevices(append(append([]specs.LinuxDeviceCgroup{}, res.Devices...), cgroup.DefaultDevices()...)); err != nil {
+		return err
+	}
+	return s.group.Join(s.child.pid)
+}
+
+// oomScore sets the score; without one the container must not inherit ours.
+func (s *starting) oomScore(want *int) {
+	score := 0
+	if want != nil {
+		score = *want
+	}
+	if err := setOOMScore(s.child.pid, score); err != nil && want != nil {
+		s.proc.Warnings = append(s.proc.Warnings, fmt.Sprintf("oom_score_adj %d: %v", score, err))
+	}
+}
+
+// await follows init until its program runs, or until it is held.
+func (s *starting) await(hold bool) error {
+	c := s.child.conn
+	for {
+		typ, payload, err := c.frame()
+		if err != nil {
+			return errclass.Internal("the container's init process ended early")
+		}
+		switch typ {
+		case initmsg.FrameError:
+			return initError(payload)
+		case initmsg.FrameWarning:
+			s.proc.Warnings = append(s.proc.Warnings, string(payload))
+		case initmsg.FrameConsole:
+			if err := s.console(c.takeFD()); err != nil {
+				return err
+			}
+		case initmsg.FrameReady:
+			if s.late != nil {
+				if err := s.late(); err != nil {
+					return err
+				}
+			}
+			if hold {
+				if !s.stop() {
+					return s.ctx.Err()
+				}
+				s.proc.Started = time.Now()
+				s.proc.held = c
+				return nil
+			}
+			if err := c.sendGo(); err != nil {
+				return err
+			}
+		case initmsg.FrameExec:
+			if err := c.awaitExecAfter(); err != nil {
+				return err
+			}
+			s.proc.Started = time.Now()
+			s.stop()
+			c.close()
+			return nil
+		}
+	}
+}
+
+func (s *starting) console(fd int) error {
+	if fd < 0 || s.proc.Console != nil {
+		return errclass.Internal("init sent no terminal")
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	s.proc.Console = os.NewFile(uintptr(fd), "pty")
+	return nil
+}
+
+// cgroupPath is where the container's cgroup is below every hierarchy.
+func cgroupPath(o *CreateOpts) (string, error) {
+	p := o.Spec.Linux.CgroupsPath
+	if p == "" {
+		return "/gantry/" + o.ID, nil
+	}
+	if !path.IsAbs(p) && strings.Count(p, ":") == 2 {
+		return "", errclass.NotImplemented("cgroupsPath %q: the systemd cgroup driver is not supported", p)
+	}
+	clean := path.Clean("/" + p)
+	if clean == "/" {
+		return "", errclass.Invalid("cgroupsPath %q: the root cannot be a container's cgroup", p)
+	}
+	return clean, nil
+}
+
+// planCgroupBinds lists what a cgroup mount shows.
+func planCgroupBinds(sys *cgroup.System, g *cgroup.Group) *cgroupPlan {
+	if sys.Unified() {
+		d, _ := g.Dir("")
+		return &cgroupPlan{v2: d}
+	}
+	plan := new(cgroupPlan)
+	for _, h := range sys.V1 {
+		d, _ := g.Dir(h.Controllers[0])
+		name := filepath.Base(h.Mount)
+		plan.v1 = append(plan.v1, initmsg.KV{Key: name, Value: d})
+		for _, c := range h.Controllers {
+			c = strings.TrimPrefix(c, "name=")
+			if c != name {
+				plan.v1 = append(plan.v1, initmsg.KV{Key: c, Value: "@" + name})
+			}
+		}
+	}
+	return plan
+}
+
+// namespaces says which namespaces init is born in, joins and makes.
+func (s *starting) namespaces(o *CreateOpts, m *initmsg.Message) (*spawnOpts, error) {
+	so := &spawnOpts{stdio: o.Stdio, pidNS: -1, flags: unix.CLONE_NEWNS}
+	if o.Spec.Process.Terminal {
+		so.stdio = Stdio{}
+	}
+	seen := make(map[specs.LinuxNamespaceType]bool)
+	for _, ns := range o.Spec.Linux.Namespaces {
+		flag := nsFlag(ns.Type)
+		if flag == 0 {
+			return nil, errclass.Invalid("namespace %q does not exist", ns.Type)
+		}
+		if seen[ns.Type] {
+			return nil, errclass.Invalid("malformed spec file: duplicated ns %q", ns.Type)
+		}
+		seen[ns.Type] = true
+		f := o.Namespaces[ns.Type]
+		if f == nil && ns.Path != "" {
+			var err error
+			if f, err = openNamespace(ns.Path, flag); err != nil {
+				return nil, err
+			}
+			s.files = append(s.files, f)
+		}
+		if err := s.namespace(o, m, so, flag, f); err != nil {
+			return nil, err
+		}
+	}
+	for t, f := range o.Namespaces {
+		if !seen[t] && f != nil {
+			if err := s.namespace(o, m, so, nsFlag(t), f); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if so.flags&unix.CLONE_NEWUTS == 0 && m.Hostname != "" && !joins(m, unix.CLONE_NEWUTS) {
+		return nil, errclass.Invalid("unable to set hostname without a private UTS namespace")
+	}
+	return so, nil
+}
+
+func joins(m *initmsg.Message, flag uint64) bool {
+	for _, j := range m.Join {
+		if j.Flags&flag != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *starting) namespace(o *CreateOpts, m *initmsg.Message, so *spawnOpts, flag uintptr, f *os.File) error {
+	switch {
+	case flag == unix.CLONE_NEWUSER:
+		if f != nil {
+			return errclass.NotImplemented("joining a user namespace is not supported")
+		}
+		so.flags |= flag
+		so.uids, so.gids = idMaps(o.Spec.Linux.UIDMappings), idMaps(o.Spec.Linux.GIDMappings)
+		return nil
+	case flag == unix.CLONE_NEWNS && f != nil:
+		return errclass.NotImplemented("joining a mount namespace is not supported")
+	case flag == unix.CLONE_NEWTIME && f != nil:
+		return errclass.NotImplemented("joining a time namespace is not supported")
+	case f == nil && flag == unix.CLONE_NEWCGROUP:
+		m.NewCgroupNS = true // from inside, when it is in its cgroup
+		return nil
+	case f == nil:
+		so.flags |= flag
+		m.LoopbackUp = m.LoopbackUp || flag == unix.CLONE_NEWNET
+		return nil
+	}
+	fd, err := rawFD(f)
+	if err != nil {
+		return err
+	}
+	if flag == unix.CLONE_NEWPID {
+		so.pidNS = fd
+		return nil
+	}
+	m.Join = append(m.Join, initmsg.Join{FD: uint32(initmsg.FDFirst + len(so.extra)), Flags: uint64(flag)})
+	so.extra = append(so.extra, fd)
+	return nil
+}
+
+func idMaps(in []specs.LinuxIDMapping) []syscall.SysProcIDMap {
+	var out []syscall.SysProcIDMap
+	for _, m := range in {
+		out = append(out, syscall.SysProcIDMap{ContainerID: int(m.ContainerID), HostID: int(m.HostID), Size: int(m.Size)})
+	}
+	return out
+}
+
+// openNamespace opens a namespace file and proves that it is one of that type.
+func openNamespace(p string, flag uintptr) (*os.File, error) {
+	fd, err := unix.Open(p, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, errclass.Invalid("namespace %s: %w", p, err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil || st.Type != unix.NSFS_MAGIC {
+		unix.Close(fd)
+		return nil, errclass.Invalid("namespace %s: not a namespace", p)
+	}
+	typ, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+	if err != nil || uintptr(typ) != flag {
+		unix.Close(fd)
+		return nil, errclass.Invalid("namespace %s: of another type", p)
+	}
+	return os.NewFile(uintptr(fd), p), nil
+}
+
+// isGone tells errors of system calls on a process that has ended.
+func isGone(err error) bool { return errors.Is(err, unix.ESRCH) }

@@ -21,6 +21,9 @@ type Process struct {
 	Console *os.File
 	// Started is when the program began to run (with Hold: when it was ready to).
 	Started time.Time
+	// Warnings are requests that could not be met and are not worth failing for: an
+	// rlimit that may not be raised, a score that may not be lowered.
+	Warnings []string
 
 	mu   sync.Mutex
 	held *initConn // nil unless the process is held

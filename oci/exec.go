@@ -1,0 +1,139 @@
+package oci
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/initmsg"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Exec starts a further process in the container of o.Init, in all its
+// namespaces and its cgroup. Errors and ownership are as with Create;
+// ErrFailedPrecondition when the container is gone or paused.
+func Exec(ctx context.Context, o *ExecOpts) (*Process, error) {
+	if o.Init == nil || o.Process == nil {
+		return nil, errclass.Invalid("an exec needs a container and a process")
+	}
+	s := &starting{ctx: ctx}
+	if err := s.exec(o); err != nil {
+		s.undo()
+		if cerr := ctx.Err(); cerr != nil {
+			return nil, cerr
+		}
+		return nil, err
+	}
+	return s.proc, nil
+}
+
+func (s *starting) exec(o *ExecOpts) error {
+	var none *specs.LinuxSeccomp
+	p, err := planProcess(o.Process, none, o.Seccomp, o.SeccompFlags, o.ConsoleSize)
+	if err != nil {
+		return err
+	}
+	pidfd, err := rawFD(o.Init)
+	if err != nil {
+		return err
+	}
+	if err := checkInit(o, pidfd); err != nil {
+		return err
+	}
+	sys, err := cgroups()
+	if err != nil {
+		return err
+	}
+	group, err := sys.Open(o.Cgroup.Paths)
+	if err != nil {
+		return err
+	}
+	if frozen, err := group.Frozen(); err == nil && frozen {
+		return precondition("container is paused")
+	}
+	m := &initmsg.Message{
+		ID: o.ContainerID, Exec: true, WaitGo: true, Process: *p,
+		Join: []initmsg.Join{{FD: initmsg.FDFirst, Flags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}},
+	}
+	so := &spawnOpts{stdio: o.Stdio, extra: []int{pidfd}, pidNS: pidfd}
+	if o.Process.Terminal {
+		so.stdio = Stdio{}
+	}
+	if s.child, err = spawn(so); err != nil {
+		if isGone(err) {
+			return precondition("container is not running")
+		}
+		return fmt.Errorf("start init: %w", err)
+	}
+	s.watch()
+	s.proc = &Process{Pid: s.child.pid, PidFD: s.child.pidfd, Cgroup: o.Cgroup}
+	s.oomScore(o.Process.OOMScoreAdj)
+	if err := s.child.conn.sendMessage(m); err != nil {
+		return err
+	}
+	// It joins the cgroup when it is ready: init's own threads must not fail by the
+	// container's limits, its program must not escape them.
+	pid := s.child.pid
+	s.late = func() error { return group.Join(pid) }
+	return s.await(false)
+}
+
+// checkInit proves that the pidfd is InitPid's and alive, and that its namespaces
+// can be joined.
+func checkInit(o *ExecOpts, pidfd int) error {
+	if o.InitPid > 0 {
+		pid, err := pidOf(pidfd)
+		if err != nil {
+			return err
+		}
+		if pid != o.InitPid {
+			return precondition("container is not running")
+		}
+	}
+	pid := o.InitPid
+	if pid <= 0 {
+		return errclass.Invalid("an exec needs the container's pid")
+	}
+	for _, ns := range [...]string{"user", "time"} {
+		same, err := sameNamespace(pid, ns)
+		if err != nil {
+			return precondition("container is not running")
+		}
+		if !same {
+			return errclass.NotImplemented("exec into a container with a %s namespace of its own is not supported", ns)
+		}
+	}
+	if err := unix.PidfdSendSignal(pidfd, 0, nil, 0); err != nil {
+		return precondition("container is not running")
+	}
+	return nil
+}
+
+// pidOf reads a pidfd's pid (proc(5), fdinfo); -1 when it has been reaped.
+func pidOf(pidfd int) (int, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", pidfd))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "Pid:"); ok {
+			return strconv.Atoi(strings.TrimSpace(v))
+		}
+	}
+	return 0, errclass.Invalid("not a pidfd")
+}
+
+func sameNamespace(pid int, ns string) (bool, error) {
+	var a, b unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/%s", pid, ns), &a); err != nil {
+		return false, err
+	}
+	if err := unix.Stat("/proc/self/ns/"+ns, &b); err != nil {
+		return false, err
+	}
+	return a.Ino == b.Ino && a.Dev == b.Dev, nil
+}

@@ -1,0 +1,426 @@
+package ociinit
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/initmsg"
+	"golang.org/x/sys/unix"
+)
+
+// become turns this process into the program: streams, session, limits,
+// credentials, filter, execve. It returns only when that failed.
+func become(c *conn, m *initmsg.Message, r root) error {
+	p := &m.Process
+	if err := streams(c, m, r); err != nil {
+		return err
+	}
+	// A session keyring of its own: the container must not see the host's keys.
+	if _, err := unix.KeyctlJoinSessionKeyring("_ses." + m.ID); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EDQUOT) {
+		return fail("join session keyring", err)
+	}
+	env := environment(r, p)
+	chdirLater, err := enterCwd(p.Cwd)
+	if err != nil {
+		return err
+	}
+	if err := labels(p); err != nil {
+		return err
+	}
+	if p.NoNewPrivs {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fail("set no_new_privs", err)
+		}
+	}
+	limits(c, p)
+	if err := identity(p); err != nil {
+		return err
+	}
+	if chdirLater {
+		if later, err := enterCwd(p.Cwd); err != nil || later {
+			return cwdError(p.Cwd, unix.EACCES)
+		}
+	}
+	exe, err := lookPath(p.Args[0], env)
+	if err != nil {
+		return err
+	}
+	if p.HasUmask {
+		unix.Umask(int(p.Umask))
+	} else {
+		unix.Umask(0o022)
+	}
+	x, err := newExecve(m, exe, env)
+	if err != nil {
+		return err
+	}
+	if m.WaitGo {
+		if err := c.awaitGo(); err != nil {
+			return err
+		}
+	}
+	return last(c, p, x)
+}
+
+// last is what happens with the fewest rights: the filter, the final
+// capabilities, execve. The filter goes first because without no_new_privs it
+// needs CAP_SYS_ADMIN; after it only capset, prctl and execve are called.
+func last(c *conn, p *initmsg.Process, x *execve) error {
+	caps := newCapset(&p.Caps)
+	frame := [5]byte{initmsg.FrameExec}
+	if _, err := unix.Write(c.fd, frame[:]); err != nil {
+		return err
+	}
+	if len(p.Seccomp) != 0 {
+		if err := loadFilter(p.Seccomp, p.SeccompFlags); err != nil {
+			return err
+		}
+	}
+	if err := caps.apply(); err != nil {
+		return err
+	}
+	return x.run()
+}
+
+// streams makes a session, and the terminal its controlling one.
+func streams(c *conn, m *initmsg.Message, r root) error {
+	p := &m.Process
+	if _, err := unix.Setsid(); err != nil && !errors.Is(err, unix.EPERM) {
+		return fail("setsid", err)
+	}
+	if p.Terminal {
+		master, slave, err := openTerminal(r, p)
+		if err != nil {
+			return err
+		}
+		if !m.Exec && m.SetupDev {
+			if err := bindConsole(r, slave); err != nil {
+				return err
+			}
+		}
+		if err := c.frame(initmsg.FrameConsole, nil, master); err != nil {
+			return fail("send terminal", err)
+		}
+		unix.Close(master)
+		if err := unix.IoctlSetInt(slave, unix.TIOCSCTTY, 0); err != nil {
+			return fail("set controlling terminal", err)
+		}
+		for fd := range 3 {
+			if err := unix.Dup3(slave, fd, 0); err != nil {
+				return fail("dup3", err)
+			}
+		}
+		unix.Close(slave)
+	}
+	return ownStreams(p)
+}
+
+// ownStreams gives the standard streams to the program's user, so that it can
+// open /dev/stdout and the like again.
+func ownStreams(p *initmsg.Process) error {
+	for fd := range 3 {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			if errors.Is(err, unix.EBADF) {
+				continue
+			}
+			return fail("fstat", err)
+		}
+		if st.Uid == p.UID || (st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)) {
+			continue
+		}
+		if err := unix.Fchown(fd, int(p.UID), -1); err != nil {
+			switch {
+			case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EPERM), errors.Is(err, unix.EROFS):
+			default:
+				return fail("fchown", err)
+			}
+		}
+	}
+	return nil
+}
+
+// enterCwd makes cwd the working directory, found without procfs's magic links
+// and below the root. later: only the program's user may be able to enter it.
+func enterCwd(cwd string) (later bool, err error) {
+	r := root{unix.AT_FDCWD}
+	fd, err := r.open(cwd, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return true, nil
+	}
+	if err != nil {
+		return false, cwdError(cwd, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Fchdir(fd); err != nil {
+		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+			return true, nil
+		}
+		return false, cwdError(cwd, err)
+	}
+	// The kernel itself says whether this is below the root.
+	var b [unix.PathMax]byte
+	n, err := unix.Getcwd(b[:])
+	if err != nil {
+		return false, cwdError(cwd, err)
+	}
+	if n < 1 || b[0] != '/' {
+		return false, errclass.Invalid("current working directory is outside of container mount namespace root -- possible container breakout detected")
+	}
+	return false, nil
+}
+
+func cwdError(cwd string, err error) error {
+	return errclass.Invalid("chdir to cwd (%q) set in config.json failed: %w", cwd, err)
+}
+
+// labels prepares the labels that execve takes on, through a private procfs.
+func labels(p *initmsg.Process) error {
+	if p.AppArmor == "" && p.SELinux == "" {
+		return nil
+	}
+	fs, err := openProc()
+	if err != nil {
+		return err
+	}
+	defer fs.close()
+	if p.AppArmor != "" {
+		if err := fs.write("thread-self/attr/apparmor/exec", "exec "+p.AppArmor); err != nil {
+			return errclass.Invalid("unable to apply apparmor profile: %w", err)
+		}
+	}
+	if p.SELinux != "" {
+		if err := fs.write("thread-self/attr/exec", p.SELinux); err != nil {
+			return errclass.Invalid("unable to apply selinux label: %w", err)
+		}
+	}
+	return nil
+}
+
+// limits sets rlimits. One that may not be raised is reported and stays.
+func limits(c *conn, p *initmsg.Process) {
+	// The Go runtime has raised the soft limit of open files for itself and lowers it
+	// again before execve, but only in its own Exec: make it do so by one that
+	// cannot succeed.
+	_ = syscall.Exec("", []string{""}, nil)
+	for _, l := range p.Rlimits {
+		rl := syscall.Rlimit{Cur: l.Soft, Max: l.Max}
+		var err error
+		if l.Type == unix.RLIMIT_NOFILE {
+			err = syscall.Setrlimit(unix.RLIMIT_NOFILE, &rl)
+		} else {
+			_, _, e := unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, uintptr(l.Type), uintptr(unsafe.Pointer(&rl)), 0, 0, 0)
+			if e != 0 {
+				err = e
+			}
+		}
+		if err != nil {
+			c.warn("error setting rlimit type %s: %v", l.Name, err)
+		}
+	}
+}
+
+// identity takes on the ids, keeping the capabilities that last gives up.
+func identity(p *initmsg.Process) error {
+	for capability := uint(0); capability < 64; capability++ {
+		if p.Caps.Bounding&(1<<capability) != 0 {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(capability), 0, 0, 0); err != nil {
+			if errors.Is(err, unix.EINVAL) {
+				break // beyond the last one of this kernel
+			}
+			return fail("drop bounding capability", err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+		return fail("keep capabilities", err)
+	}
+	// Always, also with none: the groups of the runtime are not the program's.
+	groups := append(make([]uint32, 0, len(p.Groups)+1), p.Groups...)
+	if err := rawSetgroups(groups); err != nil {
+		return fail("setgroups", err)
+	}
+	// Raw calls: credentials of this thread only, which is the one that execs.
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(p.GID), uintptr(p.GID), uintptr(p.GID)); e != 0 {
+		return fail("setgid", e)
+	}
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(p.UID), uintptr(p.UID), uintptr(p.UID)); e != 0 {
+		return fail("setuid", e)
+	}
+	// The change cleared the effective set; the filter and a program that only a
+	// capability lets us see need it. Nothing of the container runs before last.
+	all := initmsg.Caps{Effective: p.Caps.Effective | 1<<unix.CAP_SYS_ADMIN, Permitted: p.Caps.Permitted | p.Caps.Effective | 1<<unix.CAP_SYS_ADMIN}
+	if p.UID == 0 {
+		return nil
+	}
+	cs := newCapset(&all)
+	return cs.set()
+}
+
+func rawSetgroups(g []uint32) error {
+	var p unsafe.Pointer
+	if len(g) > 0 {
+		p = unsafe.Pointer(&g[0])
+	}
+	if _, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(g)), uintptr(p), 0); e != 0 {
+		return e
+	}
+	return nil
+}
+
+// capset holds what capset(2) wants, so that applying it allocates nothing.
+type capset struct {
+	hdr     unix.CapUserHeader
+	data    [2]unix.CapUserData
+	ambient uint64
+}
+
+func newCapset(c *initmsg.Caps) *capset {
+	s := &capset{hdr: unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}}
+	// The inheritable set is empty always, but for capabilities asked for as
+	// ambient: the kernel wants those in both.
+	s.ambient = c.Ambient & c.Permitted
+	for i := range 2 {
+		shift := 32 * i
+		s.data[i] = unix.CapUserData{
+			Effective:   uint32(c.Effective >> shift),
+			Permitted:   uint32(c.Permitted >> shift),
+			Inheritable: uint32(s.ambient >> shift),
+		}
+	}
+	return s
+}
+
+func (s *capset) set() error {
+	if _, _, e := unix.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&s.hdr)), uintptr(unsafe.Pointer(&s.data[0])), 0); e != 0 {
+		return fail("set capabilities", e)
+	}
+	return nil
+}
+
+func (s *capset) apply() error {
+	if err := s.set(); err != nil {
+		return err
+	}
+	if s.ambient == 0 {
+		return nil
+	}
+	for capability := range uintptr(64) {
+		if s.ambient&(1<<capability) == 0 {
+			continue
+		}
+		if _, _, e := unix.RawSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, capability, 0, 0, 0); e != 0 {
+			return fail("raise ambient capability", e)
+		}
+	}
+	return nil
+}
+
+func loadFilter(prog []byte, flags uint64) error {
+	fprog := unix.SockFprog{Len: uint16(len(prog) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&prog[0]))}
+	_, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(flags), uintptr(unsafe.Pointer(&fprog)))
+	if e != 0 {
+		return fail("load seccomp filter", e)
+	}
+	return nil
+}
+
+// execve is one prepared call of execveat(2).
+type execve struct {
+	dir  int
+	path *byte
+	argv []*byte
+	envv []*byte
+	flag uintptr
+	name string
+}
+
+func newExecve(m *initmsg.Message, exe string, env []string) (*execve, error) {
+	x := &execve{dir: unix.AT_FDCWD, name: exe}
+	args := m.Process.Args
+	if m.Reaper {
+		// Our own sealed copy once more, with the program's credentials.
+		x.dir, x.flag, exe = initmsg.FDSelf, unix.AT_EMPTY_PATH, ""
+		args = append([]string{initmsg.ReaperArg0, "--", x.name}, args...)
+	}
+	var err error
+	if x.path, err = unix.BytePtrFromString(exe); err == nil {
+		if x.argv, err = syscall.SlicePtrFromStrings(args); err == nil {
+			x.envv, err = syscall.SlicePtrFromStrings(env)
+		}
+	}
+	if err != nil {
+		return nil, errclass.Invalid("exec %s: %w", exe, err)
+	}
+	return x, nil
+}
+
+func (x *execve) run() error {
+	_, _, e := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(x.dir), uintptr(unsafe.Pointer(x.path)),
+		uintptr(unsafe.Pointer(&x.argv[0])), uintptr(unsafe.Pointer(&x.envv[0])), x.flag, 0)
+	err := fmt.Errorf("exec %s: %w", x.name, e)
+	switch e {
+	case unix.ENOENT, unix.ENOTDIR:
+		return errclass.NotFound("%w", err)
+	case unix.EACCES, unix.EPERM:
+		return errclass.Forbidden("%w", err)
+	}
+	return errclass.Invalid("%w", err)
+}
+
+// lookPath finds the program as the container's PATH says, with the program's
+// credentials. The texts are those that Docker's users know.
+func lookPath(name string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		if err := executable(name); err != nil {
+			if e, ok := err.(unix.Errno); ok && (e == unix.ENOENT || e == unix.ENOTDIR || e == unix.ELOOP) {
+				return "", errclass.NotFound("exec: %q: stat %s: %w", name, name, err)
+			}
+			if errors.Is(err, unix.EISDIR) {
+				return "", errclass.Forbidden("exec: %q: is a directory", name)
+			}
+			return "", errclass.Forbidden("exec: %q: permission denied", name)
+		}
+		return name, nil
+	}
+	denied := false
+	for _, dir := range strings.Split(getenv(env, "PATH"), ":") {
+		// An empty or relative entry means the working directory: never run from there.
+		if !strings.HasPrefix(dir, "/") || name == "" {
+			continue
+		}
+		full := strings.TrimSuffix(dir, "/") + "/" + name
+		err := executable(full)
+		if err == nil {
+			return full, nil
+		}
+		denied = denied || errors.Is(err, unix.EACCES)
+	}
+	if denied {
+		return "", errclass.Forbidden("exec: %q: permission denied", name)
+	}
+	return "", errclass.NotFound("exec: %q: executable file not found in $PATH", name)
+}
+
+func executable(p string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(p, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return unix.EISDIR
+	}
+	if st.Mode&0o111 == 0 {
+		return unix.EACCES
+	}
+	err := unix.Faccessat2(unix.AT_FDCWD, p, unix.X_OK, unix.AT_EACCESS)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,116 @@
+package ociinit
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxCopyUp bounds the entries copied into one tmpfs, maxDepth their nesting.
+const (
+	maxCopyUp = 1 << 20
+	maxDepth  = 256
+)
+
+// copyUp copies the tree at from (an O_PATH descriptor) into the directory to.
+func copyUp(from, to int) error {
+	n := maxCopyUp
+	dir, err := unix.Openat(from, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	return copyDir(dir, to, &n, 0)
+}
+
+func copyDir(from, to int, left *int, depth int) error {
+	if depth > maxDepth {
+		return errors.New("directories nested too deeply")
+	}
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := unix.ReadDirent(from, buf)
+		if err != nil || n <= 0 {
+			return err
+		}
+		_, _, names := unix.ParseDirent(buf[:n], -1, nil)
+		for _, name := range names {
+			if *left--; *left < 0 {
+				return errors.New("too many files")
+			}
+			if err := copyEntry(from, to, name, left, depth); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+}
+
+func copyEntry(from, to int, name string, left *int, depth int) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		if err := unix.Mkdirat(to, name, 0o700); err != nil {
+			return err
+		}
+		src, err := unix.Openat(from, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(src)
+		dst, err := unix.Openat(to, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(dst)
+		if err := copyDir(src, dst, left, depth+1); err != nil {
+			return err
+		}
+	case unix.S_IFLNK:
+		b := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(from, name, b)
+		if err != nil {
+			return err
+		}
+		if err := unix.Symlinkat(string(b[:n]), to, name); err != nil {
+			return err
+		}
+	case unix.S_IFREG:
+		if err := copyFile(from, to, name); err != nil {
+			return err
+		}
+	default:
+		if err := unix.Mknodat(to, name, st.Mode, int(st.Rdev)); err != nil {
+			return err
+		}
+	}
+	if err := unix.Fchownat(to, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return unix.Fchmodat(to, name, st.Mode&0o7777, 0)
+	}
+	return nil
+}
+
+func copyFile(from, to int, name string) error {
+	src, err := unix.Openat(from, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(src)
+	dst, err := unix.Openat(to, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dst)
+	for {
+		n, err := unix.Sendfile(dst, src, nil, 1<<20)
+		if err != nil || n == 0 {
+			return err
+		}
+	}
+}

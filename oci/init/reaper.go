@@ -1,0 +1,78 @@
+package ociinit
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// reap is pid 1 of a container with --init: it runs the program, passes signals
+// on, reaps orphans, and returns the status to end with. It runs with the
+// program's credentials and filter.
+func reap(exe string, args []string) int {
+	debug.SetGCPercent(-1)
+	sigs := make(chan os.Signal, 128)
+	signal.Notify(sigs)
+	attr := &syscall.ProcAttr{
+		Env:   os.Environ(),
+		Files: []uintptr{0, 1, 2},
+		Sys:   &syscall.SysProcAttr{Setpgid: true},
+	}
+	// With a terminal the program's process group becomes the foreground one.
+	if _, err := unix.IoctlGetInt(0, unix.TIOCGPGRP); err == nil {
+		attr.Sys.Foreground = true
+		attr.Sys.Ctty = 0
+	}
+	child, err := syscall.ForkExec(exe, args, attr)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "exec %s: %v\n", exe, err)
+		switch err {
+		case syscall.ENOENT:
+			return 127
+		case syscall.EACCES, syscall.EPERM:
+			return 126
+		}
+		return 255
+	}
+	for s := range sigs {
+		sig, ok := s.(syscall.Signal)
+		switch {
+		case !ok || sig == unix.SIGURG: // the Go runtime's own
+		case sig == unix.SIGCHLD:
+			if code, done := reapAll(child); done {
+				return code
+			}
+		case sig == unix.SIGTTIN || sig == unix.SIGTTOU:
+		default:
+			_ = unix.Kill(child, sig)
+		}
+	}
+	return 255
+}
+
+// reapAll waits for everything that has ended; done when the program has.
+func reapAll(child int) (code int, done bool) {
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return code, done
+		}
+		if pid != child {
+			continue
+		}
+		done = true
+		if ws.Signaled() {
+			code = 128 + int(ws.Signal())
+		} else {
+			code = ws.ExitStatus()
+		}
+	}
+}

@@ -1,0 +1,308 @@
+package ociinit
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/initmsg"
+	"golang.org/x/sys/unix"
+)
+
+// setUpRoot assembles the container's tree and makes it the root of this mount
+// namespace; nothing of the host's tree stays reachable. The descriptor returned
+// is the new root's.
+func setUpRoot(m *initmsg.Message) (int, error) {
+	// Devices and directories get the modes asked for.
+	unix.Umask(0)
+	if err := setPropagation(unix.AT_FDCWD, "/", m.Root.Propagation, m.Root.PropagationRec); err != nil {
+		return -1, fail("set propagation of /", err)
+	}
+	// The host's files are opened while its tree still has the propagation asked for.
+	sources := make([]int, len(m.Mounts))
+	for i := range m.Mounts {
+		fd, err := openSource(&m.Mounts[i])
+		if err != nil {
+			return -1, err
+		}
+		sources[i] = fd
+	}
+	tree, err := rootTree(&m.Root)
+	if err != nil {
+		return -1, err
+	}
+	// Whatever is mounted from now on must not travel to the host.
+	if err := setPropagation(unix.AT_FDCWD, "/", unix.MS_PRIVATE, false); err != nil {
+		return -1, fail("make / private", err)
+	}
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return -1, fail("mount the root", err)
+	}
+	r := root{tree}
+	for i := range m.Mounts {
+		if err := mountOne(r, &m.Mounts[i], sources[i]); err != nil {
+			return -1, err
+		}
+	}
+	if m.SetupDev {
+		if err := setUpDev(r, m); err != nil {
+			return -1, err
+		}
+	}
+	if p := m.Process.Cwd; p != "/" {
+		// Docker's users expect a working directory to be made. When it cannot be,
+		// entering it says why.
+		if fd, err := r.dir(p, 0); err == nil {
+			unix.Close(fd)
+		}
+	}
+	if err := maskPaths(r, m); err != nil {
+		return -1, err
+	}
+	if err := pivot(tree); err != nil {
+		return -1, err
+	}
+	if m.Root.Own != 0 {
+		if err := setPropagation(tree, "", m.Root.Own, false); err != nil {
+			return -1, fail("set propagation of the root", err)
+		}
+	}
+	if m.Root.Readonly {
+		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+			return -1, fail("make the root read-only", err)
+		}
+	}
+	return tree, nil
+}
+
+// rootTree makes the root as a mount that is not attached anywhere.
+func rootTree(r *initmsg.Root) (int, error) {
+	if len(r.Lower) == 0 {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, r.Path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+		if err != nil {
+			return -1, errclass.Invalid("invalid rootfs %q: %w", r.Path, err)
+		}
+		if err := setPropagation(fd, "", unix.MS_PRIVATE, true); err != nil {
+			return -1, fail("make the root private", err)
+		}
+		return fd, nil
+	}
+	fd, err := overlayTree(r)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) {
+		// Before Linux 6.7 fsconfig knows no lowerdir+.
+		return overlayByMount(r)
+	}
+	return fd, err
+}
+
+func overlayTree(r *initmsg.Root) (int, error) {
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fail("open overlayfs", err)
+	}
+	defer unix.Close(fs)
+	for _, l := range r.Lower {
+		if err := unix.FsconfigSetString(fs, "lowerdir+", l); err != nil {
+			return -1, fsError(fs, "overlay layer "+l, err)
+		}
+	}
+	if r.Upper != "" {
+		if err := unix.FsconfigSetString(fs, "upperdir", r.Upper); err != nil {
+			return -1, fsError(fs, "overlay upper "+r.Upper, err)
+		}
+		if err := unix.FsconfigSetString(fs, "workdir", r.Work); err != nil {
+			return -1, fsError(fs, "overlay work "+r.Work, err)
+		}
+	}
+	// Without an index the layers may be in use by other mounts; a kernel that has
+	// none says so, which is as good.
+	_ = unix.FsconfigSetString(fs, "index", "off")
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fsError(fs, "make overlay", err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return -1, fsError(fs, "mount overlay", err)
+	}
+	return fd, nil
+}
+
+// overlayByMount is overlayTree by mount(2), limited to a page of options. It
+// mounts over the lowest layer, which only this mount namespace sees, and takes
+// the mount off again by cloning it.
+func overlayByMount(r *initmsg.Root) (int, error) {
+	esc := strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`)
+	var b strings.Builder
+	for i, l := range r.Lower {
+		if i > 0 {
+			b.WriteByte(':')
+		} else {
+			b.WriteString("lowerdir=")
+		}
+		b.WriteString(esc.Replace(l))
+	}
+	if r.Upper != "" {
+		fmt.Fprintf(&b, ",upperdir=%s,workdir=%s", esc.Replace(r.Upper), esc.Replace(r.Work))
+	}
+	at := r.Lower[len(r.Lower)-1]
+	if err := unix.Mount("overlay", at, "overlay", 0, b.String()); err != nil {
+		return -1, fail("mount overlay", err)
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, at, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, fail("clone overlay", err)
+	}
+	if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+		return -1, fail("detach overlay", err)
+	}
+	return fd, nil
+}
+
+// fsError adds what the file system context has to say about err.
+func fsError(fs int, what string, err error) error {
+	var b [512]byte
+	n, rerr := unix.Read(fs, b[:])
+	if rerr == nil && n > 2 {
+		return fmt.Errorf("%s: %w (%s)", what, err, strings.TrimSpace(string(b[2:n])))
+	}
+	return fail(what, err)
+}
+
+func setPropagation(dir int, p string, prop uint64, rec bool) error {
+	if prop == 0 {
+		return nil
+	}
+	flags := uint(0)
+	if p == "" {
+		flags |= unix.AT_EMPTY_PATH
+	}
+	if rec {
+		flags |= unix.AT_RECURSIVE
+	}
+	return unix.MountSetattr(dir, p, flags, &unix.MountAttr{Propagation: prop})
+}
+
+// pivot makes tree, mounted over the old root, the root, and lets go of the old.
+func pivot(tree int) error {
+	if err := unix.Fchdir(tree); err != nil {
+		return fail("enter the root", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fail("pivot_root", err)
+	}
+	// "." is now the old root, stacked on the new one.
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fail("detach the host's root", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return fail("chdir /", err)
+	}
+	return nil
+}
+
+// maskPaths hides and write-protects what the spec lists. Paths that are missing
+// have nothing to hide.
+func maskPaths(r root, m *initmsg.Message) error {
+	for _, p := range m.ReadonlyPaths {
+		if err := readonlyPath(r, p); err != nil {
+			return fail("make "+p+" read-only", err)
+		}
+	}
+	if len(m.MaskedPaths) == 0 {
+		return nil
+	}
+	empty := -1
+	null := -1
+	for _, p := range m.MaskedPaths {
+		fd, err := r.open(p, unix.O_PATH, 0)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+			continue
+		}
+		if err != nil {
+			return fail("mask "+p, err)
+		}
+		isDir, err := isDirectory(fd)
+		if err != nil {
+			return fail("mask "+p, err)
+		}
+		over := &null
+		if isDir {
+			over = &empty
+		}
+		if *over < 0 {
+			if isDir {
+				*over, err = newMount("tmpfs", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
+					[]initmsg.KV{{Key: "size", Value: "4k"}, {Key: "nr_inodes", Value: "2"}, {Key: "mode", Value: "755"}}, nil)
+			} else {
+				*over, err = nullNode(r)
+			}
+			if err != nil {
+				return fail("mask "+p, err)
+			}
+		}
+		clone, err := unix.OpenTree(*over, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+		if err == nil {
+			err = attach(clone, fd)
+		}
+		unix.Close(fd)
+		if err != nil {
+			return fail("mask "+p, err)
+		}
+	}
+	for _, fd := range []int{empty, null} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	return nil
+}
+
+// nullNode opens the container's /dev/null and proves that it is the null device.
+func nullNode(r root) (int, error) {
+	fd, err := r.open("/dev/null", unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		return -1, fail("/dev/null", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return -1, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+		return -1, errors.New("/dev/null of the container is not the null device")
+	}
+	return fd, nil
+}
+
+func readonlyPath(r root, p string) error {
+	fd, err := r.open(p, unix.O_PATH, 0)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	tree, err := unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
+	if err != nil {
+		return err
+	}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return err
+	}
+	return attach(tree, fd)
+}
+
+func isDirectory(fd int) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return false, err
+	}
+	return st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
+}
+
+// attach mounts the detached tree on target and closes tree.
+func attach(tree, target int) error {
+	defer unix.Close(tree)
+	return unix.MoveMount(tree, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+}

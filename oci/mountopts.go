@@ -1,0 +1,222 @@
+package oci
+
+import (
+	"path"
+	"strings"
+
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/initmsg"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// attrOption is a mount option that sets or clears a MOUNT_ATTR_*.
+type attrOption struct{ set, clr uint64 }
+
+// attrOf returns what a mount option does to the mount's attributes (mount(8),
+// "filesystem-independent mount options"; mount_setattr(2)).
+func attrOf(o string) (attrOption, bool) {
+	const atime = unix.MOUNT_ATTR__ATIME
+	switch o {
+	case "ro":
+		return attrOption{set: unix.MOUNT_ATTR_RDONLY}, true
+	case "rw":
+		return attrOption{clr: unix.MOUNT_ATTR_RDONLY}, true
+	case "nosuid":
+		return attrOption{set: unix.MOUNT_ATTR_NOSUID}, true
+	case "suid":
+		return attrOption{clr: unix.MOUNT_ATTR_NOSUID}, true
+	case "nodev":
+		return attrOption{set: unix.MOUNT_ATTR_NODEV}, true
+	case "dev":
+		return attrOption{clr: unix.MOUNT_ATTR_NODEV}, true
+	case "noexec":
+		return attrOption{set: unix.MOUNT_ATTR_NOEXEC}, true
+	case "exec":
+		return attrOption{clr: unix.MOUNT_ATTR_NOEXEC}, true
+	case "noatime":
+		return attrOption{set: unix.MOUNT_ATTR_NOATIME, clr: atime}, true
+	case "atime", "norelatime", "nostrictatime", "relatime":
+		return attrOption{clr: atime}, true // relatime is the kernel's default
+	case "strictatime":
+		return attrOption{set: unix.MOUNT_ATTR_STRICTATIME, clr: atime}, true
+	case "nodiratime":
+		return attrOption{set: unix.MOUNT_ATTR_NODIRATIME}, true
+	case "diratime":
+		return attrOption{clr: unix.MOUNT_ATTR_NODIRATIME}, true
+	case "nosymfollow":
+		return attrOption{set: unix.MOUNT_ATTR_NOSYMFOLLOW}, true
+	case "symfollow":
+		return attrOption{clr: unix.MOUNT_ATTR_NOSYMFOLLOW}, true
+	}
+	return attrOption{}, false
+}
+
+// propagationOf returns MS_* and whether it is recursive.
+func propagationOf(o string) (prop uint64, rec, ok bool) {
+	switch o {
+	case "private", "rprivate":
+		prop = unix.MS_PRIVATE
+	case "shared", "rshared":
+		prop = unix.MS_SHARED
+	case "slave", "rslave":
+		prop = unix.MS_SLAVE
+	case "unbindable", "runbindable":
+		prop = unix.MS_UNBINDABLE
+	default:
+		return 0, false, false
+	}
+	return prop, o[0] == 'r', true
+}
+
+// procAllowed are the files of procfs over which the spec may mount: what lxcfs
+// virtualizes, and harmless switches. Everything else at or below /proc would let
+// an image stand in for what the runtime and security modules rely on.
+var procAllowed = [...]string{
+	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime",
+	"/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+}
+
+func checkProcDest(dest, typ string, bind bool) error {
+	if dest == "/proc" {
+		if typ == "proc" || bind { // a bind is checked to be procfs where it is opened
+			return nil
+		}
+		return errclass.Invalid("%q cannot be mounted because it is not of type proc", dest)
+	}
+	if !strings.HasPrefix(dest, "/proc/") {
+		return nil
+	}
+	for _, p := range procAllowed {
+		if dest == p {
+			return nil
+		}
+	}
+	return errclass.Invalid("%q cannot be mounted because it is inside /proc", dest)
+}
+
+// planMount turns one mount of the spec into what init does.
+func planMount(m *specs.Mount, cg *cgroupPlan) (initmsg.Mount, error) {
+	out := initmsg.Mount{Type: m.Type, Source: m.Source, Dest: path.Clean("/" + m.Destination)}
+	if len(m.UIDMappings) != 0 || len(m.GIDMappings) != 0 {
+		return out, errclass.NotImplemented("id-mapped mount at %s: not supported", m.Destination)
+	}
+	isBind := m.Type == "bind"
+	for _, o := range m.Options {
+		if err := mountOption(&out, o, &isBind); err != nil {
+			return out, err
+		}
+	}
+	if out.Dest == "/" {
+		return out, errclass.Invalid("mount destination %q: the root cannot be mounted over", m.Destination)
+	}
+	if err := checkProcDest(out.Dest, m.Type, isBind); err != nil {
+		return out, err
+	}
+	switch {
+	case isBind:
+		out.Kind, out.Type, out.Data, out.Flags = initmsg.KindBind, "bind", nil, nil
+		if !path.IsAbs(m.Source) {
+			return out, errclass.Invalid("mount source %q of %s is not absolute", m.Source, m.Destination)
+		}
+		out.NoSymlinks = out.Dest == "/proc" || out.Dest == "/sys" || out.Dest == "/dev" || strings.HasPrefix(out.Dest, "/proc/")
+	case m.Type == "cgroup" || m.Type == "cgroup2":
+		planCgroupMount(&out, cg)
+	case m.Type == "proc" || m.Type == "sysfs" || m.Type == "mqueue" || m.Type == "devpts":
+		out.NoSymlinks = true
+	case m.Type == "":
+		return out, errclass.Invalid("mount at %s has no type", m.Destination)
+	default:
+		out.NoSymlinks = out.Dest == "/dev" || strings.HasPrefix(out.Dest, "/dev/")
+	}
+	return out, nil
+}
+
+func mountOption(out *initmsg.Mount, o string, isBind *bool) error {
+	if a, ok := attrOf(o); ok {
+		out.Set = out.Set&^a.clr | a.set
+		out.Clear = out.Clear&^a.set | a.clr
+		return nil
+	}
+	if prop, rec, ok := propagationOf(o); ok {
+		out.Propagation, out.PropagationRec = prop, rec
+		return nil
+	}
+	if strings.HasPrefix(o, "r") {
+		if a, ok := attrOf(o[1:]); ok {
+			out.RecSet = out.RecSet&^a.clr | a.set
+			out.RecClear = out.RecClear&^a.set | a.clr
+			return nil
+		}
+	}
+	switch o {
+	case "bind":
+		*isBind = true
+	case "rbind":
+		*isBind, out.Recursive = true, true
+	case "tmpcopyup":
+		out.CopyUp = true
+	case "defaults", "loud", "nomand", "noiversion", "remount", "norecurse", "":
+	case "idmap", "ridmap":
+		return errclass.NotImplemented("id-mapped mount at %s: not supported", out.Dest)
+	case "async":
+	case "sync", "dirsync", "lazytime", "silent", "mand":
+		out.Flags = append(out.Flags, o)
+	default:
+		if k, v, ok := strings.Cut(o, "="); ok {
+			out.Data = append(out.Data, initmsg.KV{Key: k, Value: v})
+		} else {
+			out.Flags = append(out.Flags, o)
+		}
+	}
+	return nil
+}
+
+// planCgroupMount shows a container its own cgroups: a bind of them, with the
+// cgroup namespace making them look like the root of the hierarchy.
+func planCgroupMount(out *initmsg.Mount, cg *cgroupPlan) {
+	out.NoSymlinks = true
+	out.Source, out.Data, out.Flags = "cgroup", nil, nil
+	if cg.v2 != "" {
+		out.Kind, out.Source = initmsg.KindBind, cg.v2
+		if out.Propagation == 0 {
+			out.Propagation = unix.MS_PRIVATE
+		}
+		return
+	}
+	out.Kind = initmsg.KindCgroup1
+	out.Binds = cg.v1
+}
+
+// planRoot says how the root is made and how mounts travel.
+func planRoot(r *Rootfs, spec *specs.Spec) (initmsg.Root, error) {
+	out := initmsg.Root{Path: r.Path, Readonly: r.Readonly, Propagation: unix.MS_SLAVE, PropagationRec: true}
+	if spec.Root != nil {
+		out.Readonly = out.Readonly || spec.Root.Readonly
+		if out.Path == "" && r.Overlay == nil {
+			out.Path = spec.Root.Path
+		}
+	}
+	if o := r.Overlay; o != nil {
+		if r.Path != "" || len(o.Lower) == 0 || (o.Upper == "") != (o.Work == "") {
+			return out, errclass.Invalid("the root needs either a path, or an overlay with lower layers and both of upper and work, or none")
+		}
+		out.Lower, out.Upper, out.Work = o.Lower, o.Upper, o.Work
+	} else if !path.IsAbs(out.Path) {
+		return out, errclass.Invalid("root path %q is not absolute", out.Path)
+	}
+	if p := spec.Linux.RootfsPropagation; p != "" {
+		prop, rec, ok := propagationOf(p)
+		if !ok {
+			return out, errclass.Invalid("rootfsPropagation=%s is not supported", p)
+		}
+		out.Propagation, out.PropagationRec = prop, rec
+		if prop == unix.MS_UNBINDABLE { // the host's tree must stay bindable for us
+			out.Propagation = unix.MS_PRIVATE
+		}
+		if prop != unix.MS_PRIVATE {
+			out.Own = prop
+		}
+	}
+	return out, nil
+}

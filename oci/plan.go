@@ -1,0 +1,281 @@
+package oci
+
+import (
+	"cmp"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/seccomp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// cgroupPlan is what the mounts of a container need to know of its cgroups.
+type cgroupPlan struct {
+	v1 []initmsg.KV // see initmsg.Mount.Binds
+	v2 string       // host directory, pure v2
+}
+
+// nsFlag returns the CLONE_NEW* flag of a namespace type, 0 for unknown ones.
+func nsFlag(t specs.LinuxNamespaceType) uintptr {
+	switch t {
+	case specs.PIDNamespace:
+		return unix.CLONE_NEWPID
+	case specs.NetworkNamespace:
+		return unix.CLONE_NEWNET
+	case specs.MountNamespace:
+		return unix.CLONE_NEWNS
+	case specs.IPCNamespace:
+		return unix.CLONE_NEWIPC
+	case specs.UTSNamespace:
+		return unix.CLONE_NEWUTS
+	case specs.CgroupNamespace:
+		return unix.CLONE_NEWCGROUP
+	case specs.UserNamespace:
+		return unix.CLONE_NEWUSER
+	case specs.TimeNamespace:
+		return unix.CLONE_NEWTIME
+	}
+	return 0
+}
+
+// planCreate digests a spec, without effects. Namespaces are not in it.
+func planCreate(o *CreateOpts, cg *cgroupPlan) (*initmsg.Message, error) {
+	s := o.Spec
+	p, err := planProcess(s.Process, s.Linux.Seccomp, o.Seccomp, o.SeccompFlags, o.ConsoleSize)
+	if err != nil {
+		return nil, err
+	}
+	m := &initmsg.Message{
+		ID: o.ID, WaitGo: o.Hold, Reaper: o.InitReaper, Hostname: s.Hostname, Domainname: s.Domainname,
+		MaskedPaths: s.Linux.MaskedPaths, ReadonlyPaths: s.Linux.ReadonlyPaths, Process: *p, SetupDev: true,
+	}
+	if m.Root, err = planRoot(&o.Rootfs, s); err != nil {
+		return nil, err
+	}
+	for i := range s.Mounts {
+		pm, err := planMount(&s.Mounts[i], cg)
+		if err != nil {
+			return nil, err
+		}
+		if pm.Kind == initmsg.KindBind && pm.Dest == "/dev" {
+			m.SetupDev = false // the host's own /dev is as it is
+		}
+		m.Mounts = append(m.Mounts, pm)
+	}
+	if m.SetupDev && !slices.ContainsFunc(m.Mounts, func(x initmsg.Mount) bool { return x.Dest == "/dev" }) {
+		m.Mounts = withDev(m.Mounts)
+	}
+	if m.SetupDev {
+		if m.Devices, err = planDevices(s.Linux.Devices); err != nil {
+			return nil, err
+		}
+	}
+	if m.Sysctl, err = planSysctl(s.Linux.Sysctl); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// withDev adds a /dev for specs without: nodes are never made in the image's tree.
+func withDev(ms []initmsg.Mount) []initmsg.Mount {
+	dev := initmsg.Mount{Kind: initmsg.KindFS, Type: "tmpfs", Source: "tmpfs", Dest: "/dev", NoSymlinks: true,
+		Set: unix.MOUNT_ATTR_NOSUID, Data: []initmsg.KV{{Key: "mode", Value: "755"}, {Key: "size", Value: "65536k"}}}
+	at := slices.IndexFunc(ms, func(m initmsg.Mount) bool { return strings.HasPrefix(m.Dest, "/dev/") })
+	if at < 0 {
+		at = len(ms)
+	}
+	return slices.Insert(ms, at, dev)
+}
+
+// defaultDevices are those every container has (runtime-spec, "Default Devices").
+var defaultDevices = [...]initmsg.Device{
+	{Path: "/dev/null", Type: 'c', Major: 1, Minor: 3, Mode: 0o666},
+	{Path: "/dev/zero", Type: 'c', Major: 1, Minor: 5, Mode: 0o666},
+	{Path: "/dev/full", Type: 'c', Major: 1, Minor: 7, Mode: 0o666},
+	{Path: "/dev/random", Type: 'c', Major: 1, Minor: 8, Mode: 0o666},
+	{Path: "/dev/urandom", Type: 'c', Major: 1, Minor: 9, Mode: 0o666},
+	{Path: "/dev/tty", Type: 'c', Major: 5, Minor: 0, Mode: 0o666},
+}
+
+func planDevices(ds []specs.LinuxDevice) ([]initmsg.Device, error) {
+	out := slices.Clone(defaultDevices[:])
+	for _, d := range ds {
+		x := initmsg.Device{Path: path.Clean("/" + d.Path), Mode: 0o666}
+		switch d.Type {
+		case "c", "u":
+			x.Type = 'c'
+		case "b":
+			x.Type = 'b'
+		case "p":
+			x.Type = 'p'
+		default:
+			return nil, errclass.Invalid("device %s: type %q", d.Path, d.Type)
+		}
+		if d.Major < 0 || d.Minor < 0 || d.Major > 1<<32-1 || d.Minor > 1<<32-1 {
+			return nil, errclass.Invalid("device %s: number %d:%d", d.Path, d.Major, d.Minor)
+		}
+		x.Major, x.Minor = uint32(d.Major), uint32(d.Minor)
+		if d.FileMode != nil {
+			x.Mode = uint32(d.FileMode.Perm())
+		}
+		if d.UID != nil {
+			x.UID = *d.UID
+		}
+		if d.GID != nil {
+			x.GID = *d.GID
+		}
+		if i := slices.IndexFunc(out, func(y initmsg.Device) bool { return y.Path == x.Path }); i >= 0 {
+			out[i] = x
+			continue
+		}
+		out = append(out, x)
+	}
+	return out, nil
+}
+
+// planSysctl turns names into paths below /proc/sys: dots and slashes change
+// places as with sysctl(8) when a slash is used first.
+func planSysctl(in map[string]string) ([]initmsg.KV, error) {
+	var out []initmsg.KV
+	for k, v := range in {
+		p := k
+		if dot, slash := strings.IndexByte(k, '.'), strings.IndexByte(k, '/'); dot >= 0 && (slash < 0 || dot < slash) {
+			p = strings.Map(func(r rune) rune {
+				switch r {
+				case '.':
+					return '/'
+				case '/':
+					return '.'
+				}
+				return r
+			}, k)
+		}
+		if p == "" || path.Clean("/"+p) != "/"+p {
+			return nil, errclass.Invalid("sysctl %q is not a name", k)
+		}
+		out = append(out, initmsg.KV{Key: p, Value: v})
+	}
+	slices.SortFunc(out, func(a, b initmsg.KV) int { return cmp.Compare(a.Key, b.Key) })
+	return out, nil
+}
+
+func planProcess(p *specs.Process, sc *specs.LinuxSeccomp, prog []byte, flags uint32, size WinSize) (*initmsg.Process, error) {
+	switch {
+	case p == nil:
+		return nil, errclass.Invalid("process property must not be empty")
+	case len(p.Args) == 0:
+		return nil, errclass.Invalid("args must not be empty")
+	case p.Cwd == "":
+		return nil, errclass.Invalid("Cwd property must not be empty")
+	case !path.IsAbs(p.Cwd):
+		return nil, errclass.Invalid("Cwd must be an absolute path")
+	case p.User.UID == 1<<32-1 || p.User.GID == 1<<32-1:
+		return nil, errclass.Invalid("uid and gid must be below 4294967295")
+	case p.Scheduler != nil || p.IOPriority != nil || p.ExecCPUAffinity != nil:
+		return nil, errclass.NotImplemented("scheduler, ioPriority and execCPUAffinity are not supported")
+	}
+	for _, s := range slices.Concat(p.Args, p.Env, []string{p.Cwd}) {
+		if strings.IndexByte(s, 0) >= 0 {
+			return nil, errclass.Invalid("arguments, environment and working directory must not contain a zero byte")
+		}
+	}
+	out := &initmsg.Process{
+		Terminal: p.Terminal, Rows: uint32(size.Rows), Cols: uint32(size.Cols), Args: p.Args, Env: p.Env,
+		Cwd: path.Clean(p.Cwd), UID: p.User.UID, GID: p.User.GID, Groups: p.User.AdditionalGids,
+		NoNewPrivs: p.NoNewPrivileges, AppArmor: p.ApparmorProfile, SELinux: p.SelinuxLabel,
+		Seccomp: prog, SeccompFlags: uint64(flags),
+	}
+	if u := p.User.Umask; u != nil {
+		out.HasUmask, out.Umask = true, *u
+	}
+	if size == (WinSize{}) && p.ConsoleSize != nil {
+		out.Rows, out.Cols = uint32(min(p.ConsoleSize.Height, 1<<16-1)), uint32(min(p.ConsoleSize.Width, 1<<16-1))
+	}
+	var err error
+	if out.Caps, err = planCaps(p.Capabilities); err != nil {
+		return nil, err
+	}
+	if out.Rlimits, err = planRlimits(p.Rlimits); err != nil {
+		return nil, err
+	}
+	if prog == nil && sc != nil {
+		var f uint32
+		if out.Seccomp, f, err = seccomp.Compile(sc); err != nil {
+			return nil, err
+		}
+		out.SeccompFlags = uint64(f)
+	}
+	if len(out.Seccomp)%8 != 0 || len(out.Seccomp) > 8*unix.BPF_MAXINSNS {
+		return nil, errclass.Invalid("seccomp program of %d bytes", len(out.Seccomp))
+	}
+	return out, nil
+}
+
+func planRlimits(in []specs.POSIXRlimit) ([]initmsg.Rlimit, error) {
+	var out []initmsg.Rlimit
+	for _, l := range in {
+		t := slices.Index(rlimitNames[:], l.Type)
+		if t < 0 {
+			return nil, errclass.Invalid("invalid rlimit type: %s", l.Type)
+		}
+		if l.Soft > l.Hard {
+			return nil, errclass.Invalid("rlimit %s: soft limit %d is above hard limit %d", l.Type, l.Soft, l.Hard)
+		}
+		out = append(out, initmsg.Rlimit{Type: uint32(t), Name: l.Type, Soft: l.Soft, Max: l.Hard})
+	}
+	return out, nil
+}
+
+// rlimitNames are in the order of the kernel's numbers on amd64 and arm64.
+var rlimitNames = [...]string{
+	"RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS", "RLIMIT_NPROC",
+	"RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS", "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE",
+	"RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME",
+}
+
+// capNames are in the order of the kernel's numbers (linux/capability.h).
+var capNames = [...]string{
+	"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+	"LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+	"SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+	"SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+	"MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+	"CHECKPOINT_RESTORE",
+}
+
+// planCaps turns names into masks. Names this runtime does not know are ignored,
+// as runc does: a capability that nobody can name is one that nobody gets. What
+// the runtime itself does not hold cannot be given either.
+func planCaps(c *specs.LinuxCapabilities) (initmsg.Caps, error) {
+	if c == nil {
+		return initmsg.Caps{}, nil
+	}
+	own := ownCaps()
+	mask := func(names []string) (m uint64) {
+		for _, n := range names {
+			if i := slices.Index(capNames[:], strings.TrimPrefix(strings.ToUpper(n), "CAP_")); i >= 0 {
+				m |= 1 << i
+			}
+		}
+		return m & own
+	}
+	out := initmsg.Caps{Bounding: mask(c.Bounding), Effective: mask(c.Effective), Permitted: mask(c.Permitted), Ambient: mask(c.Ambient)}
+	if out.Effective&^out.Permitted != 0 {
+		return out, errclass.Invalid("capabilities: the effective set must be part of the permitted set")
+	}
+	return out, nil
+}
+
+// ownCaps are the capabilities this process may give: its permitted set.
+func ownCaps() uint64 {
+	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var d [2]unix.CapUserData
+	if err := unix.Capget(&h, &d[0]); err != nil {
+		return 0
+	}
+	return uint64(d[0].Permitted) | uint64(d[1].Permitted)<<32
+}

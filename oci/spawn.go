@@ -1,0 +1,208 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/initmsg"
+	"golang.org/x/sys/unix"
+)
+
+// selfExe is our own executable as a sealed memfd, made once per process: what a
+// container can reach through /proc/<pid>/exe of its init is this copy, which
+// nobody can write to (CVE-2019-5736).
+var selfExe = sync.OnceValues(sealedSelf)
+
+func sealedSelf() (int, error) {
+	exe, err := unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open own executable: %w", err)
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if s, err := unix.FcntlInt(uintptr(exe), unix.F_GET_SEALS, 0); err == nil && s&seals == seals {
+		return exe, nil // we run from such a copy already
+	}
+	defer unix.Close(exe)
+	fd, err := unix.MemfdCreate(initmsg.Arg0, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
+		fd, err = unix.MemfdCreate(initmsg.Arg0, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("copy own executable: %w", err)
+	}
+	for {
+		n, err := unix.Sendfile(fd, exe, nil, 1<<30)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			unix.Close(fd)
+			return -1, fmt.Errorf("copy own executable: %w", err)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("seal own executable: %w", err)
+	}
+	// A memfd that is open for writing cannot be executed (ETXTBSY).
+	ro, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	unix.Close(fd)
+	if err != nil {
+		return -1, fmt.Errorf("open the copy of the own executable: %w", err)
+	}
+	return ro, nil
+}
+
+// rawFD returns f's descriptor without changing its blocking mode; f must be
+// kept alive.
+func rawFD(f *os.File) (int, error) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	if err := rc.Control(func(u uintptr) { fd = int(u) }); err != nil {
+		return -1, err
+	}
+	return fd, nil
+}
+
+// child is an init process that this process forked.
+type child struct {
+	pid   int
+	pidfd *os.File
+	conn  *initConn
+}
+
+// spawnOpts says how init is forked.
+type spawnOpts struct {
+	stdio Stdio
+	// extra become descriptors initmsg.FDFirst and following in init.
+	extra []int
+	flags uintptr // CLONE_NEW*
+	// pidNS is a descriptor for setns(2): the child is born in its pid namespace; -1: none.
+	pidNS      int
+	uids, gids []syscall.SysProcIDMap
+}
+
+// spawn forks init from the sealed copy. It waits for its message then.
+func spawn(o *spawnOpts) (*child, error) {
+	exe, err := selfExe()
+	if err != nil {
+		return nil, err
+	}
+	files := make([]uintptr, 0, 8)
+	null := -1
+	for _, f := range []*os.File{o.stdio.In, o.stdio.Out, o.stdio.Err} {
+		fd := null
+		if f != nil {
+			if fd, err = rawFD(f); err != nil {
+				return nil, fmt.Errorf("standard streams: %w", err)
+			}
+		} else if null < 0 {
+			if null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+				return nil, fmt.Errorf("open /dev/null: %w", err)
+			}
+			defer unix.Close(null)
+			fd = null
+		}
+		files = append(files, uintptr(fd))
+	}
+	conn, sock, err := newInitConn()
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, uintptr(sock), uintptr(exe))
+	for _, fd := range o.extra {
+		files = append(files, uintptr(fd))
+	}
+	pidfd := -1
+	attr := &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off"},
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Cloneflags: o.flags, PidFD: &pidfd, UidMappings: o.uids, GidMappings: o.gids},
+	}
+	argv := []string{initmsg.Arg0, initmsg.Arg1}
+	path := fmt.Sprintf("/proc/self/fd/%d", initmsg.FDSelf)
+	var pid int
+	if o.pidNS >= 0 {
+		pid, err = forkInPidNS(o.pidNS, path, argv, attr)
+	} else {
+		pid, err = syscall.ForkExec(path, argv, attr)
+	}
+	unix.Close(sock)
+	runtime.KeepAlive(o)
+	if err != nil {
+		conn.close()
+		return nil, err
+	}
+	return &child{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), conn: conn}, nil
+}
+
+// forkInPidNS forks a child into another pid namespace. That setting is the
+// thread's, so the thread is kept from others meanwhile and set back.
+func forkInPidNS(ns int, path string, argv []string, attr *syscall.ProcAttr) (int, error) {
+	own, err := unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open own pid namespace: %w", err)
+	}
+	defer unix.Close(own)
+	runtime.LockOSThread()
+	if err := unix.Setns(ns, unix.CLONE_NEWPID); err != nil {
+		runtime.UnlockOSThread()
+		return -1, err
+	}
+	pid, err := syscall.ForkExec(path, argv, attr)
+	if rerr := unix.Setns(own, unix.CLONE_NEWPID); rerr == nil {
+		runtime.UnlockOSThread()
+	} // otherwise the thread stays locked and ends with its goroutine
+	return pid, err
+}
+
+// kill ends and reaps the child and lets go of everything it holds here.
+func (c *child) kill() {
+	fd, err := rawFD(c.pidfd)
+	if err == nil {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		for {
+			if err := unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED, nil); !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+	}
+	c.pidfd.Close()
+	c.conn.close()
+}
+
+// signal sends sig, once; the process may be gone.
+func (c *child) signal(sig unix.Signal) {
+	if fd, err := rawFD(c.pidfd); err == nil {
+		_ = unix.PidfdSendSignal(fd, sig, nil, 0)
+	}
+}
+
+// setOOMScore writes the score of a process that is ours. It reports whether it
+// could: lowering needs CAP_SYS_RESOURCE.
+func setOOMScore(pid, score int) error {
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = fmt.Fprint(f, score)
+	return err
+}
+
+func precondition(format string, a ...any) error {
+	return errclass.With(errdefs.ErrFailedPrecondition, fmt.Errorf(format, a...))
+}
