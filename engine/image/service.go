@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	"github.com/gantry/gantry/engine/image/remote"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/storage"
 	"github.com/moby/moby/api/types/events"
@@ -56,6 +57,7 @@ type Service struct {
 	cfg      Config
 	bus      *event.Bus
 	platform ocispec.Platform
+	remote   *remote.Client
 
 	mu    sync.RWMutex
 	names map[string]images.Image // by database name; what the database has
@@ -86,6 +88,9 @@ func New(store *storage.Store, cfg Config, bus *event.Bus) (*Service, error) {
 	if cfg.Platform != nil {
 		s.platform = platforms.Normalize(*cfg.Platform)
 	}
+	s.remote = remote.New(remote.Options{
+		Insecure: cfg.InsecureRegistries, Mirrors: cfg.Mirrors, CertsDir: cfg.CertsDir, UserAgent: cfg.UserAgent,
+	})
 	s.slots = make(chan struct{}, cfg.MaxConcurrentDownloads)
 	list, err := store.Images.List(storage.Context(context.Background()))
 	if err != nil {

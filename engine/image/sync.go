@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"sync"
 )
 
@@ -36,13 +37,36 @@ func (k *keyLock) lock(ctx context.Context, key string) (unlock func(), err erro
 			delete(k.m, key)
 		}
 	}
+	unlock = func() { <-st.sem; drop() }
 	select {
 	case st.sem <- struct{}{}:
-		return func() { <-st.sem; drop() }, nil
+		return unlock, nil
+	default:
+	}
+	select {
+	case st.sem <- struct{}{}:
+		return unlock, nil
 	case <-ctx.Done():
 		drop()
 		return nil, ctx.Err()
 	}
+}
+
+// errBusy is what tryLock answers for a key that somebody has.
+var errBusy = errors.New("in use")
+
+// tryLock is lock without waiting.
+func (k *keyLock) tryLock(key string) (unlock func(), err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	k.mu.Lock()
+	st := k.m[key]
+	busy := st != nil
+	k.mu.Unlock()
+	if busy {
+		return nil, errBusy
+	}
+	return k.lock(ctx, key)
 }
 
 // flights shares work: who asks for what somebody is already doing watches that and

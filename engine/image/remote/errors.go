@@ -1,0 +1,55 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/internal/errclass"
+)
+
+// Explain puts what went wrong with resolving or fetching ref (familiar form) in
+// Docker's words and gives it its class. repo is the repository's familiar name, auth
+// whether credentials were sent.
+func Explain(err error, ref, repo string, auth bool) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	var status remoteerrors.ErrUnexpectedStatus
+	code := 0
+	if errors.As(err, &status) {
+		code = status.StatusCode
+	}
+	text := err.Error()
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return errclass.With(errdefs.ErrResourceExhausted, fmt.Errorf("failed to pull %s: %w", ref, err))
+	case errdefs.IsInvalidArgument(err), errdefs.IsPermissionDenied(err), errdefs.IsDataLoss(err), errdefs.IsNotImplemented(err) && !strings.Contains(text, "auth scheme"):
+		return err
+	case code == http.StatusTooManyRequests:
+		return errclass.With(errdefs.ErrUnavailable, errors.New("toomanyrequests: You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: https://www.docker.com/increase-rate-limit")) //nolint:staticcheck // Docker's words
+	case auth && (code == http.StatusUnauthorized || strings.Contains(text, "failed to fetch oauth token")):
+		return errclass.Unauthorized("pull access denied for %s, repository does not exist or may require 'docker login': unauthorized: authentication required", repo)
+	case code == http.StatusUnauthorized, code == http.StatusForbidden, errors.Is(err, docker.ErrInvalidAuthorization), strings.Contains(text, "no basic auth credentials"):
+		return errclass.NotFound("pull access denied for %s, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", repo)
+	case errdefs.IsNotFound(err):
+		return errclass.NotFound("manifest for %s not found: manifest unknown: manifest unknown", ref)
+	case code >= 500, isNetwork(err):
+		return errclass.With(errdefs.ErrUnavailable, fmt.Errorf("failed to resolve reference %q: %w", ref, err))
+	}
+	return fmt.Errorf("failed to pull %s: %w", ref, err)
+}
+
+func isNetwork(err error) bool {
+	var op *net.OpError
+	var dns *net.DNSError
+	var ne net.Error
+	return errors.As(err, &op) || errors.As(err, &dns) || errors.As(err, &ne)
+}
