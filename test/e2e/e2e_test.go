@@ -1,0 +1,128 @@
+// Package e2e runs the real binaries, end to end. Every test is a script
+// (testscript, *.txtar here) with a daemon of its own: its own data-root, exec-root,
+// socket and cgroup parent, inside a network namespace that has a loopback and
+// nothing else. What a script may say beyond testscript's own commands is in
+// commands_test.go; README.md lists it.
+//
+// A script whose header says "# clients: both" runs twice: with our docker and with
+// the packaged Docker's own client against our socket.
+package e2e
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(realMain{m}, map[string]func(){
+		"mkimage":   mkimageMain,
+		"slowproxy": slowproxyMain,
+		"gen":       genMain,
+		"sum":       sumMain,
+		"apiget":    apigetMain,
+	})
+}
+
+// realMain builds what the scripts run before any of them starts.
+type realMain struct{ m *testing.M }
+
+func (r realMain) Run() int {
+	flag.Parse()
+	if os.Geteuid() != 0 {
+		fmt.Println("e2e: skipped: needs root")
+		return 0
+	}
+	dir := os.Getenv("GANTRY_BIN")
+	if dir == "" {
+		tmp, err := os.MkdirTemp("", "gantry-e2e-bin-")
+		if err != nil {
+			fmt.Println("e2e:", err)
+			return 1
+		}
+		defer os.RemoveAll(tmp)
+		cmd := exec.Command("go", "build", "-trimpath", "-o", tmp+"/", "../../cmd/docker", "../../cmd/dockerd", "../../cmd/gantry-runtime")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			fmt.Printf("e2e: %v\n%s", err, out)
+			return 1
+		}
+		dir = tmp
+	}
+	os.Setenv("GANTRY_BIN", dir)
+	before := cgroupDirs("/gantry-e2e")
+	code := r.m.Run()
+	for d := range cgroupDirs("/gantry-e2e") {
+		if !before[d] {
+			os.Remove(d)
+		}
+	}
+	return code
+}
+
+func TestOwn(t *testing.T) { runScripts(t, filepath.Join(os.Getenv("GANTRY_BIN"), "docker"), false) }
+
+func TestReal(t *testing.T) {
+	for _, p := range []string{os.Getenv("GANTRY_REAL_DOCKER"), "/usr/local/bin/docker", "/usr/bin/docker"} {
+		out, err := exec.Command(p, "--version").Output()
+		if p != "" && err == nil && strings.HasPrefix(string(out), "Docker version") {
+			runScripts(t, p, true)
+			return
+		}
+	}
+	t.Skip("Docker's own client is not on this machine: install the package docker.io")
+}
+
+func runScripts(t *testing.T, client string, real bool) {
+	all, err := filepath.Glob("*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, f := range all {
+		h := header(t, f)
+		if (h["long"] != "" && testing.Short()) || (real && h["clients"] != "both") {
+			continue
+		}
+		files = append(files, f)
+	}
+	testscript.Run(t, testscript.Params{
+		Files: files,
+		Setup: func(env *testscript.Env) error { return setup(env, client, real) },
+		Cmds:  commands(),
+		Condition: func(cond string) (bool, error) {
+			switch cond {
+			case "own":
+				return !real, nil
+			case "cgroup2":
+				_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+				return err == nil, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		RequireUniqueNames: true,
+	})
+}
+
+// header reads the "# key: value" lines at the top of a script.
+func header(t *testing.T, name string) map[string]string {
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := map[string]string{}
+	for s := bufio.NewScanner(f); s.Scan() && strings.HasPrefix(s.Text(), "#"); {
+		if k, v, ok := strings.Cut(strings.TrimSpace(strings.TrimPrefix(s.Text(), "#")), ": "); ok {
+			h[k] = v
+		}
+	}
+	return h
+}
