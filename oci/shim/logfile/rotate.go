@@ -1,0 +1,105 @@
+package logfile
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+)
+
+// rotate moves Path to Path.1, Path.1 to Path.2 and so on, and starts a new Path.
+// With one file only it is emptied. What fails is told, and the present file is
+// written on.
+func (w *Writer) rotate() {
+	w.full = false
+	if w.packing != nil {
+		<-w.packing // the rename chain must not pull a file from under it
+		w.packing = nil
+	}
+	if w.cfg.MaxFiles == 1 {
+		if w.file == nil {
+			return
+		}
+		if err := w.file.Truncate(0); err != nil {
+			w.fail(err)
+			return
+		}
+		w.size = 0
+		return
+	}
+	if err := shift(w.cfg.Path, w.cfg.MaxFiles); err != nil {
+		w.fail(fmt.Errorf("rotate: %w", err))
+		return
+	}
+	if w.file != nil {
+		w.file.Close()
+		w.file = nil
+	}
+	if err := w.open(os.O_APPEND); err != nil {
+		w.fail(err)
+	}
+	if w.cfg.Compress {
+		done := make(chan struct{})
+		w.packing = done
+		go func() {
+			defer close(done)
+			if err := pack(w.cfg.Path + ".1"); err != nil {
+				w.cfg.Logf("log %s: compress: %v", w.cfg.Path, err)
+			}
+		}()
+	}
+}
+
+// shift renames the chain, dropping what is older than keep files, current included.
+func shift(path string, keep int) error {
+	name := func(i int, suffix string) string { return path + "." + strconv.Itoa(i) + suffix }
+	// Compressed or not: a file may be either, as settings change and crashes happen.
+	for _, suffix := range []string{"", ".gz"} {
+		if err := os.Remove(name(keep-1, suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for i := keep - 2; i >= 1; i-- {
+			if err := os.Rename(name(i, suffix), name(i+1, suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	if err := os.Rename(path, name(1, "")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// pack replaces path by path.gz. A crash in between leaves path whole.
+func pack(path string) (err error) {
+	in, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	tmp := path + ".gz.tmp"
+	out, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		out.Close()
+		if err != nil {
+			os.Remove(tmp)
+		}
+	}()
+	z := gzip.NewWriter(out)
+	if _, err = io.Copy(z, in); err != nil {
+		return err
+	}
+	if err = z.Close(); err != nil {
+		return err
+	}
+	if err = os.Rename(tmp, path+".gz"); err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
