@@ -1,0 +1,328 @@
+package image
+
+import (
+	"context"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/gantry/gantry/engine/image/manifest"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/filter"
+	"github.com/gantry/gantry/storage"
+	imagetypes "github.com/moby/moby/api/types/image"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// group is one image with all its names.
+type group struct {
+	target ocispec.Descriptor
+	names  []string  // database names
+	stored time.Time // when the newest name was made
+	tagged time.Time // when a name was last set
+}
+
+// groups returns all images, by ID.
+func (s *Service) groups() map[digest.Digest]*group {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := map[digest.Digest]*group{}
+	for n, i := range s.names {
+		g := all[i.Target.Digest]
+		if g == nil {
+			g = &group{target: i.Target}
+			all[i.Target.Digest] = g
+		}
+		g.add(n, i)
+	}
+	for _, g := range all {
+		g.names = reference.Sort(g.names)
+	}
+	return all
+}
+
+func (g *group) add(name string, i images.Image) {
+	g.names = append(g.names, name)
+	g.stored = newest(g.stored, i.CreatedAt)
+	g.tagged = newest(g.tagged, i.UpdatedAt)
+}
+
+// tags returns the familiar names that are tags.
+func (g *group) tags() []string {
+	tags := []string{}
+	for _, n := range g.names {
+		if strings.HasPrefix(n, dangling) {
+			continue
+		}
+		if ref, err := reference.ParseNormalizedNamed(n); err == nil {
+			if _, ok := ref.(reference.Tagged); ok {
+				tags = append(tags, reference.FamiliarString(ref))
+			}
+		}
+	}
+	return tags
+}
+
+func (g *group) dangling() bool { return len(g.tags()) == 0 }
+
+// List returns a summary of each image that passes the filters, the newest first.
+// Filters: dangling, reference, label, before, since, until.
+func (s *Service) List(ctx context.Context, o ListOptions) ([]imagetypes.Summary, error) {
+	keep, err := s.filter(ctx, o.Filters)
+	if err != nil {
+		return nil, err
+	}
+	out := []imagetypes.Summary{}
+	for id, g := range s.groups() {
+		img, err := s.load(ctx, id.String(), g.target, nil)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			continue // what has no readable platform cannot be shown
+		}
+		if !keep(g, img) {
+			continue
+		}
+		sum := imagetypes.Summary{
+			Containers: -1, ID: id.String(), Labels: img.Config.Config.Labels, SharedSize: -1,
+			RepoTags: filterTags(g.tags(), o.Filters), RepoDigests: repoDigests(g.names, id.String()),
+		}
+		if sum.RepoDigests == nil {
+			sum.RepoDigests = []string{}
+		}
+		if t := img.Config.Created; t != nil {
+			sum.Created = t.Unix()
+		}
+		d := g.target
+		sum.Descriptor = &d
+		if sum.Size, err = s.size(ctx, g.target); err != nil {
+			return nil, err
+		}
+		if o.SharedSize {
+			sum.SharedSize = 0
+		}
+		if o.Manifests {
+			if sum.Manifests, err = s.summaries(ctx, g.target); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, sum)
+	}
+	if o.SharedSize {
+		if err := s.sharedSizes(ctx, out); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(out, func(a, b imagetypes.Summary) int {
+		if a.Created != b.Created {
+			return int(max(min(b.Created-a.Created, 1), -1))
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return out, nil
+}
+
+// filter compiles the filters of a list.
+func (s *Service) filter(ctx context.Context, f filter.Args) (func(*group, *Image) bool, error) {
+	if err := f.Check("dangling", "reference", "label", "label!", "before", "since", "until"); err != nil {
+		return nil, err
+	}
+	onlyDangling, err := f.Bool("dangling", false)
+	if err != nil {
+		return nil, err
+	}
+	_, hasDangling := f["dangling"]
+	var before, since time.Time
+	bound := func(key string, t *time.Time) error {
+		for _, v := range f[key] {
+			img, err := s.Resolve(ctx, v, nil)
+			if err != nil {
+				return err
+			}
+			if c := img.Config.Created; c != nil {
+				*t = *c
+			}
+		}
+		return nil
+	}
+	if err := bound("before", &before); err != nil {
+		return nil, err
+	}
+	if err := bound("since", &since); err != nil {
+		return nil, err
+	}
+	until, err := parseUntil(f["until"])
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range f["reference"] {
+		if _, err := path.Match(p, ""); err != nil {
+			return nil, errclass.Invalid("invalid reference filter %q: %v", p, err)
+		}
+	}
+	return func(g *group, img *Image) bool {
+		created := time.Time{}
+		if img.Config.Created != nil {
+			created = *img.Config.Created
+		}
+		switch {
+		case hasDangling && g.dangling() != onlyDangling,
+			!f.Labels("label", img.Config.Config.Labels),
+			!before.IsZero() && !created.Before(before),
+			!since.IsZero() && !created.After(since),
+			!until.IsZero() && !created.Before(until):
+			return false
+		}
+		return len(f["reference"]) == 0 || len(filterTags(g.tags(), f)) > 0
+	}, nil
+}
+
+// filterTags keeps the names that the reference filter matches.
+func filterTags(tags []string, f filter.Args) []string {
+	if len(f["reference"]) == 0 {
+		return tags
+	}
+	out := []string{}
+	for _, t := range tags {
+		ref, err := reference.ParseNormalizedNamed(t)
+		if err != nil {
+			continue
+		}
+		if f.Any("reference", func(p string) bool {
+			ok, err := reference.FamiliarMatch(p, ref)
+			return ok && err == nil
+		}) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// parseUntil reads a point in time: RFC 3339, a date, Unix seconds, or how long ago.
+func parseUntil(values []string) (time.Time, error) {
+	if len(values) == 0 {
+		return time.Time{}, nil
+	}
+	if len(values) > 1 {
+		return time.Time{}, errclass.Invalid("more than one until filter specified")
+	}
+	t, err := parseTime(values[0], time.Now())
+	if err != nil {
+		return time.Time{}, errclass.Invalid("invalid filter 'until': %v", err)
+	}
+	return t, nil
+}
+
+// size is what an image takes: its blobs that are here and its unpacked layers.
+func (s *Service) size(ctx context.Context, target ocispec.Descriptor) (int64, error) {
+	mans, err := s.manifests(ctx, target)
+	if err != nil {
+		return 0, err
+	}
+	var total int64
+	seen := map[digest.Digest]bool{}
+	for i := range mans {
+		c, u, err := s.manifestSize(ctx, &mans[i], seen)
+		if err != nil {
+			return 0, err
+		}
+		total += c + u
+	}
+	return total, nil
+}
+
+// manifestSize returns the bytes of a platform's blobs and of its unpacked layers,
+// without those seen already.
+func (s *Service) manifestSize(ctx context.Context, m *platformManifest, seen map[digest.Digest]bool) (blobs, unpacked int64, err error) {
+	if m.manifest == nil {
+		return 0, 0, nil
+	}
+	sctx := storage.Context(ctx)
+	for _, d := range append([]ocispec.Descriptor{m.desc, m.manifest.Config}, m.manifest.Layers...) {
+		if seen[d.Digest] {
+			continue
+		}
+		seen[d.Digest] = true
+		info, err := s.store.Content.Info(sctx, d.Digest)
+		if errdefs.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+		blobs += info.Size
+	}
+	if m.config == nil {
+		return blobs, 0, nil
+	}
+	chains, err := manifest.ChainIDs(m.manifest, m.config)
+	if err != nil {
+		return blobs, 0, nil //nolint:nilerr // such an image was never unpacked
+	}
+	for _, c := range chains {
+		if seen[c] {
+			continue
+		}
+		seen[c] = true
+		u, err := s.store.Snapshots.Usage(sctx, c.String())
+		if errdefs.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+		unpacked += u.Size
+	}
+	return blobs, unpacked, nil
+}
+
+// sharedSizes fills in what of each image other images have, too.
+func (s *Service) sharedSizes(ctx context.Context, sums []imagetypes.Summary) error {
+	users := map[digest.Digest]int{}
+	chainsOf := map[string][]digest.Digest{}
+	for i := range sums {
+		img, err := s.load(ctx, sums[i].ID, *sums[i].Descriptor, nil)
+		if err != nil {
+			return err
+		}
+		seen := map[digest.Digest]bool{}
+		for _, d := range s.chain(ctx, digest.Digest(img.Chain)) {
+			if !seen[d] {
+				seen[d] = true
+				users[d]++
+				chainsOf[sums[i].ID] = append(chainsOf[sums[i].ID], d)
+			}
+		}
+	}
+	for i := range sums {
+		for _, c := range chainsOf[sums[i].ID] {
+			if users[c] < 2 {
+				continue
+			}
+			if u, err := s.store.Snapshots.Usage(storage.Context(ctx), c.String()); err == nil {
+				sums[i].SharedSize += u.Size
+			}
+		}
+	}
+	return nil
+}
+
+// chain lists a snapshot and those below it.
+func (s *Service) chain(ctx context.Context, top digest.Digest) []digest.Digest {
+	var all []digest.Digest
+	for top != "" && len(all) <= manifest.MaxLayers {
+		info, err := s.store.Snapshots.Stat(storage.Context(ctx), top.String())
+		if err != nil {
+			return all
+		}
+		all = append(all, top)
+		top = digest.Digest(info.Parent)
+	}
+	return all
+}

@@ -1,0 +1,40 @@
+package image
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/storage"
+)
+
+func formatUint(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// DiskUsage is what all blobs and unpacked layers take, in bytes.
+func (s *Service) DiskUsage(ctx context.Context) (int64, error) { return s.diskUsage(ctx) }
+
+// Count is how many images there are.
+func (s *Service) Count() int { return len(s.groups()) }
+
+func (s *Service) diskUsage(ctx context.Context) (int64, error) {
+	ctx = storage.Context(ctx)
+	var total int64
+	err := s.store.Content.Walk(ctx, func(i content.Info) error {
+		total += i.Size
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	err = s.store.Snapshots.Walk(ctx, func(ctx context.Context, i snapshots.Info) error {
+		u, err := s.store.Snapshots.Usage(ctx, i.Name)
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		total += u.Size
+		return err
+	})
+	return total, err
+}
