@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -98,7 +99,7 @@ func (s *sandbox) daemonEnv(ts *testscript.TestScript) []string {
 	return env
 }
 
-// cmdDaemon: daemon start [flags] | stop | kill9 | wait | try [flags] | log REGEXP | pid
+// cmdDaemon: daemon start [-activate] [flags] | stop | kill9 | wait | try [flags] | log REGEXP | pid
 func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	if len(args) == 0 {
@@ -152,7 +153,14 @@ func (s *sandbox) startDaemon(ts *testscript.TestScript, flags []string) error {
 	if s.daemon != nil {
 		return errors.New("a daemon runs already")
 	}
-	p, err := s.spawn("daemon.log", s.daemonEnv(ts), nil, filepath.Join(os.Getenv("GANTRY_BIN"), "dockerd"), s.daemonArgs(ts, flags)...)
+	bin := filepath.Join(os.Getenv("GANTRY_BIN"), "dockerd")
+	args := s.daemonArgs(ts, flags)
+	if len(flags) > 0 && flags[0] == "-activate" {
+		args = append([]string{s.socket(), bin}, s.daemonArgs(ts, flags[1:])...)
+		args[slices.Index(args, "-H")+1] = "fd://"
+		bin = lookup(ts, "activate")
+	}
+	p, err := s.spawn("daemon.log", s.daemonEnv(ts), nil, bin, args...)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,8 @@ func TestMain(m *testing.M) {
 		"gen":       genMain,
 		"sum":       sumMain,
 		"apiget":    apigetMain,
+		"activate":  activateMain,
+		"notified":  notifiedMain,
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/test/testimage"
+	"golang.org/x/sys/unix"
 )
 
 // The programs below are this test binary under another name; scripts run them as
@@ -176,4 +177,43 @@ func apigetMain() {
 		die("apiget", err)
 	}
 	fmt.Println()
+}
+
+// activateMain: activate SOCKET PROGRAM ARGS… becomes PROGRAM with a listening socket
+// as descriptor 3, as a service manager starts a socket-activated unit.
+func activateMain() {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: os.Args[1], Net: "unix"})
+	if err != nil {
+		die("activate", err)
+	}
+	f, err := l.File()
+	if err != nil {
+		die("activate", err)
+	}
+	if f.Fd() == 3 {
+		_, err = unix.FcntlInt(3, unix.F_SETFD, 0)
+	} else {
+		err = unix.Dup3(int(f.Fd()), 3, 0)
+	}
+	if err != nil {
+		die("activate", err)
+	}
+	env := append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=docker.socket", "LISTEN_PID="+strconv.Itoa(os.Getpid()))
+	die("activate", unix.Exec(os.Args[2], os.Args[2:], env))
+}
+
+// notifiedMain: notified SOCKET prints what a service says to its manager.
+func notifiedMain() {
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: os.Args[1], Net: "unixgram"})
+	if err != nil {
+		die("notified", err)
+	}
+	b := make([]byte, 4096)
+	for {
+		n, err := c.Read(b)
+		if err != nil {
+			die("notified", err)
+		}
+		fmt.Println(string(b[:n]))
+	}
 }
