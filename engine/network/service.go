@@ -1,57 +1,456 @@
 package network
 
 import (
-	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
+	"time"
 
+	"github.com/gantry/gantry/engine/network/ipam"
+	"github.com/gantry/gantry/engine/network/ports"
+	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/event"
-	"github.com/gantry/gantry/internal/filter"
+	"github.com/gantry/gantry/internal/id"
+	"github.com/gantry/gantry/internal/nft"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 )
 
+// defaultMTU is the MTU when nobody chose one.
+const defaultMTU = 1500
+
 // Service owns the host's networks. Safe for concurrent use.
 type Service struct {
-	cfg Config
-	bus *event.Bus
-	log *slog.Logger
-	mu  sync.Mutex
+	cfg    Config
+	bus    *event.Bus
+	log    *slog.Logger
+	store  store
+	host   hostNS
+	nl     *rtnl.Conn
+	fw     *fw
+	nft    *nft.Conn // nil when the firewall is switched off
+	ports  *ports.Table
+	reaper *reaper
+	proxy  *proxies
+	pools  []ipam.Pool
+
+	mu        sync.Mutex
+	restored  bool
+	nets      map[string]*netw    // by ID
+	names     map[string]string   // name → ID
+	sandboxes map[string]*sandbox // by container ID
+	taken     *ipam.Taken         // subnets of our networks
 }
 
-// New makes the service and the default bridge. The firewall is touched by Restore,
-// which must be called once before Acquire, also when there is nothing to restore.
-func New(cfg Config, bus *event.Bus) (*Service, error) {
-	log := cfg.Log
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+// sandbox is one container's side in memory. Service.mu guards the fields but busy.
+type sandbox struct {
+	// busy is held while the sandbox is made, changed or taken down.
+	busy     sync.Mutex
+	id, name string
+	gone     bool
+	ends     []*endpoint
+	bindings []ports.Binding
+}
+
+// New makes the service in the calling thread's network namespace: it loads the
+// networks, makes the predefined ones and brings the default bridge up. The firewall
+// is touched by Restore, which must be called once before Acquire, also when there is
+// nothing to restore.
+func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
+	s := &Service{cfg: cfg, bus: bus, log: cfg.Log, nets: map[string]*netw{}, names: map[string]string{},
+		sandboxes: map[string]*sandbox{}, taken: ipam.NewTaken()}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg: cfg, bus: bus, log: log}, nil
+	if s.pools, err = poolsOf(cfg.AddressPools); err != nil {
+		return nil, err
+	}
+	if s.store, err = newStore(cfg.DataRoot); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if s.host, err = openHostNS(); err != nil {
+		return nil, err
+	}
+	if s.nl, err = rtnl.Dial(); err != nil {
+		return nil, err
+	}
+	if cfg.Firewall {
+		if s.nft, err = nft.Dial(); err != nil {
+			return nil, err
+		}
+	}
+	s.fw = newFW(s.nft, cfg.AllowDirectRouting)
+	s.ports = ports.NewTable(ports.Bind, 32768, 60999)
+	if first, last, ok := ephemeralRange(); ok {
+		s.ports = ports.NewTable(ports.Bind, first, last)
+	}
+	s.reaper = newReaper(s.nl, s.log)
+	s.proxy = newProxies(s.log)
+	if err := s.load(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
-// Acquire makes the network side of a container: namespace, endpoints, ports. When it
-// fails nothing is left. The caller owns Sandbox.NetNS.
-func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (*Sandbox, error) {
-	return nil, errclass.NotImplemented("networks are not built yet")
+func poolsOf(cfg []Pool) ([]ipam.Pool, error) {
+	var out []ipam.Pool
+	for _, p := range cfg {
+		pool := ipam.Pool{Base: p.Base, Size: p.Size}
+		if err := pool.Check(); err != nil {
+			return nil, err
+		}
+		out = append(out, pool)
+	}
+	if out == nil {
+		out = ipam.DefaultPools()
+	}
+	return out, nil
 }
 
-// Release gives back what Acquire or Restore took for a container. Unknown
-// containers are no error: it may be called again.
-func (s *Service) Release(ctx context.Context, containerID string) error { return nil }
-
-// Restore takes over the sandboxes of running containers after a start of the daemon
-// and applies the firewall.
-func (s *Service) Restore(ctx context.Context, records []Record) error { return nil }
+// ephemeralRange is the kernel's own idea of which ports nobody chose by number.
+func ephemeralRange() (first, last uint16, ok bool) {
+	data, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return 0, 0, false
+	}
+	f := strings.Fields(string(data))
+	if len(f) != 2 {
+		return 0, 0, false
+	}
+	a, errA := strconv.ParseUint(f[0], 10, 16)
+	b, errB := strconv.ParseUint(f[1], 10, 16)
+	return uint16(a), uint16(b), errA == nil && errB == nil && a > 0 && a <= b
+}
 
 // Close ends the service's own work; networks, sandboxes and rules stay as they are.
-func (s *Service) Close() error { return nil }
-
-// List returns the networks that match f, by name.
-func (s *Service) List(ctx context.Context, f filter.Args) ([]network.Summary, error) {
-	return nil, nil
+func (s *Service) Close() error {
+	var errs []error
+	if s.reaper != nil {
+		s.reaper.close()
+	}
+	if s.proxy != nil {
+		s.proxy.close()
+	}
+	if s.nft != nil {
+		errs = append(errs, s.nft.Close())
+	}
+	if s.nl != nil {
+		errs = append(errs, s.nl.Close())
+	}
+	if s.host.f != nil {
+		errs = append(errs, s.host.f.Close())
+	}
+	return errors.Join(errs...)
 }
 
-// Inspect returns one network by name, ID or unambiguous prefix of an ID.
-func (s *Service) Inspect(ctx context.Context, ref string) (network.Inspect, error) {
-	return network.Inspect{}, errclass.NotFound("network %s not found", ref)
+// load reads the records and makes the predefined networks.
+func (s *Service) load() error {
+	recs, err := s.store.load()
+	if err != nil {
+		return err
+	}
+	byName := map[string]network.Network{}
+	for _, r := range recs {
+		byName[r.Name] = r
+	}
+	for _, pre := range []string{NameHost, NameNone} {
+		driver := map[string]string{NameHost: "host", NameNone: "null"}[pre]
+		n, ok := byName[pre]
+		if !ok {
+			n = network.Network{Name: pre, ID: id.New(), Created: time.Now(), Scope: "local", Driver: driver,
+				EnableIPv4: true, IPAM: network.IPAM{Driver: "default", Config: []network.IPAMConfig{}},
+				Options: map[string]string{}, Labels: map[string]string{}}
+			if err := s.store.save(n); err != nil {
+				return err
+			}
+		}
+		s.add(&netw{net: n, users: map[string]*endpoint{}})
+	}
+	for _, r := range recs {
+		if r.Name == NameHost || r.Name == NameNone || r.Name == NameBridge {
+			continue
+		}
+		if err := s.bringUp(r); err != nil {
+			// The network stays known: its containers may come back when it does.
+			s.log.Error("bringing up a network", "network", r.Name, "error", err)
+		}
+	}
+	if s.cfg.Bridge == "none" {
+		return nil
+	}
+	return s.loadDefault(byName[NameBridge])
+}
+
+func (s *Service) add(n *netw) {
+	s.nets[n.net.ID] = n
+	s.names[n.net.Name] = n.net.ID
+	for _, sp := range n.spaces {
+		s.taken.Add(sp.Subnet())
+	}
+}
+
+// bringUp takes a stored network into service.
+func (s *Service) bringUp(r network.Network) error {
+	n := &netw{net: r, users: map[string]*endpoint{}}
+	s.add(n)
+	if r.ConfigOnly {
+		return nil
+	}
+	if err := n.makeSpaces(); err != nil {
+		return err
+	}
+	for _, sp := range n.spaces {
+		s.taken.Add(sp.Subnet())
+	}
+	return s.startDriver(n)
+}
+
+// makeSpaces makes the address spaces that the network's IPAM configuration says.
+func (n *netw) makeSpaces() error {
+	n.spaces = nil
+	for _, c := range n.net.IPAM.Config {
+		sp, err := ipam.NewSpace(c.Subnet, c.IPRange)
+		if err != nil {
+			return err
+		}
+		s := &space{Space: sp, gateway: c.Gateway, own: c.Gateway}
+		if c.Gateway.IsValid() {
+			// A gateway that is the subnet's own address is odd but allowed.
+			_ = sp.Take(c.Gateway)
+		}
+		for _, aux := range c.AuxAddress {
+			_ = sp.Take(aux)
+		}
+		n.spaces = append(n.spaces, s)
+	}
+	return nil
+}
+
+// loadDefault makes the default bridge network as the configuration says now; its ID
+// and age are the record's.
+func (s *Service) loadDefault(old network.Network) error {
+	name := s.cfg.Bridge
+	if name == "" {
+		name = "docker0"
+	}
+	if err := checkIfName(name); err != nil {
+		return err
+	}
+	conf, own, err := s.defaultAddresses(name)
+	if err != nil {
+		return err
+	}
+	mtu := s.cfg.MTU
+	if mtu == 0 {
+		mtu = defaultMTU
+	}
+	bind := "0.0.0.0"
+	if s.cfg.DefaultBindIP.IsValid() {
+		bind = s.cfg.DefaultBindIP.String()
+	}
+	n := network.Network{
+		Name: NameBridge, ID: old.ID, Created: old.Created, Scope: "local", Driver: "bridge",
+		EnableIPv4: true, EnableIPv6: s.cfg.IPv6, IPAM: network.IPAM{Driver: "default", Config: conf},
+		Options: map[string]string{
+			optDefault: "true", optName: name, optBindIP: bind, optMTU: strconv.Itoa(mtu),
+			optICC: strconv.FormatBool(s.cfg.ICC), optMasq: strconv.FormatBool(s.cfg.IPMasq),
+		},
+		Labels: map[string]string{},
+	}
+	if n.ID == "" {
+		n.ID, n.Created = id.New(), time.Now()
+	}
+	nw := &netw{net: n, users: map[string]*endpoint{}}
+	if err := nw.makeSpaces(); err != nil {
+		return err
+	}
+	for i, sp := range nw.spaces {
+		sp.own = own[i].Addr()
+		_ = sp.Take(sp.own)
+	}
+	if nw.bridge, err = parseBridgeOptions(n.ID, n.Options); err != nil {
+		return err
+	}
+	if err := s.store.save(n); err != nil {
+		return err
+	}
+	if nw.index, err = ensureBridge(s.nl, name, mtu, n.EnableIPv6, own, s.cfg.Bridge == ""); err != nil {
+		return fmt.Errorf("error creating default \"bridge\" network: %w", err)
+	}
+	s.add(nw)
+	return s.fw.setBridge(nw.firewallBridge())
+}
+
+// defaultAddresses decides the default bridge's subnets: what the configuration says,
+// else what the bridge has, else the first free pool.
+func (s *Service) defaultAddresses(bridge string) ([]network.IPAMConfig, []netip.Prefix, error) {
+	bip := s.cfg.BIP
+	if !bip.IsValid() {
+		if l, err := s.nl.LinkByName(bridge); err == nil {
+			have, err := s.nl.Addrs(l.Index)
+			if err != nil {
+				return nil, nil, err
+			}
+			for _, a := range have {
+				if a.Prefix.Addr().Is4() && !bip.IsValid() {
+					bip = a.Prefix
+				}
+			}
+		}
+	}
+	if !bip.IsValid() {
+		if s.cfg.Bridge != "" {
+			return nil, nil, errclass.Invalid("bridge %s has no IPv4 address, and no bip is configured", bridge)
+		}
+		sub, err := ipam.NextSubnet(s.pools, false, s.taken, s.foreign())
+		if err != nil {
+			return nil, nil, err
+		}
+		bip = netip.PrefixFrom(ipam.First(sub), sub.Bits())
+	}
+	gw := bip.Addr()
+	if s.cfg.DefaultGateway.IsValid() {
+		gw = s.cfg.DefaultGateway
+	}
+	conf := []network.IPAMConfig{{Subnet: bip.Masked(), IPRange: s.cfg.FixedCIDR, Gateway: gw}}
+	own := []netip.Prefix{bip}
+	if s.cfg.IPv6 {
+		bip6 := s.cfg.BIP6
+		if !bip6.IsValid() && s.cfg.FixedCIDR6.IsValid() {
+			bip6 = netip.PrefixFrom(ipam.First(s.cfg.FixedCIDR6), s.cfg.FixedCIDR6.Bits())
+		}
+		if !bip6.IsValid() {
+			sub := s.ula()
+			bip6 = netip.PrefixFrom(ipam.First(sub), 64)
+		}
+		gw6 := bip6.Addr()
+		if s.cfg.DefaultGateway6.IsValid() {
+			gw6 = s.cfg.DefaultGateway6
+		}
+		conf = append(conf, network.IPAMConfig{Subnet: bip6.Masked(), IPRange: s.cfg.FixedCIDR6, Gateway: gw6})
+		own = append(own, bip6)
+	}
+	for _, c := range conf {
+		if err := ipam.CheckConfig(c.Subnet, c.IPRange, c.Gateway); err != nil {
+			return nil, nil, err
+		}
+	}
+	return conf, own, nil
+}
+
+// foreign are the prefixes that this host already routes somewhere else.
+func (s *Service) foreign() *ipam.Taken {
+	t := ipam.NewTaken()
+	routes, err := s.nl.Routes()
+	if err != nil {
+		s.log.Warn("listing the host's routes", "error", err)
+		return t
+	}
+	ours := map[int]bool{}
+	for _, n := range s.nets {
+		if n.index != 0 {
+			ours[n.index] = true
+		}
+	}
+	for _, r := range routes {
+		if r.Dst.IsValid() && r.Dst.Bits() > 0 && !ours[r.OIF] {
+			t.Add(r.Dst)
+		}
+	}
+	return t
+}
+
+// emit publishes a network event.
+func (s *Service) emit(action events.Action, n *netw, attrs map[string]string) {
+	if s.bus == nil {
+		return
+	}
+	a := map[string]string{"name": n.net.Name, "type": n.net.Driver}
+	for k, v := range attrs {
+		a[k] = v
+	}
+	s.bus.Emit(events.NetworkEventType, action, n.net.ID, a)
+}
+
+// find resolves a name, an ID or an unambiguous prefix of an ID. s.mu is held.
+func (s *Service) find(ref string) (*netw, error) {
+	if n, ok := s.nets[ref]; ok {
+		return n, nil
+	}
+	if nid, ok := s.names[ref]; ok {
+		return s.nets[nid], nil
+	}
+	var found *netw
+	if ref != "" {
+		for nid, n := range s.nets {
+			if strings.HasPrefix(nid, ref) {
+				if found != nil {
+					return nil, errclass.Invalid("network %s is ambiguous (%d matches found on ID prefix)", ref, 2)
+				}
+				found = n
+			}
+		}
+	}
+	if found == nil {
+		return nil, errclass.NotFound("network %s not found", ref)
+	}
+	return found, nil
+}
+
+// startDriver makes what a network needs in the kernel before containers join.
+func (s *Service) startDriver(n *netw) error {
+	if n.net.Driver != "bridge" {
+		return nil
+	}
+	var err error
+	if n.bridge, err = parseBridgeOptions(n.net.ID, n.net.Options); err != nil {
+		return err
+	}
+	var own []netip.Prefix
+	for _, sp := range n.spaces {
+		if sp.own.IsValid() && !n.bridge.inhibit {
+			own = append(own, netip.PrefixFrom(sp.own, sp.Subnet().Bits()))
+		}
+	}
+	mtu := n.bridge.mtu
+	if mtu == 0 {
+		mtu = defaultMTU
+	}
+	if n.index, err = ensureBridge(s.nl, n.bridge.name, mtu, n.net.EnableIPv6, own, true); err != nil {
+		return err
+	}
+	return s.fw.setBridge(n.firewallBridge())
+}
+
+// ula derives the host's unique local prefix from its machine id, so that it is the
+// same at every start.
+func (s *Service) ula() netip.Prefix {
+	var gid [5]byte
+	data, _ := os.ReadFile("/etc/machine-id")
+	copy(gid[:], ulaHash(string(data), s.cfg.DataRoot))
+	for n := range uint16(65535) {
+		p := ipam.ULA(gid, n)
+		if _, hit := s.taken.Overlap(p); !hit {
+			return p
+		}
+	}
+	return ipam.ULA(gid, 65535)
+}
+
+// ulaHash is the global ID of this installation (RFC 4193, section 3.2.2).
+func ulaHash(machineID, dataRoot string) []byte {
+	h := sha256.Sum256([]byte("gantry ula\x00" + strings.TrimSpace(machineID) + "\x00" + dataRoot))
+	return h[:5]
 }

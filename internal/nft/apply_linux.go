@@ -120,17 +120,31 @@ func (c *Conn) Update(ch Changes) error {
 	return c.flush("changing")
 }
 
-// Exists reports whether the table has all chains of r. It does not look at rules.
-func (c *Conn) Exists(r Ruleset) (bool, error) {
+// Intact reports whether the table has all chains of r with as many rules as r gives
+// them, and all its sets. It does not look at what the rules or the elements are.
+func (c *Conn) Intact(r Ruleset) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	chains, _, err := c.existing(r.Table)
+	chains, sets, err := c.existing(r.Table)
 	if err != nil {
 		return false, err
 	}
-	for _, want := range r.Chains {
-		if !slices.ContainsFunc(chains, func(have *nftables.Chain) bool { return have.Name == want.Name }) {
+	for _, want := range r.Sets {
+		if !slices.ContainsFunc(sets, func(s *nftables.Set) bool { return s.Name == want.Name }) {
 			return false, nil
+		}
+	}
+	for _, want := range r.Chains {
+		i := slices.IndexFunc(chains, func(have *nftables.Chain) bool { return have.Name == want.Name })
+		if i < 0 {
+			return false, nil
+		}
+		if want.Foreign {
+			continue
+		}
+		rules, err := c.c.GetRules(chains[i].Table, chains[i])
+		if err != nil || len(rules) != len(want.Rules) {
+			return false, err
 		}
 	}
 	return true, nil
@@ -173,7 +187,7 @@ func (c *Conn) addSet(s Set, id uint32) error {
 	if err != nil {
 		return err
 	}
-	set := &nftables.Set{Table: c.table, ID: id, Name: s.Name, KeyType: key, Concatenation: len(s.Key) > 1}
+	set := &nftables.Set{Table: c.table, ID: id, Name: s.Name, KeyType: key, Concatenation: len(s.Key) > 1, Interval: s.Interval}
 	if len(s.Key) == 1 && s.Key[0] == IfName {
 		set.KeyByteOrder = binaryutil.NativeEndian // only so that nft(8) prints the names
 	}
@@ -224,6 +238,9 @@ func concat(types []Type) (nftables.SetDatatype, error) {
 }
 
 func encodeElems(s Set, elems []Elem) ([]nftables.SetElement, error) {
+	if s.Interval {
+		return encodeIntervals(elems)
+	}
 	out := make([]nftables.SetElement, len(elems))
 	for i, e := range elems {
 		var err error
@@ -234,6 +251,27 @@ func encodeElems(s Set, elems []Elem) ([]nftables.SetElement, error) {
 			if out[i].Val, err = encode(s.Data, e.Data); err != nil {
 				return nil, fmt.Errorf("element %s: %w", e, err)
 			}
+		}
+	}
+	return out, nil
+}
+
+// encodeIntervals turns prefixes into pairs of a first address and the first behind.
+func encodeIntervals(elems []Elem) ([]nftables.SetElement, error) {
+	var out []nftables.SetElement
+	for _, e := range elems {
+		p, ok := e.Key[0].(netip.Prefix)
+		if !ok || len(e.Key) != 1 {
+			return nil, fmt.Errorf("element %s is no prefix", e)
+		}
+		out = append(out, nftables.SetElement{Key: p.Masked().Addr().AsSlice()})
+		end := p.Masked().Addr().AsSlice()
+		for i := p.Bits(); i < len(end)*8; i++ {
+			end[i/8] |= 0x80 >> (i % 8)
+		}
+		last, _ := netip.AddrFromSlice(end)
+		if next := last.Next(); next.IsValid() {
+			out = append(out, nftables.SetElement{Key: next.AsSlice(), IntervalEnd: true})
 		}
 	}
 	return out, nil

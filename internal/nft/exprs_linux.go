@@ -54,6 +54,14 @@ func (c *Conn) stmt(s Stmt) ([]expr.Any, error) {
 		return prefixMatch(s.Prefix, ipv4Dst, ipv6Dst, s.Not), nil
 	case Src:
 		return prefixMatch(s.Prefix, ipv4Src, ipv6Src, s.Not), nil
+	case SrcIn:
+		off, l := uint32(ipv4Src), uint32(4)
+		if s.Family == V6 {
+			off, l = ipv6Src, 16
+		}
+		look, err := c.lookup(s.Set, reg1, 0, false, false)
+		return append(append(isFamily(s.Family),
+			&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: off, Len: l}), look...), err
 	case DstLocal:
 		return []expr.Any{
 			&expr.Fib{Register: reg1, FlagDADDR: true, ResultADDRTYPE: true},

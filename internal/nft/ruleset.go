@@ -22,7 +22,8 @@ const (
 )
 
 // Value is one component of a key or of data: an interface name or protocol name
-// (string), an address (netip.Addr) or a port (uint16).
+// (string), an address (netip.Addr), a port (uint16), or a prefix (netip.Prefix) as
+// the only component of a key of an Interval set.
 type Value any
 
 // Elem is one element of a set, or of a map when Data is not empty.
@@ -54,7 +55,9 @@ func isProto(s string) bool { return s == "tcp" || s == "udp" || s == "sctp" }
 type Set struct {
 	Name      string
 	Key, Data []Type
-	Elems     []Elem
+	// Interval sets hold prefixes, which must not overlap.
+	Interval bool
+	Elems    []Elem
 }
 
 // Hook places a base chain.
@@ -103,6 +106,9 @@ func (r Ruleset) String() string {
 			kind, typ = "map", typ+" : "+joinTypes(s.Data)
 		}
 		fmt.Fprintf(&b, "\t%s %s {\n\t\ttype %s\n", kind, s.Name, typ)
+		if s.Interval {
+			fmt.Fprint(&b, "\t\tflags interval\n")
+		}
 		if len(s.Elems) > 0 {
 			fmt.Fprint(&b, "\t\telements = {\n")
 			for _, e := range s.Elems {
@@ -228,6 +234,14 @@ func addrText(field string, p netip.Prefix, not bool) string {
 	}
 	return fmt.Sprintf("%s %s %s%s", ip, field, op, v)
 }
+
+// SrcIn matches the source against a set.
+type SrcIn struct {
+	Family Family
+	Set    string
+}
+
+func (s SrcIn) text() string { return s.Family.ip() + " saddr @" + s.Set }
 
 // DstLocal matches packets to an address of this host.
 type DstLocal struct{}

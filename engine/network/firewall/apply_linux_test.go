@@ -26,7 +26,7 @@ func inNewNetns(t *testing.T) {
 func state() firewall.State {
 	a := netip.MustParseAddr
 	return firewall.State{Bridges: []firewall.Bridge{
-		{Name: "docker0", ICC: true, Masq4: true, Masq6: true},
+		{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("fd00::/64")}, ICC: true, Masq4: true, Masq6: true},
 		{Name: "br-s", ICC: true, Masq4: true, SNAT4: a("192.0.2.7"), Trusted: []string{"eth1"}, Mode6: firewall.ModeRouted},
 	}, Ports: []firewall.Port{
 		{Bridge: "docker0", Proto: "tcp", HostIP: a("0.0.0.0"), HostPort: 8080, IP: a("172.17.0.2"), Port: 80},
@@ -97,7 +97,7 @@ func TestUpdate(t *testing.T) {
 	if err := c.Update(nft.Changes{Del: add.Add}); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("removing what is not there: %v", err)
 	}
-	if ok, err := c.Exists(firewall.Compute(s)); err != nil || !ok {
-		t.Errorf("exists: %v %v", ok, err)
+	if ok, err := c.Intact(firewall.Compute(s)); err != nil || !ok {
+		t.Errorf("intact: %v %v", ok, err)
 	}
 }

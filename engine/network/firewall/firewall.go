@@ -52,6 +52,8 @@ const (
 	SetAddr6    = "addr6"
 	SetDirect4  = "direct4"
 	SetDirect6  = "direct6"
+	SetNets4    = "nets4"
+	SetNets6    = "nets6"
 )
 
 // GatewayMode is how a bridge network's containers are reached from outside
@@ -68,7 +70,9 @@ const (
 
 // Bridge is one bridge network as the firewall sees it.
 type Bridge struct {
-	Name         string
+	Name string
+	// Subnets of the network, both families.
+	Subnets      []netip.Prefix
 	ICC          bool
 	Internal     bool
 	Masq4, Masq6 bool
@@ -156,6 +160,13 @@ func bridgeElems(b Bridge) []nft.SetElems {
 	put(b.Mode6 == ModeNATUnprotected, SetOpen+"6", nft.Elem{Key: one})
 	put(b.Mode4 == ModeRouted, "routed4", nft.Elem{Key: one})
 	put(b.Mode6 == ModeRouted, "routed6", nft.Elem{Key: one})
+	for _, p := range b.Subnets {
+		set := SetNets4
+		if p.Addr().Is6() {
+			set = SetNets6
+		}
+		put(true, set, nft.Elem{Key: []nft.Value{p}})
+	}
 	for _, t := range b.Trusted {
 		put(true, SetTrusted, nft.Elem{Key: []nft.Value{t, b.Name}})
 	}
@@ -249,8 +260,11 @@ func inRules(s State) []nft.Rule {
 
 func sourceRules() []nft.Rule {
 	return []nft.Rule{
-		// Hairpin: back into the network it came from, by a published port.
-		{nft.IfPair{Set: SetSame}, nft.Translated{}, nft.Masquerade{}},
+		// Hairpin: from a container by a published port to one, perhaps in its own
+		// network. The source decides, not the interface: with br_netfilter the packet
+		// never leaves the bridge and has no incoming interface here.
+		{nft.Translated{}, nft.SrcIn{Family: nft.V4, Set: SetNets4}, nft.OutIf{Set: SetBridges}, nft.Masquerade{}},
+		{nft.Translated{}, nft.SrcIn{Family: nft.V6, Set: SetNets6}, nft.OutIf{Set: SetBridges}, nft.Masquerade{}},
 		{nft.IfPair{Set: SetSame}, nft.Return{}},
 		{nft.Src{Prefix: loopback4}, nft.OutIf{Set: SetBridges}, nft.Masquerade{}},
 		{nft.SNATByIf{Family: nft.V4, Map: SetSNAT4}},
@@ -292,6 +306,8 @@ func newSets() *setList {
 		def("direct"+f.n, byAddr, nil)
 		def("any"+f.n, port, to)
 		def("addr"+f.n, byAddr, to)
+		def("nets"+f.n, []nft.Type{f.t}, nil)
+		l.sets[l.at["nets"+f.n]].Interval = true
 	}
 	return l
 }

@@ -14,7 +14,7 @@ var update = flag.Bool("update", false, "write the golden files")
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func TestCompute(t *testing.T) {
-	docker0 := Bridge{Name: "docker0", ICC: true, Masq4: true}
+	docker0 := Bridge{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("fd00::/64")}, ICC: true, Masq4: true}
 	any4, any6 := addr("0.0.0.0"), addr("::")
 	web := Port{Bridge: "docker0", Proto: "tcp", HostIP: any4, HostPort: 8080, IP: addr("172.17.0.2"), Port: 80}
 	for name, s := range map[string]State{

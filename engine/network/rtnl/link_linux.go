@@ -16,6 +16,7 @@ const (
 	vethInfoPeer    = 1
 	iflaMacvlanMode = 1
 	iflaVlanID      = 1
+	brportMode      = 4 // IFLA_BRPORT_MODE: hairpin
 	brportIsolated  = 33
 	ipvlanMode      = 1
 	ipvlanFlags     = 2
@@ -152,11 +153,19 @@ func SetMTU(index, mtu int) *Request {
 	return r.u32(unix.IFLA_MTU, uint32(mtu))
 }
 
-// SetIsolated keeps a bridge's port from reaching other isolated ports (icc off).
-func SetIsolated(index int) *Request {
-	r := newRequest(fmt.Sprintf("isolating bridge port %d", index), unix.RTM_SETLINK, 0,
+// SetPort sets flags of a bridge's port: isolated ports cannot reach each other (icc
+// off); a hairpin port gets frames back that it sent.
+func SetPort(index int, isolated, hairpin bool) *Request {
+	r := newRequest(fmt.Sprintf("setting up bridge port %d", index), unix.RTM_SETLINK, 0,
 		ifinfomsg(unix.AF_BRIDGE, index, 0, 0))
-	return r.nest(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, func() { r.u8(brportIsolated, 1) })
+	return r.nest(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, func() {
+		if isolated {
+			r.u8(brportIsolated, 1)
+		}
+		if hairpin {
+			r.u8(brportMode, 1)
+		}
+	})
 }
 
 // DelLink removes an interface by name; the socket's namespace only.

@@ -1,0 +1,499 @@
+package network
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/gantry/gantry/engine/network/firewall"
+	"github.com/gantry/gantry/engine/network/ipam"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/id"
+	"github.com/gantry/gantry/internal/undo"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+)
+
+// joining is one endpoint while it is being made.
+type joining struct {
+	n        *netw
+	e        *endpoint
+	settings *network.EndpointSettings
+	plug     *plug // nil for host and none
+}
+
+// Acquire makes the network side of a container: namespace, endpoints, ports. When it
+// fails nothing is left. The caller owns Sandbox.NetNS; it is nil when the container
+// has no network but loopback (the runtime then makes the namespace) or uses the
+// host's. Safe to call for many containers at once. Errors: NotFound for an unknown
+// network, Conflict when the container has a sandbox, Invalid, Forbidden when
+// addresses ran out, Internal for taken ports, as Docker answers.
+func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, err error) {
+	sb, err := s.open(r)
+	if err != nil {
+		return nil, err
+	}
+	var u undo.List
+	u.Add(func() error { s.forget(sb); return nil })
+	defer func() {
+		defer sb.busy.Unlock()
+		if uerr := u.Run(); uerr != nil {
+			s.log.Error("undoing a failed start of a sandbox", "container", r.ContainerID, "error", uerr)
+		}
+	}()
+	joins, err := s.join(r, sb)
+	if err != nil {
+		return nil, err
+	}
+	u.Add(func() error { s.leave(sb, joins); return nil })
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	gw4, gw6 := gateways(joins)
+	if gw4 != nil {
+		setGateways(gw4, gw6)
+		bs, err := s.publish(gw4.n, gw4.e, r)
+		if err != nil {
+			return nil, err
+		}
+		sb.bindings = bs
+		u.Add(func() error { s.unbind(bs); return nil })
+	} else if gw6 != nil {
+		setGateways(gw4, gw6)
+	}
+	out, err := s.describe(r, joins)
+	if err != nil {
+		return nil, err
+	}
+	if plugs := plugsOf(joins); len(plugs) > 0 {
+		if out.NetNS, err = makeSandbox(s.host, s.nl, plugs); err != nil {
+			return nil, err
+		}
+		u.Add(out.NetNS.Close)
+	}
+	if gw4 != nil {
+		if err := s.fw.publish(r.ContainerID, firewallPorts(gw4.n, gw4.e)); err != nil {
+			return nil, err
+		}
+	}
+	u.Keep()
+	s.mu.Lock()
+	for _, j := range joins {
+		sb.ends = append(sb.ends, j.e)
+	}
+	s.mu.Unlock()
+	for _, j := range joins {
+		s.emit(events.ActionConnect, j.n, map[string]string{"container": r.ContainerID})
+	}
+	return out, nil
+}
+
+// open enters a sandbox into the table, busy.
+func (s *Service) open(r SandboxRequest) (*sandbox, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.restored {
+		return nil, errclass.Unavailable("networks are not restored yet")
+	}
+	if _, ok := s.sandboxes[r.ContainerID]; ok {
+		return nil, errclass.Conflict("container %s already has a network sandbox", id.Short(r.ContainerID))
+	}
+	sb := &sandbox{id: r.ContainerID, name: r.Name}
+	sb.busy.Lock()
+	s.sandboxes[r.ContainerID] = sb
+	return sb, nil
+}
+
+func (s *Service) forget(sb *sandbox) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sb.gone = true
+	if s.sandboxes[sb.id] == sb {
+		delete(s.sandboxes, sb.id)
+	}
+}
+
+// join takes addresses on every network of the request.
+func (s *Service) join(r SandboxRequest, sb *sandbox) ([]*joining, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var joins []*joining
+	for ref, es := range r.Endpoints {
+		n, err := s.find(ref)
+		if err != nil && es != nil && es.NetworkID != "" {
+			n, err = s.find(es.NetworkID)
+		}
+		if err == nil && slices.ContainsFunc(joins, func(j *joining) bool { return j.n == n }) {
+			err = errclass.Invalid("network %s is named twice", ref)
+		}
+		if err == nil {
+			var j *joining
+			if j, err = s.joinOne(r, sb, n, es); err == nil {
+				joins = append(joins, j)
+				continue
+			}
+		}
+		s.leaveLocked(sb, joins)
+		return nil, err
+	}
+	// Interfaces are numbered by gateway priority, then name, as Docker does.
+	slices.SortFunc(joins, func(a, b *joining) int {
+		return cmp.Or(-cmp.Compare(a.settings.GwPriority, b.settings.GwPriority), cmp.Compare(a.n.net.Name, b.n.net.Name))
+	})
+	if err := s.numberInterfaces(joins); err != nil {
+		s.leaveLocked(sb, joins)
+		return nil, err
+	}
+	return joins, nil
+}
+
+// numberInterfaces names the interfaces inside: a wished name, else the network's
+// prefix and the next free number.
+func (s *Service) numberInterfaces(joins []*joining) error {
+	used := map[string]bool{"lo": true}
+	for _, j := range joins {
+		if j.plug == nil || j.plug.ifName == "" {
+			continue
+		}
+		if used[j.plug.ifName] {
+			return errclass.Invalid("interface name %s is wanted twice", j.plug.ifName)
+		}
+		used[j.plug.ifName] = true
+	}
+	for _, j := range joins {
+		if j.plug == nil {
+			continue
+		}
+		for i := 0; j.plug.ifName == ""; i++ {
+			if name := j.n.bridge.prefix() + strconv.Itoa(i); !used[name] {
+				j.plug.ifName, used[name] = name, true
+			}
+		}
+		j.e.IfName = j.plug.ifName
+		if opt := j.settings.DriverOpts[optSysctls]; opt != "" {
+			var err error
+			if j.plug.sysctls, err = parseEndpointSysctls(opt, j.plug.ifName); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (b bridgeOptions) prefix() string {
+	if b.ifPrefix == "" {
+		return "eth"
+	}
+	return b.ifPrefix
+}
+
+// joinOne takes the addresses of one endpoint. s.mu is held.
+func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.EndpointSettings) (*joining, error) {
+	if es == nil {
+		es = &network.EndpointSettings{}
+	}
+	es = es.Copy()
+	if n.removing {
+		return nil, errclass.NotFound("network %s not found", n.net.Name)
+	}
+	if n.net.ConfigOnly {
+		return nil, errclass.Forbidden("cannot use a config-only network: %s", n.net.Name)
+	}
+	e := &endpoint{containerID: sb.id, EndpointRecord: EndpointRecord{ID: id.New(), NetworkID: n.net.ID, Name: r.Name, Aliases: es.Aliases}}
+	j := &joining{n: n, e: e, settings: es}
+	switch n.net.Driver {
+	case "host", "null":
+		n.users[sb.id] = e
+		return j, nil
+	}
+	if err := s.address(n, e, es); err != nil {
+		return nil, err
+	}
+	n.users[sb.id] = e
+	j.plug = &plug{mac: net.HardwareAddr(parseMAC(e.MAC)), ifName: es.DriverOpts[optIfName], mtu: n.mtu()}
+	if name := j.plug.ifName; name != "" {
+		if err := checkIfName(name); err != nil {
+			s.leaveLocked(sb, []*joining{j})
+			return nil, err
+		}
+	}
+	for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
+		if p.IsValid() {
+			j.plug.addrs = append(j.plug.addrs, p)
+		}
+	}
+	if es.IPAMConfig != nil {
+		for _, ll := range es.IPAMConfig.LinkLocalIPs {
+			j.plug.addrs = append(j.plug.addrs, netip.PrefixFrom(ll, map[bool]int{true: 16, false: 64}[ll.Is4()]))
+		}
+	}
+	s.plugDriver(n, j)
+	return j, nil
+}
+
+// plugDriver fills in how the interface is made.
+func (s *Service) plugDriver(n *netw, j *joining) {
+	e := j.e
+	e.HostIf = newHostIf()
+	j.plug.hostIf, j.plug.bridge, j.plug.isolated = e.HostIf, n.index, !n.bridge.icc
+	j.plug.filtered = bridgeFiltered()
+}
+
+func newHostIf() string {
+	var b [4]byte
+	rand.Read(b[:])
+	return "veth" + hex.EncodeToString(b[:])[:7]
+}
+
+func (n *netw) mtu() int {
+	if n.bridge.mtu > 0 {
+		return n.bridge.mtu
+	}
+	return defaultMTU
+}
+
+// address takes an endpoint's addresses; none is kept when it fails. s.mu is held.
+func (s *Service) address(n *netw, e *endpoint, es *network.EndpointSettings) error {
+	want := network.EndpointIPAMConfig{}
+	if es.IPAMConfig != nil {
+		want = *es.IPAMConfig
+	}
+	if n.isDefault() && (want.IPv4Address.IsValid() || want.IPv6Address.IsValid()) {
+		return errclass.Invalid("invalid config for network %s: user specified IP address is supported on user defined networks only", n.net.Name)
+	}
+	take := func(v6 bool, wish netip.Addr) (netip.Prefix, error) {
+		if wish.IsValid() {
+			for _, sp := range n.spaces {
+				if sp.Subnet().Contains(wish) {
+					return netip.PrefixFrom(wish, sp.Subnet().Bits()), sp.Take(wish)
+				}
+			}
+			return netip.Prefix{}, errclass.Invalid("invalid config for network %s: invalid endpoint settings:\nno configured subnet contains IP address %s", n.net.Name, wish)
+		}
+		sp := n.space(v6)
+		if sp == nil {
+			return netip.Prefix{}, nil
+		}
+		a, err := sp.Next()
+		return netip.PrefixFrom(a, sp.Subnet().Bits()), err
+	}
+	var err error
+	if e.IPv4, err = take(false, want.IPv4Address); err != nil {
+		e.IPv4 = netip.Prefix{}
+		return err
+	}
+	if e.IPv6, err = take(true, want.IPv6Address); err != nil {
+		e.IPv6 = netip.Prefix{}
+		s.unaddress(n, e)
+		return err
+	}
+	mac := es.MacAddress
+	if opt := es.DriverOpts[optEndpointMAC]; len(mac) == 0 && opt != "" {
+		mac = parseMAC(opt)
+	}
+	if len(mac) == 0 {
+		from := e.IPv4.Addr()
+		if !from.IsValid() {
+			from = e.IPv6.Addr()
+		}
+		if from.IsValid() {
+			m := ipam.MAC(from)
+			mac = m[:]
+		} else {
+			mac = network.HardwareAddr(randomMAC())
+		}
+	}
+	e.MAC = mac.String()
+	return nil
+}
+
+func (s *Service) unaddress(n *netw, e *endpoint) {
+	for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
+		for _, sp := range n.spaces {
+			if p.IsValid() && sp.Subnet().Contains(p.Addr()) {
+				sp.Release(p.Addr())
+			}
+		}
+	}
+}
+
+func parseMAC(s string) network.HardwareAddr {
+	m, err := net.ParseMAC(s)
+	if err != nil {
+		return nil
+	}
+	return network.HardwareAddr(m)
+}
+
+// leave gives the addresses of endpoints back.
+func (s *Service) leave(sb *sandbox, joins []*joining) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaveLocked(sb, joins)
+}
+
+func (s *Service) leaveLocked(sb *sandbox, joins []*joining) {
+	for _, j := range joins {
+		s.unaddress(j.n, j.e)
+		delete(j.n.users, sb.id)
+	}
+}
+
+// gateways are the endpoints that give the default routes: of the networks that have
+// a way out, in order of priority.
+func gateways(joins []*joining) (gw4, gw6 *joining) {
+	for _, j := range joins {
+		if j.plug == nil || j.n.net.Internal || j.n.bridge.mode4 == firewall.ModeIsolated {
+			continue
+		}
+		if gw4 == nil && j.e.IPv4.IsValid() && j.n.space4().gateway.IsValid() {
+			gw4 = j
+		}
+		if gw6 == nil && j.e.IPv6.IsValid() && j.n.space6().gateway.IsValid() {
+			gw6 = j
+		}
+	}
+	return gw4, gw6
+}
+
+func setGateways(gw4, gw6 *joining) {
+	if gw4 != nil {
+		gw4.plug.gw4 = gw4.n.space4().gateway
+	}
+	if gw6 != nil {
+		gw6.plug.gw6 = gw6.n.space6().gateway
+	}
+}
+
+func plugsOf(joins []*joining) []plug {
+	var out []plug
+	for _, j := range joins {
+		if j.plug != nil {
+			out = append(out, *j.plug)
+		}
+	}
+	return out
+}
+
+// describe makes what the caller gets to keep.
+func (s *Service) describe(r SandboxRequest, joins []*joining) (*Sandbox, error) {
+	out := &Sandbox{Record: Record{ContainerID: r.ContainerID}, Endpoints: map[string]*network.EndpointSettings{}}
+	var ends []*endpoint
+	var own []hostLine
+	hostNet := false
+	for _, j := range joins {
+		out.Record.Endpoints = append(out.Record.Endpoints, j.e.EndpointRecord)
+		out.Endpoints[j.n.net.Name] = s.settings(r, j)
+		ends = append(ends, j.e)
+		hostNet = hostNet || j.n.net.Driver == "host"
+		for _, p := range []netip.Prefix{j.e.IPv4, j.e.IPv6} {
+			if p.IsValid() {
+				own = append(own, hostLine{p.Addr(), hostNames(r.Hostname, r.Domainname)})
+			}
+		}
+	}
+	out.Ports = portMap(r, ends)
+	extra, err := parseExtraHosts(r.ExtraHosts, s.hostGateways())
+	if err != nil {
+		return nil, err
+	}
+	if hostNet {
+		out.ResolvConf, out.Hosts, err = s.hostFiles(r, extra)
+		return out, err
+	}
+	_, err = os.Stat("/proc/sys/net/ipv6")
+	out.Hosts = renderHosts(err == nil, extra, own)
+	rc, err := s.readResolvConf()
+	if err != nil {
+		return nil, err
+	}
+	ipv6 := slices.ContainsFunc(ends, func(e *endpoint) bool { return e.IPv6.IsValid() })
+	rc = rc.override(s.cfg.DNS, s.cfg.DNSSearch, s.cfg.DNSOptions).override(r.DNS, r.DNSSearch, r.DNSOptions)
+	out.ResolvConf = rc.reachable(ipv6).render()
+	return out, nil
+}
+
+// hostFiles are the files of a container that uses the host's network.
+func (s *Service) hostFiles(r SandboxRequest, extra []hostLine) (resolv, hosts []byte, err error) {
+	hosts, err = readBounded("/etc/hosts")
+	if errors.Is(err, os.ErrNotExist) {
+		hosts, err = renderHosts(true, nil, nil), nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(extra) > 0 {
+		if len(hosts) > 0 && hosts[len(hosts)-1] != '\n' {
+			hosts = append(hosts, '\n')
+		}
+		for _, l := range extra {
+			hosts = append(hosts, l.addr.String()+"\t"+l.names+"\n"...)
+		}
+	}
+	rc, err := s.readResolvConf()
+	if err != nil {
+		return nil, nil, err
+	}
+	return rc.override(r.DNS, r.DNSSearch, r.DNSOptions).render(), hosts, nil
+}
+
+// hostGateways are the addresses that "host-gateway" stands for.
+func (s *Service) hostGateways() []netip.Addr {
+	if len(s.cfg.HostGatewayIPs) > 0 {
+		return s.cfg.HostGatewayIPs
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []netip.Addr
+	if n := s.nets[s.names[NameBridge]]; n != nil {
+		for _, sp := range n.spaces {
+			if sp.own.IsValid() {
+				out = append(out, sp.own)
+			}
+		}
+	}
+	return out
+}
+
+// settings are an endpoint as inspect shows it.
+func (s *Service) settings(r SandboxRequest, j *joining) *network.EndpointSettings {
+	es, e := j.settings, j.e
+	es.NetworkID, es.EndpointID = j.n.net.ID, e.ID
+	if j.plug == nil {
+		return es
+	}
+	es.MacAddress = parseMAC(e.MAC)
+	if e.IPv4.IsValid() {
+		es.IPAddress, es.IPPrefixLen = e.IPv4.Addr(), e.IPv4.Bits()
+		es.Gateway = j.n.space4().gateway
+	}
+	if e.IPv6.IsValid() {
+		es.GlobalIPv6Address, es.GlobalIPv6PrefixLen = e.IPv6.Addr(), e.IPv6.Bits()
+		es.IPv6Gateway = j.n.space6().gateway
+	}
+	if j.n.net.Internal {
+		es.Gateway, es.IPv6Gateway = netip.Addr{}, netip.Addr{}
+	}
+	if !j.n.isDefault() {
+		es.DNSNames = dnsNames(r, es.Aliases)
+	}
+	return es
+}
+
+// dnsNames are the names an endpoint is known by, without repetition.
+func dnsNames(r SandboxRequest, aliases []string) []string {
+	var out []string
+	for _, n := range append(append([]string{r.Name}, aliases...), id.Short(r.ContainerID), r.Hostname) {
+		if n != "" && !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}

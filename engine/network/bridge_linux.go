@@ -1,0 +1,93 @@
+package network
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/gantry/gantry/engine/network/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+// sysctl writes below /proc/sys in the calling thread's network namespace. The parts
+// are ours or checked interface names.
+func sysctl(path, value string) error {
+	if err := os.WriteFile("/proc/sys/"+path, []byte(value), 0); err != nil {
+		return fmt.Errorf("setting %s: %w", path, err)
+	}
+	return nil
+}
+
+func optionalSysctl(path, value string) error {
+	if err := sysctl(path, value); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// ensureBridge makes a bridge what a network wants it to be: existing, with the given
+// addresses and no other of the same families, up. An existing bridge is adopted with
+// what is plugged into it. It returns the interface's index.
+func ensureBridge(c *rtnl.Conn, name string, mtu int, ipv6 bool, addrs []netip.Prefix, exclusive bool) (int, error) {
+	l, err := c.LinkByName(name)
+	if errors.Is(err, unix.ENODEV) {
+		if _, err := c.Do(rtnl.AddBridge(name, randomMAC(), mtu)); err != nil && !errors.Is(err, unix.EEXIST) {
+			return 0, err
+		}
+		l, err = c.LinkByName(name)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if l.Kind != "bridge" {
+		return 0, fmt.Errorf("interface %s exists and is no bridge", name)
+	}
+	off := "1"
+	if ipv6 {
+		off = "0"
+	}
+	for _, kv := range [][2]string{
+		{"net/ipv6/conf/" + name + "/disable_ipv6", off},
+		// A container with CAP_NET_RAW must not configure the host by router advertisements.
+		{"net/ipv6/conf/" + name + "/accept_ra", "0"},
+	} {
+		if err := optionalSysctl(kv[0], kv[1]); err != nil {
+			return 0, err
+		}
+	}
+	have, err := c.Addrs(l.Index)
+	if err != nil {
+		return 0, err
+	}
+	var reqs []*rtnl.Request
+	for _, a := range addrs {
+		if !slices.ContainsFunc(have, func(h rtnl.Addr) bool { return h.Prefix == a }) {
+			reqs = append(reqs, rtnl.AddAddr(l.Index, a))
+		}
+	}
+	for _, h := range have {
+		if exclusive && !h.Prefix.Addr().IsLinkLocalUnicast() && !slices.Contains(addrs, h.Prefix) {
+			reqs = append(reqs, rtnl.DelAddr(l.Index, h.Prefix))
+		}
+	}
+	if mtu > 0 && l.MTU != mtu {
+		reqs = append(reqs, rtnl.SetMTU(l.Index, mtu))
+	}
+	if !l.Up() {
+		reqs = append(reqs, rtnl.SetUp(l.Index))
+	}
+	_, err = c.Do(reqs...)
+	return l.Index, err
+}
+
+// randomMAC is a locally administered unicast address.
+func randomMAC() net.HardwareAddr {
+	m := make(net.HardwareAddr, 6)
+	rand.Read(m)
+	m[0] = m[0]&^1 | 2
+	return m
+}

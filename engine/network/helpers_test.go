@@ -1,0 +1,81 @@
+package network
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gantry/gantry/engine/network/firewall"
+	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/nft"
+)
+
+var netZero time.Time
+
+func dialNL() (*rtnl.Conn, error) { return rtnl.Dial() }
+
+func hostFile(s *Service) *os.File { return s.host.f }
+
+// routeLoopbackAway makes 127.0.0.0/8 leave by eth0, as a hostile container can.
+func routeLoopbackAway(nl *rtnl.Conn) error {
+	if err := sysctl("net/ipv4/conf/eth0/route_localnet", "1"); err != nil {
+		return err
+	}
+	if _, err := nl.Do(rtnl.DelAddr(1, netip.MustParsePrefix("127.0.0.1/8"))); err != nil {
+		return err
+	}
+	l, err := nl.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	_, err = nl.Do(rtnl.AddRoute(l.Index, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParseAddr("172.17.0.1")))
+	return err
+}
+
+func linkNames(t *testing.T, s *Service) string {
+	links, err := s.nl.Links(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, l := range links {
+		names = append(names, l.Name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+func waitFor(t *testing.T, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("waited in vain")
+		}
+	}
+}
+
+func computeFor(s *Service) nft.Ruleset {
+	s.fw.mu.Lock()
+	defer s.fw.mu.Unlock()
+	return firewall.Compute(s.fw.state())
+}
+
+// elements returns the port elements the kernel has.
+func elements(t *testing.T) string {
+	out, err := exec.Command("nft", "list", "table", "inet", "gantry").CombinedOutput()
+	if err != nil {
+		t.Logf("nft: %v", err)
+		return ""
+	}
+	var found []string
+	for _, l := range strings.Split(string(out), "\n") {
+		if strings.Contains(l, "tcp . ") || strings.Contains(l, "udp . ") {
+			found = append(found, strings.TrimSpace(l))
+		}
+	}
+	return strings.Join(found, "; ")
+}

@@ -1,0 +1,104 @@
+package network
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/filter"
+	"github.com/moby/moby/api/types/network"
+)
+
+// List returns the networks that match f, by name. Filters: dangling, driver, id,
+// label, name, scope, type. Errors are of class Invalid.
+func (s *Service) List(_ context.Context, f filter.Args) ([]network.Summary, error) {
+	if err := f.Check("dangling", "driver", "id", "label", "label!", "name", "scope", "type"); err != nil {
+		return nil, err
+	}
+	for _, t := range f["type"] {
+		if t != "custom" && t != "builtin" {
+			return nil, errclass.Invalid("invalid filter: 'type'='%s'", t)
+		}
+	}
+	var dangling *bool
+	if len(f["dangling"]) > 0 {
+		on, err := f.Bool("dangling", false)
+		if err != nil {
+			return nil, err
+		}
+		dangling = &on
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := []network.Summary{}
+	for _, n := range s.nets {
+		builtin := isPredefined(n.net.Name)
+		ok := f.Any("driver", func(v string) bool { return v == n.net.Driver }) &&
+			f.Any("id", func(v string) bool { return strings.HasPrefix(n.net.ID, v) }) &&
+			f.Any("name", func(v string) bool { return strings.Contains(n.net.Name, v) }) &&
+			f.Any("scope", func(v string) bool { return v == n.net.Scope }) &&
+			f.Any("type", func(v string) bool { return (v == "builtin") == builtin }) &&
+			f.Labels("label", n.net.Labels) &&
+			(dangling == nil || *dangling == (len(n.users) == 0 && !builtin))
+		if ok {
+			out = append(out, network.Summary{Network: n.public()})
+		}
+	}
+	slices.SortFunc(out, func(a, b network.Summary) int { return cmp.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// Inspect returns one network by name, ID or unambiguous prefix of an ID. Errors are
+// of class NotFound, or Invalid when the prefix fits several.
+func (s *Service) Inspect(_ context.Context, ref string) (network.Inspect, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.find(ref)
+	if err != nil {
+		return network.Inspect{}, err
+	}
+	out := network.Inspect{Network: n.public(), Containers: map[string]network.EndpointResource{}}
+	for cid, e := range n.users {
+		out.Containers[cid] = network.EndpointResource{Name: e.Name, EndpointID: e.ID, MacAddress: parseMAC(e.MAC),
+			IPv4Address: e.IPv4, IPv6Address: e.IPv6}
+	}
+	return out, nil
+}
+
+// public is a copy that the caller may keep.
+func (n *netw) public() network.Network {
+	c := n.net
+	c.Options, c.Labels = maps.Clone(c.Options), maps.Clone(c.Labels)
+	if c.Options == nil {
+		c.Options = map[string]string{}
+	}
+	if c.Labels == nil {
+		c.Labels = map[string]string{}
+	}
+	c.IPAM.Config = slices.Clone(c.IPAM.Config)
+	if c.IPAM.Config == nil {
+		c.IPAM.Config = []network.IPAMConfig{}
+	}
+	c.Created = c.Created.In(time.Local)
+	return c
+}
+
+// Known tells a network's ID, name and driver by any reference to it. Errors are as
+// Inspect's.
+func (s *Service) Known(ref string) (id, name, driver string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.find(ref)
+	if err != nil {
+		return "", "", "", err
+	}
+	return n.net.ID, n.net.Name, n.net.Driver, nil
+}
+
+func isPredefined(name string) bool {
+	return name == NameBridge || name == NameHost || name == NameNone
+}

@@ -1,0 +1,111 @@
+package ports
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func noBind(string, netip.AddrPort) (*os.File, error) { return nil, nil }
+
+func ips(s ...string) (out []netip.Addr) {
+	for _, x := range s {
+		out = append(out, netip.MustParseAddr(x))
+	}
+	return out
+}
+
+func TestConflicts(t *testing.T) {
+	tab := NewTable(noBind, 32768, 60999)
+	take := func(owner, proto string, port uint16, addrs ...string) error {
+		_, err := tab.Take(owner, Request{Proto: proto, Addrs: ips(addrs...), First: port, Last: port, To: "172.17.0.2:80"})
+		return err
+	}
+	if err := take("web", "tcp", 80, "0.0.0.0", "::"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		proto string
+		port  uint16
+		addr  string
+		err   string
+	}{
+		{"tcp", 80, "0.0.0.0", "Bind for 0.0.0.0:80 failed: port is already allocated by container web"},
+		{"tcp", 80, "127.0.0.1", "Bind for 127.0.0.1:80 failed: port is already allocated by container web"},
+		{"tcp", 80, "::1", "Bind for [::1]:80 failed: port is already allocated by container web"},
+		{"udp", 80, "0.0.0.0", ""},
+		{"tcp", 81, "127.0.0.1", ""},
+		{"tcp", 81, "127.0.0.2", ""},
+		{"tcp", 81, "0.0.0.0", "Bind for 0.0.0.0:81 failed: port is already allocated by container x"},
+	} {
+		err := take("x", c.proto, c.port, c.addr)
+		if c.err == "" && err != nil || c.err != "" && (err == nil || err.Error() != c.err) {
+			t.Errorf("%s %s %d: %v, want %q", c.proto, c.addr, c.port, err, c.err)
+		}
+	}
+}
+
+func TestEphemeralAndRange(t *testing.T) {
+	tab := NewTable(noBind, 100, 102)
+	for _, want := range []uint16{100, 101, 102} {
+		b, err := tab.Take("a", Request{Proto: "tcp", Addrs: ips("0.0.0.0", "::")})
+		if err != nil || b[0].Port != want || b[1].Port != want {
+			t.Fatalf("%v %v, want %d", b, err, want)
+		}
+	}
+	if _, err := tab.Take("a", Request{Proto: "tcp", Addrs: ips("0.0.0.0")}); err == nil || !strings.Contains(err.Error(), "all ports are allocated") {
+		t.Error(err)
+	}
+	r := Request{Proto: "udp", Addrs: ips("127.0.0.1"), First: 8000, Last: 8001}
+	for _, want := range []uint16{8000, 8001} {
+		if b, err := tab.Take("a", r); err != nil || b[0].Port != want {
+			t.Fatalf("%v %v", b, err)
+		}
+	}
+	if _, err := tab.Take("a", r); err == nil {
+		t.Error("third of two")
+	}
+}
+
+func TestReleaseAfterFailure(t *testing.T) {
+	tab := NewTable(func(_ string, a netip.AddrPort) (*os.File, error) {
+		if a.Addr().Is6() {
+			return nil, unix.EADDRNOTAVAIL
+		}
+		return nil, nil
+	}, 1, 2)
+	_, err := tab.Take("a", Request{Proto: "tcp", Addrs: ips("0.0.0.0", "::"), First: 80, Last: 80, To: "172.17.0.2:80"})
+	if err == nil || err.Error() != "failed to bind host port for [::]:80:172.17.0.2:80/tcp: cannot assign requested address" {
+		t.Error(err)
+	}
+	if tab.Len() != 0 {
+		t.Errorf("%d left", tab.Len())
+	}
+}
+
+func TestForeignSocket(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := uint16(l.Addr().(*net.TCPAddr).Port)
+	tab := NewTable(Bind, 32768, 60999)
+	_, err = tab.Take("a", Request{Proto: "tcp", Addrs: ips("127.0.0.1"), First: port, Last: port, To: "172.17.0.2:80"})
+	if err == nil || !strings.HasSuffix(err.Error(), ":172.17.0.2:80/tcp: address already in use") {
+		t.Error(err)
+	}
+	b, err := tab.Take("a", Request{Proto: "tcp", Addrs: ips("127.0.0.1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err := net.Listen("tcp4", netip.AddrPortFrom(b[0].Addr, b[0].Port).String()); err == nil {
+		l.Close()
+		t.Error("another program got the published port")
+	}
+	tab.Release(b)
+}

@@ -1,0 +1,195 @@
+package network
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+)
+
+// udpIdle is how long a forwarded UDP conversation is remembered without a packet.
+const udpIdle = 90 * time.Second
+
+// maxUDPFlows and maxTCPFlows bound what one forwarded port may hold open.
+const (
+	maxUDPFlows = 1024
+	maxTCPFlows = 4096
+)
+
+// proxies forward in the daemon what the kernel cannot: connections to ::1 and to
+// IPv6 addresses of the host for a container that has IPv4 only.
+type proxies struct {
+	log *slog.Logger
+	mu  sync.Mutex
+	all map[string]io.Closer
+}
+
+func newProxies(log *slog.Logger) *proxies {
+	return &proxies{log: log, all: map[string]io.Closer{}}
+}
+
+// start forwards what arrives at the socket (kept by the caller) to a container.
+func (p *proxies) start(name, proto string, socket *os.File, to netip.AddrPort) error {
+	var c io.Closer
+	switch proto {
+	case "tcp":
+		l, err := net.FileListener(socket)
+		if err != nil {
+			return err
+		}
+		c = l
+		go p.tcp(l, to)
+	case "udp":
+		pc, err := net.FilePacketConn(socket)
+		if err != nil {
+			return err
+		}
+		u := &udpProxy{conn: pc.(*net.UDPConn), to: net.UDPAddrFromAddrPort(to), flows: map[netip.AddrPort]*net.UDPConn{}}
+		c = u
+		go u.run()
+	default:
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all[name] = c
+	return nil
+}
+
+func (p *proxies) end(name string) {
+	p.mu.Lock()
+	c := p.all[name]
+	delete(p.all, name)
+	p.mu.Unlock()
+	if c != nil {
+		c.Close()
+	}
+}
+
+func (p *proxies) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, c := range p.all {
+		c.Close()
+		delete(p.all, name)
+	}
+}
+
+func (p *proxies) tcp(l net.Listener, to netip.AddrPort) {
+	room := make(chan struct{}, maxTCPFlows)
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+				continue
+			}
+			return
+		}
+		room <- struct{}{}
+		go func() {
+			defer func() { <-room }()
+			forwardTCP(c.(*net.TCPConn), to)
+		}()
+	}
+}
+
+// forwardTCP copies both ways and passes each side's end of stream on (half close).
+func forwardTCP(c *net.TCPConn, to netip.AddrPort) {
+	defer c.Close()
+	d := net.Dialer{Timeout: 30 * time.Second}
+	up, err := d.Dial("tcp", to.String())
+	if err != nil {
+		c.SetLinger(0) // the client sees a reset, as from a closed port
+		return
+	}
+	defer up.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		io.Copy(up, c)
+		up.(*net.TCPConn).CloseWrite()
+	}()
+	io.Copy(c, up)
+	c.CloseWrite()
+	<-done
+}
+
+// udpProxy keeps one connected socket for each client.
+type udpProxy struct {
+	conn  *net.UDPConn
+	to    *net.UDPAddr
+	mu    sync.Mutex
+	flows map[netip.AddrPort]*net.UDPConn
+}
+
+func (u *udpProxy) Close() error {
+	err := u.conn.Close()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, c := range u.flows {
+		c.Close()
+	}
+	return err
+}
+
+func (u *udpProxy) run() {
+	buf := make([]byte, 65535)
+	for {
+		n, from, err := u.conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		if up := u.flow(from); up != nil {
+			up.SetReadDeadline(time.Now().Add(udpIdle))
+			up.Write(buf[:n])
+		}
+	}
+}
+
+func (u *udpProxy) flow(from netip.AddrPort) *net.UDPConn {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if c := u.flows[from]; c != nil {
+		return c
+	}
+	if len(u.flows) >= maxUDPFlows {
+		return nil
+	}
+	c, err := net.DialUDP("udp", nil, u.to)
+	if err != nil {
+		return nil
+	}
+	c.SetReadDeadline(time.Now().Add(udpIdle))
+	u.flows[from] = c
+	go u.back(from, c)
+	return c
+}
+
+func (u *udpProxy) back(from netip.AddrPort, c *net.UDPConn) {
+	defer func() {
+		u.mu.Lock()
+		delete(u.flows, from)
+		u.mu.Unlock()
+		c.Close()
+	}()
+	buf := make([]byte, 65535)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			if ne, ok := err.(net.Error); ok && !ne.Timeout() && n == 0 && !isClosed(err) {
+				continue // a refused packet: the container may listen later
+			}
+			return
+		}
+		c.SetReadDeadline(time.Now().Add(udpIdle))
+		if _, err := u.conn.WriteToUDPAddrPort(buf[:n], from); err != nil {
+			return
+		}
+	}
+}
+
+func isClosed(err error) bool { return errors.Is(err, net.ErrClosed) }

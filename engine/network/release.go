@@ -1,0 +1,264 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/gantry/gantry/engine/network/ports"
+	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/atomicfile"
+	"github.com/moby/moby/api/types/events"
+)
+
+// Release gives back what Acquire or Restore took for a container: addresses, ports
+// and firewall elements at once, interfaces beside the request. Unknown containers are
+// no error: it may be called again. What cannot be undone is logged, not returned:
+// the container is gone either way.
+func (s *Service) Release(_ context.Context, containerID string) error {
+	s.mu.Lock()
+	sb := s.sandboxes[containerID]
+	s.mu.Unlock()
+	if sb == nil {
+		return nil
+	}
+	sb.busy.Lock()
+	defer sb.busy.Unlock()
+	if sb.gone {
+		return nil
+	}
+	if err := s.fw.unpublish(containerID); err != nil {
+		s.log.Error("removing published ports from the firewall", "container", containerID, "error", err)
+	}
+	s.unbind(sb.bindings)
+	sb.bindings = nil
+	s.mu.Lock()
+	ends := sb.ends
+	sb.ends, sb.gone = nil, true
+	delete(s.sandboxes, containerID)
+	var nets []*netw
+	for _, e := range ends {
+		n := s.nets[e.NetworkID]
+		if n == nil {
+			continue
+		}
+		s.unaddress(n, e)
+		if n.users[containerID] == e {
+			delete(n.users, containerID)
+		}
+		nets = append(nets, n)
+	}
+	s.mu.Unlock()
+	for _, e := range ends {
+		if e.HostIf != "" {
+			s.reaper.later(e.HostIf)
+		}
+	}
+	for _, n := range nets {
+		s.emit(events.ActionDisconnect, n, map[string]string{"container": containerID})
+	}
+	return nil
+}
+
+// Restore takes over the sandboxes of running containers after a start of the daemon,
+// applies the firewall, switches forwarding on and removes interfaces that no record
+// knows. Records of networks that are gone are skipped.
+func (s *Service) Restore(ctx context.Context, records []Record) error {
+	s.mu.Lock()
+	if s.restored {
+		s.mu.Unlock()
+		return errors.New("networks are restored already")
+	}
+	s.mu.Unlock()
+	known := map[string]bool{}
+	for _, r := range records {
+		for _, e := range r.Endpoints {
+			known[e.HostIf] = true
+		}
+		s.adopt(r)
+	}
+	if err := s.forwarding(); err != nil {
+		return err
+	}
+	if err := s.fw.apply(); err != nil {
+		return err
+	}
+	// Only now: the table keeps the wire away from 127.0.0.0/8.
+	s.mu.Lock()
+	var bridges []*netw
+	for _, n := range s.nets {
+		if n.index != 0 && n.bridge.name != "" {
+			bridges = append(bridges, n)
+		}
+	}
+	s.mu.Unlock()
+	for _, n := range bridges {
+		s.localnet(n)
+	}
+	s.sweep(known)
+	s.mu.Lock()
+	s.restored = true
+	s.mu.Unlock()
+	return nil
+}
+
+// adopt takes one running container's endpoints and ports back.
+func (s *Service) adopt(r Record) {
+	sb := &sandbox{id: r.ContainerID}
+	s.mu.Lock()
+	s.sandboxes[r.ContainerID] = sb
+	for _, er := range r.Endpoints {
+		n := s.nets[er.NetworkID]
+		if n == nil {
+			s.log.Warn("a running container's network is gone", "container", r.ContainerID, "network", er.NetworkID)
+			continue
+		}
+		e := &endpoint{EndpointRecord: er, containerID: r.ContainerID}
+		for _, sp := range n.spaces {
+			for _, a := range []bool{e.IPv4.IsValid() && sp.Subnet().Contains(e.IPv4.Addr()), e.IPv6.IsValid() && sp.Subnet().Contains(e.IPv6.Addr())} {
+				if !a {
+					continue
+				}
+				addr := e.IPv4.Addr()
+				if sp.Subnet().Addr().Is6() {
+					addr = e.IPv6.Addr()
+				}
+				if err := sp.Take(addr); err != nil {
+					s.log.Error("taking a running container's address back", "container", r.ContainerID, "address", addr, "error", err)
+				}
+			}
+		}
+		sb.name = er.Name
+		sb.ends = append(sb.ends, e)
+		n.users[r.ContainerID] = e
+	}
+	ends := slices.Clone(sb.ends)
+	s.mu.Unlock()
+	for _, e := range ends {
+		s.adoptPorts(sb, e)
+	}
+}
+
+func (s *Service) adoptPorts(sb *sandbox, e *endpoint) {
+	if len(e.Ports) == 0 {
+		return
+	}
+	for _, p := range e.Ports {
+		if p.HostPort == 0 {
+			continue
+		}
+		b := ports.Binding{Proto: p.Proto, Addr: p.HostIP, Port: p.HostPort}
+		if s.cfg.Keeper != nil {
+			f, err := s.cfg.Keeper.Take(b.Name())
+			if err != nil {
+				s.log.Warn("taking a published port's socket back", "port", b.Name(), "error", err)
+			}
+			b.Socket = f
+		}
+		b, err := s.ports.Adopt(e.Name, b)
+		if err == nil {
+			err = s.hold(b, e, p)
+		}
+		if err != nil {
+			s.log.Error("taking a published port back", "container", sb.id, "port", b.Name(), "error", err)
+			continue
+		}
+		sb.bindings = append(sb.bindings, b)
+	}
+	s.mu.Lock()
+	n := s.nets[e.NetworkID]
+	s.mu.Unlock()
+	if err := s.fw.publish(sb.id, firewallPorts(n, e)); err != nil {
+		s.log.Error("publishing a running container's ports", "container", sb.id, "error", err)
+	}
+}
+
+// localnet lets connections from 127.0.0.1 reach published ports: the kernel routes
+// such sources onto a bridge only when told to.
+func (s *Service) localnet(n *netw) {
+	if s.nft == nil {
+		return // without our rules 127.0.0.0/8 would be open to the wire
+	}
+	if err := sysctl("net/ipv4/conf/"+n.bridge.name+"/route_localnet", "1"); err != nil {
+		s.log.Warn("published ports will not answer on 127.0.0.1", "network", n.net.Name, "error", err)
+	}
+}
+
+// sweep removes our interfaces that no running container has: a daemon was killed
+// between making one and recording it, and somebody holds the namespace.
+func (s *Service) sweep(known map[string]bool) {
+	links, err := s.nl.Links(0)
+	if err != nil {
+		s.log.Warn("listing interfaces", "error", err)
+		return
+	}
+	for _, l := range links {
+		if l.Group != rtnl.Group || l.Kind != "veth" || known[l.Name] {
+			continue
+		}
+		if _, err := s.nl.Do(rtnl.DelLink(l.Name)); err != nil {
+			s.log.Warn("removing a left-over interface", "interface", l.Name, "error", err)
+		}
+	}
+}
+
+// forwardState remembers, for this boot, that the daemon switched forwarding on.
+type forwardState struct {
+	Boot string `json:"boot"`
+}
+
+// forwarding switches the kernel's forwarding on when it is off. A host that was no
+// router must not become one for others: then what is not ours is dropped from now on,
+// until the next boot (Docker sets the policy of its FORWARD chain for the same reason).
+func (s *Service) forwarding() error {
+	path := filepath.Join(s.store.dir, "forward")
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	mark := forwardState{Boot: strings.TrimSpace(string(boot))}
+	data, _ := os.ReadFile(path)
+	was := strings.Contains(string(data), `"`+mark.Boot+`"`)
+	v6 := false
+	s.mu.Lock()
+	for _, n := range s.nets {
+		v6 = v6 || n.net.EnableIPv6
+	}
+	s.mu.Unlock()
+	keys := []string{"net/ipv4/ip_forward"}
+	if v6 {
+		keys = append(keys, "net/ipv6/conf/default/forwarding", "net/ipv6/conf/all/forwarding")
+	}
+	var off []string
+	for _, k := range keys {
+		if v, err := os.ReadFile("/proc/sys/" + k); err == nil && strings.TrimSpace(string(v)) == "0" {
+			off = append(off, k)
+		}
+	}
+	if len(off) > 0 && !s.cfg.IPForward {
+		s.log.Warn("IP forwarding is off: containers will not reach other hosts", "sysctls", strings.Join(off, " "))
+		off = nil
+	}
+	if len(off) > 0 && !was {
+		if err := atomicfile.WriteJSON(path, mark, 0o600, false); err != nil {
+			return err
+		}
+		was = true
+	}
+	s.fw.mu.Lock()
+	s.fw.drop = was && s.cfg.IPForward && !s.cfg.ForwardNoDrop
+	s.fw.mu.Unlock()
+	if len(off) > 0 && s.nft != nil {
+		// The drop first, then the forwarding.
+		if err := s.fw.apply(); err != nil {
+			return err
+		}
+	}
+	for _, k := range off {
+		if err := sysctl(k, "1"); err != nil {
+			return fmt.Errorf("switching forwarding on: %w", err)
+		}
+	}
+	return nil
+}
