@@ -22,7 +22,7 @@ func parsePlatform(s string) (ocispec.Platform, error) {
 	}
 	parts := strings.Split(s, "/")
 	for _, p := range parts {
-		if p == "" || strings.Trim(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") != "" {
+		if strings.Trim(p, ".") == "" || strings.Trim(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") != "" {
 			return ocispec.Platform{}, errclass.Invalid("%q is an invalid component of %q: platform specifier component must match [A-Za-z0-9_.-]+", p, s)
 		}
 	}

@@ -45,15 +45,15 @@ func (s *Subscription) Close() {
 // Publish stamps m with the time and scope when it has none, and hands it to
 // everyone. It never blocks.
 func (b *Bus) Publish(m events.Message) {
-	if m.TimeNano == 0 {
-		now := time.Now()
-		m.Time, m.TimeNano = now.Unix(), now.UnixNano()
-	}
 	if m.Scope == "" {
 		m.Scope = "local"
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if m.TimeNano == 0 { // under the lock: the ring is in the order of time
+		now := time.Now()
+		m.Time, m.TimeNano = now.Unix(), now.UnixNano()
+	}
 	if len(b.ring) == RingSize {
 		copy(b.ring, b.ring[1:])
 		b.ring = b.ring[:RingSize-1]
