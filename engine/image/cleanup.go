@@ -36,12 +36,12 @@ func (s *Service) cleanUp() error {
 
 // unpackStored unpacks an image whose blobs are here but whose layers are not.
 func (s *Service) unpackStored(ctx context.Context, img *Image) error {
-	ctx, done, err := s.leased(storage.Context(quiet(ctx)))
+	ctx, done, err := s.leased(storage.Context(withoutLog(ctx)))
 	if err != nil {
 		return err
 	}
 	err = s.unpackManifest(ctx, img, noProgress{})
-	done(err)
+	done(err, false)
 	return err
 }
 

@@ -51,7 +51,7 @@ func (s *Service) Pull(ctx context.Context, o PullOptions, p Progress) error {
 	if err != nil {
 		return err
 	}
-	tags, err := sess.Tags(quiet(ctx), reference.Path(named))
+	tags, err := sess.Tags(withoutLog(ctx), reference.Path(named))
 	if err != nil {
 		repo := reference.FamiliarName(named)
 		return remote.Explain(err, repo, repo, o.Auth != nil)
@@ -78,14 +78,14 @@ func (s *Service) pullShared(ctx context.Context, named reference.Named, o PullO
 		key += fmt.Sprintf(" %q %q %q %q", o.Auth.Username, o.Auth.Password, o.Auth.IdentityToken, o.Auth.RegistryToken)
 	}
 	return s.pulls.do(ctx, key, p, func(ctx context.Context, p Progress) error {
-		err := s.pull(quiet(ctx), named, o, p)
+		err := s.pull(withoutLog(ctx), named, o, p)
 		return remote.Explain(err, reference.FamiliarString(named), reference.FamiliarName(named), o.Auth != nil)
 	})
 }
 
-// quiet keeps the libraries' own log lines out of the daemon's log: what matters is in
+// withoutLog keeps the libraries' own log lines out of the daemon's log: what matters is in
 // the errors.
-func quiet(ctx context.Context) context.Context {
+func withoutLog(ctx context.Context) context.Context {
 	return log.WithLogger(ctx, quietLog())
 }
 
@@ -134,7 +134,7 @@ func (s *Service) pull(ctx context.Context, named reference.Named, o PullOptions
 	if err != nil {
 		return err
 	}
-	defer func() { done(err) }()
+	defer func() { done(err, true) }()
 	target, err := pl.target(ctx, desc)
 	if err != nil {
 		return err
@@ -153,10 +153,10 @@ func (s *Service) pull(ctx context.Context, named reference.Named, o PullOptions
 	return nil
 }
 
-// leased gives ctx a lease for what is stored with it. done ends it: what was stored
-// must be referred to by then. After a failure it is left to expire, unless the disk is
-// full.
-func (s *Service) leased(ctx context.Context) (_ context.Context, done func(error), err error) {
+// leased gives ctx a lease for what is stored with it. done ends it: what shall stay
+// must be referred to by then. With keep it is left to expire instead, so that another
+// attempt finds what this one got, unless the disk is full.
+func (s *Service) leased(ctx context.Context) (_ context.Context, done func(err error, keep bool), err error) {
 	l, err := s.store.Leases.Create(ctx, leases.WithExpiration(pullExpires), func(l *leases.Lease) error {
 		l.ID = pullLease + id.New()
 		return nil
@@ -164,13 +164,12 @@ func (s *Service) leased(ctx context.Context) (_ context.Context, done func(erro
 	if err != nil {
 		return nil, nil, fmt.Errorf("leasing storage: %w", err)
 	}
-	return leases.WithLease(ctx, l.ID), func(err error) {
-		full := isFull(err)
-		if err != nil && !full {
+	return leases.WithLease(ctx, l.ID), func(err error, keep bool) {
+		if keep && err != nil && !isFull(err) {
 			return
 		}
 		_ = s.store.Leases.Delete(context.WithoutCancel(ctx), l)
-		if full {
+		if err != nil {
 			s.store.Collect()
 		}
 	}, nil

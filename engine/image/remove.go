@@ -27,12 +27,15 @@ func (s *Service) Tag(ctx context.Context, ref, newRef string) error {
 	if reference.FamiliarName(named) == string(digest.Canonical) {
 		return errclass.Invalid("refusing to create an ambiguous tag using digest algorithm as name")
 	}
+	// Looked up under the lock: as long as it has a name it is not collected.
+	s.change.Lock()
+	defer s.change.Unlock()
 	f, err := s.find(ref)
 	if err != nil {
 		return err
 	}
 	named = reference.TagNameOnly(named)
-	if _, err := s.setName(ctx, named.String(), f.target); err != nil {
+	if _, err := s.setNameLocked(ctx, named.String(), f.target); err != nil {
 		return err
 	}
 	s.emit(events.ActionTag, f.target.Digest.String(), reference.FamiliarString(named))

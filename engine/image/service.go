@@ -111,6 +111,10 @@ func New(store *storage.Store, cfg Config, bus *event.Bus) (*Service, error) {
 func (s *Service) setName(ctx context.Context, name string, target ocispec.Descriptor) (*ocispec.Descriptor, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
+	return s.setNameLocked(ctx, name, target)
+}
+
+func (s *Service) setNameLocked(ctx context.Context, name string, target ocispec.Descriptor) (*ocispec.Descriptor, error) {
 	s.mu.RLock()
 	old, had := s.names[name]
 	s.mu.RUnlock()

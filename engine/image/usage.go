@@ -15,8 +15,8 @@ func formatUint(n uint64) string { return strconv.FormatUint(n, 10) }
 // DiskUsage is what all blobs and unpacked layers take, in bytes.
 func (s *Service) DiskUsage(ctx context.Context) (int64, error) { return s.diskUsage(ctx) }
 
-// Count is how many images there are.
-func (s *Service) Count() int { return len(s.groups()) }
+// Len is how many images there are.
+func (s *Service) Len() int { return len(s.groups()) }
 
 func (s *Service) diskUsage(ctx context.Context) (int64, error) {
 	ctx = storage.Context(ctx)

@@ -44,11 +44,20 @@ func (s *Session) Tags(ctx context.Context, repo string) ([]string, error) {
 }
 
 func (s *Session) tagsPage(ctx context.Context, host docker.RegistryHost, u *url.URL) (tags []string, link string, err error) {
+	resp, err := s.get(ctx, host, u)
+	if err != nil {
+		return nil, "", err
+	}
+	return readTags(resp)
+}
+
+// get sends a request, with credentials once the registry has asked for them.
+func (s *Session) get(ctx context.Context, host docker.RegistryHost, u *url.URL) (*http.Response, error) {
 	var responses []*http.Response
 	for range 3 {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 		if err != nil {
-			return nil, "", err
+			return nil, err
 		}
 		req.Header = s.header.Clone()
 		for k, v := range host.Header {
@@ -56,24 +65,45 @@ func (s *Session) tagsPage(ctx context.Context, host docker.RegistryHost, u *url
 		}
 		if host.Authorizer != nil {
 			if err := host.Authorizer.Authorize(ctx, req); err != nil {
-				return nil, "", err
+				return nil, err
 			}
 		}
 		resp, err := host.Client.Do(req)
 		if err != nil {
-			return nil, "", err
+			return nil, err
 		}
-		if resp.StatusCode == http.StatusUnauthorized && host.Authorizer != nil {
-			resp.Body.Close()
-			responses = append(responses, resp)
-			if err := host.Authorizer.AddResponses(ctx, responses); err != nil {
-				return nil, "", err
-			}
-			continue
+		if resp.StatusCode != http.StatusUnauthorized || host.Authorizer == nil {
+			return resp, nil
 		}
-		return readTags(resp)
+		resp.Body.Close()
+		if len(responses) > 0 {
+			break
+		}
+		responses = append(responses, resp)
+		if err := host.Authorizer.AddResponses(ctx, responses); err != nil {
+			return nil, err
+		}
 	}
-	return nil, "", docker.ErrInvalidAuthorization
+	return nil, docker.ErrInvalidAuthorization
+}
+
+// Check asks the registry whether it takes the credentials. The error is of class
+// Unauthenticated when it does not, and Unavailable when it cannot be reached.
+func (s *Session) Check(ctx context.Context) error {
+	host := s.hosts[len(s.hosts)-1]
+	u := &url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + "/"}
+	resp, err := s.get(ctx, host, u)
+	if err != nil {
+		if isNetwork(err) {
+			return errclass.With(errdefs.ErrUnavailable, err)
+		}
+		return errclass.Unauthorized("Get %q: unauthorized: incorrect username or password", u)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return errclass.Unauthorized("login attempt to %s failed with status: %s", u, resp.Status)
+	}
+	return nil
 }
 
 func readTags(resp *http.Response) ([]string, string, error) {
