@@ -170,7 +170,7 @@ func splitGlobals(cli *command.Cli, root *cobra.Command, args []string) (rest []
 	switch cli.Globals.LogLevel {
 	case "debug", "info", "warn", "error", "fatal", "panic", "trace", "warning":
 	default:
-		return nil, false, command.ExitError{Code: 1, Text: "unable to parse logging level: " + cli.Globals.LogLevel}
+		return nil, false, command.ExitError{Code: 1, Text: "Unable to parse logging level: " + cli.Globals.LogLevel}
 	}
 	return fs.Args(), help, nil
 }

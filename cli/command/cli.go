@@ -99,7 +99,14 @@ func (c *Cli) Endpoint() (Endpoint, error) {
 	if len(c.Globals.Hosts) > 0 && c.Globals.Context != "" {
 		return Endpoint{}, fmt.Errorf("conflicting options: cannot specify both --host and --context")
 	}
-	name := c.ContextName()
+	e, err := c.endpoint(c.ContextName())
+	if err != nil {
+		return e, fmt.Errorf("Failed to initialize: unable to resolve docker endpoint: %w", err)
+	}
+	return e, nil
+}
+
+func (c *Cli) endpoint(name string) (Endpoint, error) {
 	if name == config.DefaultContext {
 		return c.defaultEndpoint()
 	}
@@ -140,7 +147,7 @@ func (c *Cli) defaultEndpoint() (Endpoint, error) {
 	case 1:
 		host = g.Hosts[0]
 	default:
-		return Endpoint{}, fmt.Errorf("specify only one -H")
+		return Endpoint{}, fmt.Errorf("Specify only one -H")
 	}
 	tlsOn, verify := g.TLS, g.TLSVerify
 	if !g.TLSSet {

@@ -108,7 +108,7 @@ func MaxArgs(n int) cobra.PositionalArgs {
 		if len(args) <= n {
 			return nil
 		}
-		return argsError(cmd, fmt.Sprintf("requires at most %d argument%s", n, plural(n)), "See")
+		return argsError(cmd, fmt.Sprintf("requires at most %d argument%s", n, plural(n)), "Run")
 	}
 }
 

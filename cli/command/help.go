@@ -22,7 +22,7 @@ const (
 func useLine(cmd *cobra.Command) string {
 	if cmd.HasSubCommands() {
 		if !cmd.HasParent() {
-			return cmd.Use
+			return cmd.Use + " [ARG...]"
 		}
 		if len(cmd.Commands()) > 0 {
 			return cmd.CommandPath()

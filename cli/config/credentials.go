@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+
+	"github.com/moby/moby/api/types/registry"
 )
 
 // IndexServer is the key under which credentials of Docker Hub are kept.
@@ -176,14 +178,15 @@ func runHelper(ctx context.Context, helper, action string, in []byte) ([]byte, e
 	return nil, fmt.Errorf("error getting credentials - err: %w, out: `%s`", err, msg)
 }
 
-// EncodeAuth is the X-Registry-Auth form of a for server; empty when a holds nothing.
+// EncodeAuth is the X-Registry-Auth form of a for server; that of an empty object when a
+// holds nothing.
 func EncodeAuth(server string, a Auth) string {
 	if a == (Auth{}) {
-		return ""
+		return "e30="
 	}
-	b, err := json.Marshal(map[string]string{
-		"username": a.Username, "password": a.Password, "serveraddress": server,
-		"identitytoken": a.IdentityToken, "registrytoken": a.RegistryToken,
+	b, err := json.Marshal(registry.AuthConfig{
+		Username: a.Username, Password: a.Password, ServerAddress: server,
+		IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken,
 	})
 	if err != nil {
 		return ""

@@ -63,7 +63,7 @@ func runAttach(ctx context.Context, cli *command.Cli, ref string, o attachOption
 		return err
 	}
 	keys := cli.DetachKeys(o.detachKeys)
-	exit := waitExit(ctx, cl, c.ID, "")
+	exit := waitExit(ctx, cl, ref, "")
 	if o.sigProxy && !c.Config.Tty {
 		defer forwardSignals(ctx, cl, c.ID)()
 	}

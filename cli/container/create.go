@@ -168,7 +168,7 @@ func (c *creation) create(ctx context.Context, cli *command.Cli, res *run.Result
 	if c.platform != "" {
 		p, err := image.ParsePlatform(c.platform)
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("error parsing specified platform: %w", err)
 		}
 		opts.Platform = p
 	}
@@ -203,9 +203,6 @@ func (c *creation) create(ctx context.Context, cli *command.Cli, res *run.Result
 	}
 	for _, w := range out.Warnings {
 		fmt.Fprintln(cli.Err, "WARNING:", w)
-	}
-	if res.Host.OomKillDisable != nil && *res.Host.OomKillDisable && res.Host.Memory == 0 {
-		fmt.Fprintln(cli.Err, "WARNING: Disabling the OOM killer on containers without setting a '-m/--memory' limit may be dangerous.")
 	}
 	return out.ID, cid.write(out.ID)
 }

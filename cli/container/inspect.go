@@ -61,7 +61,7 @@ func newPruneCommand(cli *command.Cli) *cobra.Command {
 					return err
 				}
 				if !yes {
-					return errors.New("container prune has been cancelled")
+					return nil
 				}
 			}
 			cl, err := cli.Client()
@@ -138,7 +138,7 @@ func runPort(ctx context.Context, cli *command.Cli, ref, want string) error {
 		}
 		binds, ok := ports[p]
 		if !ok {
-			return fmt.Errorf("Error: No public port '%s' published for %s", p, ref)
+			return fmt.Errorf("Error: No public port '%s' published for %s", want, ref)
 		}
 		for _, b := range binds {
 			out = append(out, net.JoinHostPort(b.HostIP.String(), b.HostPort))

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/gantry/gantry/cli/command"
@@ -56,6 +57,9 @@ func listCommand(cli *command.Cli, use string) *cobra.Command {
 }
 
 func runPs(ctx context.Context, cli *command.Cli, o *psOptions) error {
+	if err := format.Check(o.format); err != nil {
+		return fmt.Errorf("failed to parse template: %w", err)
+	}
 	cl, err := cli.Client()
 	if err != nil {
 		return err

@@ -107,17 +107,18 @@ func runContainer(ctx context.Context, cli *command.Cli, o *runOptions, res *run
 		defer forwardSignals(ctx, cl, id)()
 	}
 	if !cfg.AttachStdout && !cfg.AttachStderr && !cfg.AttachStdin {
-		return o.runDetached(ctx, cli, cl, id, res)
+		return runDetached(ctx, cli, cl, id)
 	}
 	return o.runAttached(ctx, cli, cl, id, res)
 }
 
-func (o *runOptions) runDetached(ctx context.Context, cli *command.Cli, cl *client.Client, id string, res *run.Result) error {
-	if _, err := cl.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+func runDetached(ctx context.Context, cli *command.Cli, cl *client.Client, id string) error {
+	_, err := cl.ContainerStart(ctx, id, client.ContainerStartOptions{})
+	// The container is there even when it did not start.
+	fmt.Fprintln(cli.Out, id)
+	if err != nil {
 		return startError(err)
 	}
-	_ = res
-	fmt.Fprintln(cli.Out, id)
 	return nil
 }
 

@@ -7,10 +7,14 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/cli/command"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 )
+
+// errQuiet says that a name did not work out, that the user knows, and that it is no failure.
+var errQuiet = errors.New("said already")
 
 // each runs do for every name, a few at a time, prints the names that worked in order and
 // joins the errors.
@@ -36,7 +40,9 @@ func each(ctx context.Context, cli *command.Cli, names []string, do func(context
 	}
 	var errs []error
 	for i, n := range names {
-		if err := <-results[i]; err != nil {
+		if err := <-results[i]; errors.Is(err, errQuiet) {
+			continue
+		} else if err != nil {
 			errs = append(errs, errors.New(command.Text(err)))
 			continue
 		}
@@ -132,6 +138,10 @@ func newRmCommand(cli *command.Cli) *cobra.Command {
 				return errors.New("container name cannot be empty")
 			}
 			_, err := cl.ContainerRemove(ctx, n, o)
+			if o.Force && errdefs.IsNotFound(err) {
+				fmt.Fprintln(cli.Err, command.Text(err))
+				return errQuiet
+			}
 			return err
 		})
 	cmd.Aliases = []string{"remove"}
@@ -183,6 +193,7 @@ func newRenameCommand(cli *command.Cli) *cobra.Command {
 				return err
 			}
 			if _, err := cl.ContainerRename(cmd.Context(), old, client.ContainerRenameOptions{NewName: next}); err != nil {
+				fmt.Fprintln(cli.Err, command.Text(err))
 				return fmt.Errorf("Error: failed to rename container named %s", old)
 			}
 			return nil

@@ -124,7 +124,7 @@ func runLs(cli *command.Cli, f string, quiet bool) error {
 	if err := format.Write(cli.Out, f, h, rows); err != nil {
 		return err
 	}
-	if os.Getenv("DOCKER_HOST") != "" && !quiet {
+	if os.Getenv("DOCKER_HOST") != "" {
 		fmt.Fprint(cli.Err, "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the global --context flag, or unset DOCKER_HOST environment variable.\n")
 	}
 	return nil

@@ -87,16 +87,22 @@ func Write[T any](w io.Writer, f string, header Header, rows []T) error {
 	return tw.Flush()
 }
 
-func parse(s string) (*template.Template, error) {
-	t, err := template.New("").Funcs(funcs()).Parse(s)
+func parse(s string) (*template.Template, error) { return Template("", s) }
+
+// Template parses a template with Docker's functions; errors speak of it by name.
+func Template(name, s string) (*template.Template, error) {
+	t, err := template.New(name).Funcs(funcs()).Parse(s)
 	if err != nil {
 		return nil, fmt.Errorf("template parsing error: %w", err)
 	}
 	return t, nil
 }
 
-// Template parses a template with Docker's functions.
-func Template(s string) (*template.Template, error) { return parse(s) }
+// Check parses the template in f and answers the parser's own error.
+func Check(f string) error {
+	_, err := template.New("").Funcs(funcs()).Parse(f)
+	return err
+}
 
 func funcs() template.FuncMap {
 	return template.FuncMap{
@@ -216,11 +222,7 @@ func MarshalRow(row any) ([]byte, error) {
 		}
 		m[name] = f.Call(nil)[0].Interface()
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(m)
-	return bytes.TrimRight(b.Bytes(), "\n"), err
+	return json.Marshal(m)
 }
 
 // Bool is a boolean as rows show it.

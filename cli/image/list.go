@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"fmt"
-	"sort"
 	"strings"
 	"time"
 
@@ -99,9 +98,11 @@ func runList(ctx context.Context, cli *command.Cli, o *listOptions) error {
 func rowsOf(s *imagetypes.Summary, digests, trunc bool) []*Row {
 	type names struct{ tags, digests []string }
 	repos := map[string]*names{}
+	var keys []string // in the order of their first mention
 	at := func(n string) *names {
 		if repos[n] == nil {
 			repos[n] = &names{}
+			keys = append(keys, n)
 		}
 		return repos[n]
 	}
@@ -125,11 +126,6 @@ func rowsOf(s *imagetypes.Summary, digests, trunc bool) []*Row {
 		return &Row{s: s, repo: repo, tag: tag, digest: digest, trunc: trunc}
 	}
 	var out []*Row
-	keys := make([]string, 0, len(repos))
-	for k := range repos {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
 	const none = "<none>"
 	for _, repo := range keys {
 		n := repos[repo]

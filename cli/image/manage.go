@@ -145,10 +145,6 @@ func runPush(ctx context.Context, cli *command.Cli, name string, all, quiet bool
 		}
 	}
 	o := client.ImagePushOptions{All: all, RegistryAuth: auth(ctx, cli, name)}
-	if o.RegistryAuth == "" {
-		// The API wants the header even where there is nothing to say.
-		o.RegistryAuth = "e30="
-	}
 	if platform != "" {
 		p, err := ParsePlatform(platform)
 		if err != nil {
@@ -281,8 +277,8 @@ func runSave(ctx context.Context, cli *command.Cli, names []string, output, plat
 
 func checkOutput(path string) error {
 	dir := filepath.Dir(path)
-	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-		return fmt.Errorf("invalid output path: directory %q does not exist", dir)
+	if _, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("invalid output path: %w", err)
 	}
 	st, err := os.Stat(path)
 	if err != nil {
@@ -380,7 +376,7 @@ func newPruneCommand(cli *command.Cli) *cobra.Command {
 					return err
 				}
 				if !yes {
-					return errors.New("image prune has been cancelled")
+					return nil
 				}
 			}
 			filter.Add("dangling", fmt.Sprint(!all))

@@ -23,7 +23,7 @@ func ParsePlatform(s string) (*ocispec.Platform, error) {
 	for _, p := range parts {
 		ok := p != "" && strings.Trim(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == ""
 		if !ok {
-			return nil, fmt.Errorf("%q: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument", s)
+			return nil, fmt.Errorf("%q is an invalid component of %q: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument", p, s)
 		}
 	}
 	p := ocispec.Platform{OS: strings.ToLower(parts[0])}
@@ -69,7 +69,7 @@ func auth(ctx context.Context, cli *command.Cli, ref string) string {
 	a, err := cli.Config().Credentials(ctx, key)
 	if err != nil {
 		fmt.Fprintln(cli.Err, "WARNING:", err)
-		return ""
+		a = config.Auth{}
 	}
 	return config.EncodeAuth(key, a)
 }

@@ -248,7 +248,7 @@ func newPruneCommand(cli *command.Cli) *cobra.Command {
 					return err
 				}
 				if !yes {
-					return errors.New("network prune has been cancelled")
+					return nil
 				}
 			}
 			cl, err := cli.Client()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/big"
 	"path/filepath"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -178,9 +179,10 @@ func (u *Ulimits) Type() string { return "ulimit" }
 // String implements pflag.Value.
 func (u *Ulimits) String() string { return fmt.Sprint(u.All()) }
 
-// All are the limits in the order of their first mention; nil when there are none.
+// All are the limits sorted by name; nil when there are none.
 func (u *Ulimits) All() []*units.Ulimit {
 	var out []*units.Ulimit
+	sort.Strings(u.keys)
 	for _, k := range u.keys {
 		out = append(out, u.vals[k])
 	}
@@ -196,7 +198,7 @@ func (f *Filter) Set(v string) error {
 		return nil
 	}
 	if !strings.Contains(v, "=") {
-		return errors.New("invalid argument \"" + v + "\" for \"-f, --filter\" flag: bad format of filter (expected name=value)")
+		return errors.New("bad format of filter (expected name=value)")
 	}
 	k, val, _ := strings.Cut(v, "=")
 	f.Add(strings.ToLower(strings.TrimSpace(k)), strings.TrimSpace(val))

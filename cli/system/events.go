@@ -63,7 +63,7 @@ func runEvents(ctx context.Context, cli *command.Cli, o client.EventsListOptions
 		if f == "json" {
 			f = "{{json .}}"
 		}
-		t, err := format.Template(strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(f))
+		t, err := format.Template("", strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(f))
 		if err != nil {
 			return command.ExitError{Code: 64, Text: err.Error(), Err: err}
 		}

@@ -69,7 +69,7 @@ func runInfo(ctx context.Context, cli *command.Cli, f string) error {
 		if f == "json" {
 			f = "{{json .}}"
 		}
-		t, terr := format.Template(f)
+		t, terr := format.Template("", f)
 		if terr != nil {
 			return command.ExitError{Code: 64, Text: terr.Error(), Err: terr}
 		}

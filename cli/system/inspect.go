@@ -65,7 +65,7 @@ func finder(ctx context.Context, cli *command.Cli, typ string, size bool) (forma
 		case "config", "node", "plugin", "secret", "service", "task":
 			return nil, fmt.Errorf("inspecting objects of type %q is not implemented", typ)
 		}
-		return nil, fmt.Errorf("unknown type: %q: must be one of %q, %q, %q, %q, %q, %q, %q, %q, %q, or %q", typ,
+		return nil, fmt.Errorf("unknown type: %q: must be one of %q, %q, %q, %q, %q, %q, %q, %q, %q, %q", typ,
 			"config", "container", "image", "network", "node", "plugin", "secret", "service", "task", "volume")
 	}
 	return func(ref string) (any, []byte, error) {
@@ -81,7 +81,7 @@ func finder(ctx context.Context, cli *command.Cli, typ string, size bool) (forma
 				return nil, nil, err
 			}
 		}
-		return nil, nil, fmt.Errorf("error: no such object: %s", ref)
+		return nil, nil, fmt.Errorf("Error: No such object: %s", ref)
 	}, nil
 }
 

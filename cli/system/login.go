@@ -44,10 +44,10 @@ func newLoginCommand(cli *command.Cli) *cobra.Command {
 
 func (o *loginOptions) check(cli *command.Cli, passwordSet bool) error {
 	if passwordSet {
-		fmt.Fprintln(cli.Err, "WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
 		if o.stdin {
 			return errors.New("conflicting options: cannot specify both --password and --password-stdin")
 		}
+		fmt.Fprintln(cli.Err, "WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
 	}
 	if !o.stdin {
 		return nil

@@ -74,7 +74,7 @@ func runVersion(ctx context.Context, cli *command.Cli, f string) error {
 		if f == "json" {
 			f = "{{json .}}"
 		}
-		t, err := format.Template(f)
+		t, err := format.Template("version", f)
 		if err != nil {
 			return command.ExitError{Code: 64, Text: err.Error(), Err: err}
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -132,6 +133,10 @@ func (f *Flags) networking() (container.NetworkMode, *network.NetworkingConfig, 
 		if err != nil {
 			return "", nil, err
 		}
+		if len(f.networks.vals) == 1 && reflect.DeepEqual(*ep, network.EndpointSettings{}) {
+			// Nothing is said about the one network: the daemon makes the endpoint itself.
+			continue
+		}
 		if _, dup := eps[n.target]; dup {
 			return "", nil, fmt.Errorf("network %q is specified multiple times", n.target)
 		}
@@ -187,7 +192,7 @@ func (n *attachment) endpoint() (*network.EndpointSettings, error) {
 	if strings.TrimSpace(n.target) == "" {
 		return nil, errors.New("no name set for network")
 	}
-	if !userDefined(n.target) && n.target != "default" && n.target != "bridge" {
+	if !userDefined(n.target) {
 		if len(n.aliases) > 0 {
 			return nil, fmt.Errorf("network-scoped aliases are only supported for user-defined networks")
 		}

@@ -137,9 +137,6 @@ func (f *Flags) volumes() (binds []string, volumes map[string]struct{}, err erro
 				return nil, nil, fmt.Errorf("invalid spec: %s: empty section between colons", v)
 			}
 		}
-		if len(parts) > 3 {
-			return nil, nil, fmt.Errorf("invalid spec: %s: too many colons", v)
-		}
 		if len(parts) == 1 {
 			volumes[v] = struct{}{}
 			continue
@@ -204,7 +201,7 @@ func (f *Flags) ports() (network.PortSet, network.PortMap, error) {
 			return nil, nil, fmt.Errorf("invalid port format for --expose: %s", e)
 		}
 		proto, portRange := nat.SplitProtoPort(e)
-		start, end, err := nat.ParsePortRangeToInt(portRange)
+		start, end, err := exposeRange(portRange)
 		if err != nil {
 			return nil, nil, fmt.Errorf("invalid range format for --expose: %s, error: %w", e, err)
 		}
@@ -222,6 +219,28 @@ func (f *Flags) ports() (network.PortSet, network.PortMap, error) {
 	return exposed, mapped, nil
 }
 
+// exposeRange parses first[-last].
+func exposeRange(s string) (first, last int, err error) {
+	if s == "" {
+		return 0, 0, errors.New("empty string specified for ports")
+	}
+	a, b, both := strings.Cut(s, "-")
+	n, err := strconv.ParseUint(a, 10, 16)
+	if err != nil {
+		return 0, 0, err
+	}
+	m := n
+	if both {
+		if m, err = strconv.ParseUint(b, 10, 16); err != nil {
+			return 0, 0, err
+		}
+	}
+	if m < n {
+		return 0, 0, errors.New("invalid range specified for port: " + s)
+	}
+	return int(n), int(m), nil
+}
+
 func (f *Flags) environment() ([]string, error) {
 	env, err := KVFiles(f.envFile.All(), f.ReadFile, f.Getenv)
 	if err != nil {
@@ -231,7 +250,7 @@ func (f *Flags) environment() ([]string, error) {
 }
 
 // KVFiles reads files of NAME=value lines (--env-file). A bare name takes its value with
-// getenv and is left out when there is none; getenv nil keeps it bare.
+// getenv and is left out when there is none, as it is when getenv is nil.
 func KVFiles(files []string, read func(string) ([]byte, error), getenv func(string) (string, bool)) ([]string, error) {
 	out := []string{}
 	for _, name := range files {
@@ -276,8 +295,6 @@ func parseKV(b []byte, getenv func(string) (string, bool)) ([]string, error) {
 			if v, ok := getenv(line); ok {
 				out = append(out, line+"="+v)
 			}
-		default:
-			out = append(out, line)
 		}
 	}
 	return out, nil
@@ -425,7 +442,7 @@ func parseDevice(v string) (container.DeviceMapping, error) {
 	case 1:
 		m.PathOnHost = parts[0]
 	default:
-		return m, fmt.Errorf("invalid device specification: %s", v)
+		return m, fmt.Errorf("bad format for path: %s", v)
 	}
 	if m.PathInContainer == "" {
 		m.PathInContainer = m.PathOnHost
@@ -469,7 +486,7 @@ func (f *Flags) security() (out, masked, readonly []string, err error) {
 		k, v, ok := strings.Cut(o, "=")
 		if !ok && k != "no-new-privileges" {
 			if k, v, ok = strings.Cut(o, ":"); !ok {
-				return nil, nil, nil, fmt.Errorf("invalid --security-opt: %q", o)
+				return nil, nil, nil, fmt.Errorf("Invalid --security-opt: %q", o)
 			}
 		}
 		if k == "seccomp" && v != "unconfined" && v != "builtin" {

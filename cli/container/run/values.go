@@ -48,7 +48,7 @@ func checkIP(v string) (string, error) {
 	if ip := net.ParseIP(strings.TrimSpace(v)); ip != nil {
 		return ip.String(), nil
 	}
-	return "", fmt.Errorf("%s is not an ip address", v)
+	return "", fmt.Errorf("IP address is not correctly formatted: %s", v)
 }
 
 func checkDomain(v string) (string, error) {
