@@ -209,6 +209,9 @@ func planProcess(p *specs.Process, sc *specs.LinuxSeccomp, prog []byte, flags ui
 		}
 		out.SeccompFlags = uint64(f)
 	}
+	if out.SeccompFlags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
+		return nil, errclass.NotImplemented("seccomp: SCMP_ACT_NOTIFY is not supported")
+	}
 	if len(out.Seccomp)%8 != 0 || len(out.Seccomp) > 8*unix.BPF_MAXINSNS {
 		return nil, errclass.Invalid("seccomp program of %d bytes", len(out.Seccomp))
 	}
