@@ -76,7 +76,23 @@ func TestDefaultBridge(t *testing.T) {
 	}
 }
 
-func TestPublishedPorts(t *testing.T) {
+// bothWays runs a test with and without br_netfilter in the path of bridged packets.
+func bothWays(t *testing.T, test func(t *testing.T)) {
+	needNetns(t)
+	const key = "net/bridge/bridge-nf-call-iptables"
+	for _, v := range []string{"0", "1"} {
+		t.Run("br_netfilter="+v, func(t *testing.T) {
+			if err := optionalSysctl(key, v); err != nil {
+				t.Fatal(err)
+			}
+			test(t)
+		})
+	}
+}
+
+func TestPublishedPorts(t *testing.T) { bothWays(t, testPublishedPorts) }
+
+func testPublishedPorts(t *testing.T) {
 	s, _ := newService(t, nil)
 	out := neighbour(t, s)
 	r := request("web")
@@ -116,7 +132,11 @@ func TestPublishedPorts(t *testing.T) {
 		case 3:
 			ns = other.NetNS
 		}
-		got, err := ask(s.host, ns, c.addr)
+		try := ask
+		if c.want == "" {
+			try = tryAsk
+		}
+		got, err := try(s.host, ns, c.addr)
 		if c.want == "" && err == nil || c.want != "" && (err != nil || got != c.want) {
 			t.Errorf("%s: %q %v, want %q", c.what, got, err, c.want)
 		}
@@ -134,7 +154,7 @@ func TestPublishedPorts(t *testing.T) {
 	}
 	web.stop()
 	for _, addr := range []string{"127.0.0.1:8080", "192.0.2.1:8080"} {
-		if got, err := ask(s.host, nil, addr); err == nil {
+		if got, err := tryAsk(s.host, nil, addr); err == nil {
 			t.Errorf("%s still answers %q", addr, got)
 		}
 	}
@@ -162,7 +182,7 @@ func TestLoopbackIsNotRoutable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := ask(s.host, c.NetNS, "127.0.0.1:7000"); err == nil {
+	if got, err := tryAsk(s.host, c.NetNS, "127.0.0.1:7000"); err == nil {
 		t.Errorf("reached %q", got)
 	}
 }
@@ -202,13 +222,15 @@ func TestPortErrors(t *testing.T) {
 	}
 }
 
-func TestICCOff(t *testing.T) {
+func TestICCOff(t *testing.T) { bothWays(t, testICCOff) }
+
+func testICCOff(t *testing.T) {
 	s, _ := newService(t, func(c *Config) { c.ICC = false })
 	r := request("a")
 	r.Ports = portMapOf("8080>80/tcp")
 	a, b := run(t, s, r), run(t, s, request("b"))
 	serve(t, s.host, a.NetNS, "tcp", ":80", "a")
-	if got, err := ask(s.host, b.NetNS, "172.17.0.2:80"); err == nil {
+	if got, err := tryAsk(s.host, b.NetNS, "172.17.0.2:80"); err == nil {
 		t.Errorf("b reached a: %q", got)
 	}
 	if got, err := ask(s.host, b.NetNS, "172.17.0.1:8080"); err != nil {

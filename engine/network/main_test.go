@@ -166,10 +166,19 @@ func serve(t testing.TB, h hostNS, ns *os.File, netw, addr, text string) {
 
 // ask connects from a namespace (nil: the host's) and returns what it is told.
 func ask(h hostNS, ns *os.File, addr string) (string, error) {
+	return askFor(h, ns, addr, 5*time.Second)
+}
+
+// tryAsk is ask where no answer is expected: it waits less.
+func tryAsk(h hostNS, ns *os.File, addr string) (string, error) {
+	return askFor(h, ns, addr, 400*time.Millisecond)
+}
+
+func askFor(h hostNS, ns *os.File, addr string, patience time.Duration) (string, error) {
 	var c net.Conn
 	var err error
 	dial := func() error {
-		c, err = dialHere(addr)
+		c, err = dialHere(addr, patience)
 		return err
 	}
 	if ns == nil {
@@ -187,7 +196,7 @@ func ask(h hostNS, ns *os.File, addr string) (string, error) {
 }
 
 // dialHere makes a TCP connection on the calling thread, in its namespace.
-func dialHere(addr string) (net.Conn, error) {
+func dialHere(addr string, patience time.Duration) (net.Conn, error) {
 	ap, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return nil, err
@@ -205,7 +214,8 @@ func dialHere(addr string) (net.Conn, error) {
 	}
 	f := os.NewFile(uintptr(fd), "socket")
 	defer f.Close()
-	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: 700000})
+	tv := unix.NsecToTimeval(int64(patience))
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
 	if err := unix.Connect(fd, sa); err != nil {
 		return nil, err
 	}

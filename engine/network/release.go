@@ -12,6 +12,7 @@ import (
 	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/atomicfile"
+	"github.com/gantry/gantry/internal/nft"
 	"github.com/moby/moby/api/types/events"
 )
 
@@ -87,6 +88,12 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	if err := s.fw.apply(); err != nil {
 		return err
 	}
+	if s.nft != nil {
+		var err error
+		if s.watch, err = nft.Watch(s.repair); err != nil {
+			return err
+		}
+	}
 	// Only now: the table keeps the wire away from 127.0.0.0/8.
 	s.mu.Lock()
 	var bridges []*netw
@@ -104,6 +111,16 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	s.restored = true
 	s.mu.Unlock()
 	return nil
+}
+
+// repair makes our table again after somebody removed or flushed it.
+func (s *Service) repair() {
+	switch repaired, err := s.fw.check(); {
+	case err != nil:
+		s.log.Error("repairing the firewall", "error", err)
+	case repaired:
+		s.log.Warn("somebody changed our nftables table: made it again")
+	}
 }
 
 // adopt takes one running container's endpoints and ports back.

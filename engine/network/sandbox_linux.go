@@ -96,8 +96,10 @@ func makeSandbox(h hostNS, host *rtnl.Conn, plugs []plug) (ns *os.File, err erro
 			}
 			up = append(up, reqs...)
 		}
-		_, err = in.Do(up...)
-		return err
+		if _, err = in.Do(up...); err != nil {
+			return err
+		}
+		return awaitCarrier(host, plugs)
 	})
 	if err != nil && ns != nil {
 		ns.Close()
@@ -125,12 +127,32 @@ func plugIn(h hostNS, host *rtnl.Conn, ns *os.File, p plug) error {
 		if err == nil {
 			_, err = in.Do(reqs...)
 		}
+		if err == nil {
+			err = awaitCarrier(host, []plug{p})
+		}
 		if err != nil {
 			_, derr := in.Do(rtnl.DelLink(p.ifName))
 			err = errors.Join(err, derr)
 		}
 		return err
 	})
+}
+
+// awaitCarrier has the kernel finish what it does beside us when a link comes up: until
+// then the bridge's port drops packets, and a first connection costs a second's
+// retransmission. Asking for a link does that at once (rtnl_getlink, kernel 6.8).
+func awaitCarrier(host *rtnl.Conn, plugs []plug) error {
+	var reqs []*rtnl.Request
+	for _, p := range plugs {
+		if p.hostIf != "" {
+			reqs = append(reqs, rtnl.GetLink(p.hostIf))
+		}
+		if p.bridge != 0 {
+			reqs = append(reqs, rtnl.GetLinkIndex(p.bridge)) // its own carrier comes with the first port
+		}
+	}
+	_, err := host.Do(reqs...)
+	return err
 }
 
 // makeLink makes the interface, down, and returns its index inside. wish is the index

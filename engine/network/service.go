@@ -37,9 +37,13 @@ type Service struct {
 	fw     *fw
 	nft    *nft.Conn // nil when the firewall is switched off
 	ports  *ports.Table
+	watch  *nft.Watcher
 	reaper *reaper
 	proxy  *proxies
 	pools  []ipam.Pool
+
+	closing sync.Once
+	closed  error // what closing met
 
 	mu        sync.Mutex
 	restored  bool
@@ -135,8 +139,17 @@ func ephemeralRange() (first, last uint16, ok bool) {
 }
 
 // Close ends the service's own work; networks, sandboxes and rules stay as they are.
+// It may be called more than once.
 func (s *Service) Close() error {
+	s.closing.Do(func() { s.closed = s.close() })
+	return s.closed
+}
+
+func (s *Service) close() error {
 	var errs []error
+	if s.watch != nil {
+		errs = append(errs, s.watch.Close())
+	}
 	if s.reaper != nil {
 		s.reaper.close()
 	}

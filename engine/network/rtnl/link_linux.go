@@ -217,10 +217,20 @@ func ParseLink(m Reply) (Link, bool) {
 	return l, true
 }
 
+// GetLink asks for an interface by name; decode the reply with ParseLink.
+func GetLink(name string) *Request {
+	return newRequest("looking up interface "+name, unix.RTM_GETLINK, 0, ifinfomsg(0, 0, 0, 0)).str(unix.IFLA_IFNAME, name)
+}
+
+// GetLinkIndex asks for an interface by index.
+func GetLinkIndex(index int) *Request {
+	return newRequest(fmt.Sprintf("looking up interface %d", index), unix.RTM_GETLINK, 0, ifinfomsg(0, index, 0, 0))
+}
+
 // LinkByName finds an interface; ENODEV (in an *Error) when there is none.
 func (c *Conn) LinkByName(name string) (Link, error) {
-	r := newRequest("looking up interface "+name, unix.RTM_GETLINK, 0, ifinfomsg(0, 0, 0, 0))
-	replies, err := c.Do(r.str(unix.IFLA_IFNAME, name))
+	r := GetLink(name)
+	replies, err := c.Do(r)
 	if err != nil {
 		return Link{}, err
 	}
