@@ -9,6 +9,7 @@ import (
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/storage"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -18,24 +19,24 @@ type Images interface {
 	// Resolve finds the image a reference, ID or unambiguous prefix of an ID names,
 	// for the platform (nil: the host's). Class NotFound with Docker's words when absent.
 	Resolve(ctx context.Context, ref string, p *ocispec.Platform) (*image.Image, error)
-	// Lease makes the container hold img's layers until Unlease. Idempotent.
-	Lease(ctx context.Context, containerID string, img *image.Image) (*image.RootfsLease, error)
-	// Leased is the hold a container has already; class NotFound when none.
-	Leased(ctx context.Context, containerID string) (*image.RootfsLease, error)
-	// Unlease ends the hold; none is no error.
-	Unlease(ctx context.Context, containerID string) error
+	// Lease makes the container hold img's layers until Release. Idempotent.
+	Lease(ctx context.Context, img *image.Image, containerID string) (*image.RootfsLease, error)
+	// LeaseOf is the hold a container has already; class NotFound when none.
+	LeaseOf(ctx context.Context, containerID string) (*image.RootfsLease, error)
+	// Release ends the hold; none is no error.
+	Release(ctx context.Context, containerID string) error
 }
 
-// Layers is what containers ask of storage's writable layers. All methods are idempotent.
+// Layers is what containers ask of storage's writable layers.
 type Layers interface {
-	// Create makes the layer's upper and work directories and returns them.
-	Create(containerID string) (upper, work string, err error)
-	// Paths returns them without making anything.
-	Paths(containerID string) (upper, work string)
-	// Remove deletes the layer.
+	// Create makes the layer's directories; class AlreadyExists when they are there.
+	Create(containerID string) (storage.Layer, error)
+	// Get finds them; class NotFound without.
+	Get(containerID string) (storage.Layer, error)
+	// Remove deletes the layer; none is no error.
 	Remove(containerID string) error
-	// Size is what the upper directory takes, in bytes.
-	Size(ctx context.Context, containerID string) (int64, error)
+	// Usage is what the writable directory takes.
+	Usage(ctx context.Context, containerID string) (storage.LayerUsage, error)
 }
 
 // Networks is what containers ask of engine/network; see there for the contracts.
@@ -51,7 +52,7 @@ type Networks interface {
 // bounded time for its successor and then answer with class Unavailable.
 type Shim interface {
 	// Start runs a container and returns when its program runs, or failed to: then the
-	// error reads as an OCI runtime's ("exec: \"foo\": executable file not found in $PATH").
+	// error reads as an OCI runtime's (`exec: "foo": executable file not found in $PATH`).
 	Start(ctx context.Context, r *shim.StartRequest, files []*os.File) (*shim.Started, error)
 	// Exec runs a further process in a running container, with errors as Start's.
 	Exec(ctx context.Context, r *shim.ExecRequest, files []*os.File) (*shim.Started, error)
@@ -67,11 +68,15 @@ type Shim interface {
 	// Forget acknowledges an exit: the shim drops what it held, cgroup included.
 	// Unknown keys are no error.
 	Forget(ctx context.Context, key shim.Key) error
+	// Pids lists the container's processes as the host numbers them.
+	Pids(ctx context.Context, key shim.Key) ([]int, error)
+	// Adopt gives the shim a process that no shim holds, found after both died.
+	Adopt(ctx context.Context, st shim.Status, pidfd *os.File) error
 	// List tells everything the shim holds, exits not yet forgotten included.
 	List(ctx context.Context) ([]shim.Status, error)
 	// Events delivers what the shim pushes, from the moment the client connected.
-	// After a shim was replaced its first Event is the zero one: list again. The
-	// channel is the same on every call and is closed when the client is closed.
+	// After a shim was replaced the first event is a zero one: list again. The channel
+	// is the same on every call and is closed when the client is closed.
 	Events() <-chan shim.Event
 }
 

@@ -1,0 +1,81 @@
+package container
+
+import (
+	"context"
+	"time"
+
+	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/moby/moby/api/types/container"
+	networktypes "github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/storage"
+)
+
+// Inspect tells everything about a container.
+func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container.InspectResponse, error) {
+	o, err := s.index.get(ref)
+	if err != nil {
+		return container.InspectResponse{}, err
+	}
+	r, v := o.rec.Load(), o.view.Load()
+	cfg, host := *r.Config, *r.HostConfig
+	args := r.Args
+	if args == nil {
+		args = []string{}
+	}
+	resp := container.InspectResponse{
+		ID: o.id, Created: r.Created.Format(time.RFC3339Nano), Path: r.Path, Args: args,
+		State: stateResponse(v), Image: r.Image, Name: "/" + r.Name, RestartCount: v.Restarts,
+		Driver: s.cfg.StorageDriver, Platform: r.Platform, HostConfig: &host, Config: &cfg,
+		Mounts: mountList(r), ExecIDs: s.execs.running(o), ImageManifestDescriptor: r.Manifest,
+		Storage:         &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.cfg.StorageDriver}}},
+		NetworkSettings: &container.NetworkSettings{Ports: portsOf(r, v), Networks: endpointsOf(r, v)},
+	}
+	if r.HostConfig.LogConfig.Type == "json-file" {
+		resp.LogPath = s.logPath(o.id)
+	}
+	if v.Ran || v.Phase.Up() {
+		files := o.id
+		if r.HostConfig.NetworkMode.IsContainer() {
+			files = r.HostConfig.NetworkMode.ConnectedContainer()
+		}
+		resp.HostnamePath = s.hostFile(files, "hostname")
+		resp.HostsPath = s.hostFile(files, "hosts")
+		resp.ResolvConfPath = s.hostFile(files, "resolv.conf")
+	}
+	if v.Phase.Up() && v.run != nil && v.run.sandbox != nil {
+		resp.NetworkSettings.SandboxID = o.id
+	}
+	if resp.NetworkSettings.Networks == nil {
+		resp.NetworkSettings.Networks = map[string]*networktypes.EndpointSettings{}
+	}
+	if size {
+		rw, root := s.sizes(ctx, o.id)
+		resp.SizeRw, resp.SizeRootFs = &rw, &root
+	}
+	return resp, nil
+}
+
+func stateResponse(v *view) *container.State {
+	st := &container.State{
+		Status: stateOf(v.Phase), Running: isUp(v.Phase), Paused: v.Phase == fsm.Paused,
+		Restarting: v.Phase == fsm.Restarting, OOMKilled: v.Last.OOM, Dead: v.Phase == fsm.Dead,
+		ExitCode: v.Last.Code, Error: v.Error,
+		StartedAt: stamp(v.started), FinishedAt: stamp(v.Last.At),
+	}
+	if v.Ran && v.Phase == fsm.Starting {
+		st.Status = container.StateExited
+	}
+	if v.Phase.Up() && v.run != nil {
+		st.Pid = v.run.pid
+		if v.run.lost {
+			st.Error = "output was lost while the daemon and the shim were both dead"
+		}
+	}
+	if v.Last.Unknown && !v.Phase.Up() && st.Error == "" {
+		st.Error = "the exit code could not be learned: the daemon and the shim were both dead"
+	}
+	return st
+}
+
+// stamp is a time as Docker shows it, the zero one included.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }

@@ -1,0 +1,105 @@
+package container
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/docker/go-units"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/shim"
+	"github.com/moby/moby/api/types/container"
+)
+
+// The size and number of log files where nothing is said: logs rotate by default.
+const (
+	defaultLogSize  = 10 << 20
+	defaultLogFiles = 3
+	maxLogFiles     = 1000
+)
+
+// logConfig checks a container's log settings and says what the shim shall write; nil
+// for the driver "none".
+func (s *Service) logConfig(path string, c container.LogConfig) (*shim.LogConfig, error) {
+	switch c.Type {
+	case "none":
+		return nil, nil
+	case "json-file", "local":
+	case "syslog", "journald", "gelf", "fluentd", "awslogs", "gcplogs", "splunk", "etwlogs":
+		return nil, errclass.NotImplemented("the log driver %s is not built yet", c.Type)
+	default:
+		return nil, errclass.Invalid("logger: no log driver named '%s' is registered", c.Type)
+	}
+	l := &shim.LogConfig{Path: path, MaxSize: defaultLogSize, MaxFiles: defaultLogFiles}
+	for k, v := range c.Config {
+		var err error
+		switch k {
+		case "max-size":
+			if v == "-1" {
+				l.MaxSize = -1
+				break
+			}
+			if l.MaxSize, err = units.FromHumanSize(v); err != nil || l.MaxSize <= 0 {
+				return nil, errclass.Invalid("invalid value for max-size: %s", v)
+			}
+		case "max-file":
+			if l.MaxFiles, err = strconv.Atoi(v); err != nil || l.MaxFiles < 1 || l.MaxFiles > maxLogFiles {
+				return nil, errclass.Invalid("max-file cannot be less than 1")
+			}
+		case "compress":
+			if l.Compress, err = strconv.ParseBool(v); err != nil {
+				return nil, errclass.Invalid("invalid value for compress: %s", v)
+			}
+		case "mode":
+			if v != "blocking" && v != "non-blocking" {
+				return nil, errclass.Invalid("logger: logging mode not supported: %s", v)
+			}
+		case "max-buffer-size":
+			if _, err := units.RAMInBytes(v); err != nil {
+				return nil, errclass.Invalid("error parsing option max-buffer-size: %w", err)
+			}
+		case "labels", "labels-regex", "env", "env-regex", "tag":
+		default:
+			return nil, errclass.Invalid("unknown log opt '%s' for %s log driver", k, c.Type)
+		}
+	}
+	return l, nil
+}
+
+// logAttrs are the "attrs" of every line: what --log-opt labels, env and tag ask for.
+func logAttrs(r *record) json.RawMessage {
+	opts := r.HostConfig.LogConfig.Config
+	attrs := map[string]string{}
+	names := strings.Split(opts["labels"], ",")
+	match := func(string) bool { return false }
+	if p := opts["labels-regex"]; p != "" {
+		match = matcher(p)
+	}
+	for k, v := range r.Config.Labels {
+		if slices.Contains(names, k) || match(k) {
+			attrs[k] = v
+		}
+	}
+	names = strings.Split(opts["env"], ",")
+	match = func(string) bool { return false }
+	if p := opts["env-regex"]; p != "" {
+		match = matcher(p)
+	}
+	for _, e := range r.Config.Env {
+		if k, v, ok := strings.Cut(e, "="); ok && (slices.Contains(names, k) || match(k)) {
+			attrs[k] = v
+		}
+	}
+	if tag := opts["tag"]; tag != "" && !strings.Contains(tag, "{{") {
+		attrs["tag"] = tag
+	}
+	if len(attrs) == 0 {
+		return nil
+	}
+	data, err := json.Marshal(attrs)
+	if err != nil {
+		return nil // a map of strings always encodes
+	}
+	return data
+}

@@ -1,0 +1,305 @@
+package container
+
+import (
+	"context"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/network"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci"
+	"github.com/gantry/gantry/oci/shim"
+	networktypes "github.com/moby/moby/api/types/network"
+)
+
+// owner is one container: its record, its state, and the one goroutine that changes
+// them. Everybody else sends it messages and reads published snapshots.
+type owner struct {
+	s  *Service
+	id string
+
+	mail chan message // unbuffered: what was sent is being handled
+	done chan struct{}
+
+	rec  atomic.Pointer[record]
+	view atomic.Pointer[view]
+
+	tickets atomic.Uint64
+
+	// Of the goroutine only.
+	state   fsm.State
+	run     *runInfo
+	replies map[fsm.Ticket]chan<- fsm.Answer
+	saved   fsm.State // what last.json says, by the fields that it has
+	timers  map[fsm.TimerKind]*time.Timer
+
+	// streams guards what attached clients need.
+	streams struct {
+		sync.Mutex
+		pending []pendingAttach
+		live    *shim.Key // set while a process runs
+	}
+	// forgotten is closed when the shim has let go of the run before.
+	forgotten atomic.Pointer[chan struct{}]
+	changed   notifier
+}
+
+// view is a snapshot of a container's state. It is never changed.
+type view struct {
+	fsm.State
+	run     *runInfo // of the run that is up, or was last; nil before the first
+	started time.Time
+}
+
+// runInfo is what is known of one run. It is never changed.
+type runInfo struct {
+	number    uint64
+	pid       int
+	started   time.Time
+	cgroup    oci.CgroupRef
+	sandbox   *network.Record
+	endpoints map[string]*networktypes.EndpointSettings
+	ports     networktypes.PortMap
+	lost      bool // output was lost while both daemon and shim were dead
+}
+
+// message is an event for the state machine, a change of the owner's own data, or both.
+type message struct {
+	ev    fsm.Event
+	reply chan<- fsm.Answer // cap 1, for the ticket in t
+	t     fsm.Ticket
+	do    func(o *owner) // run by the owner before ev
+}
+
+// newOwner publishes the first snapshot; start it with go o.loop().
+func (s *Service) newOwner(r *record, st fsm.State, run *runInfo, started time.Time) *owner {
+	o := &owner{s: s, id: r.ID, mail: make(chan message), done: make(chan struct{}), state: st, run: run, saved: st}
+	o.rec.Store(r)
+	o.view.Store(&view{State: st, run: run, started: started})
+	return o
+}
+
+func (o *owner) loop() {
+	defer close(o.done)
+	for {
+		select {
+		case <-o.s.closing:
+			o.stopTimers()
+			for t, reply := range o.replies {
+				delete(o.replies, t)
+				reply <- fsm.Answer{T: t, Err: errclass.Unavailable("the daemon is shutting down")}
+			}
+			return
+		case m := <-o.mail:
+			o.handle(m)
+			if o.state.Phase == fsm.Removed && len(o.replies) == 0 {
+				o.stopTimers()
+				return
+			}
+		}
+	}
+}
+
+func (o *owner) handle(m message) {
+	if m.t != 0 {
+		if o.replies == nil {
+			o.replies = map[fsm.Ticket]chan<- fsm.Answer{}
+		}
+		o.replies[m.t] = m.reply
+	}
+	if m.do != nil {
+		m.do(o)
+	}
+	var effects []fsm.Effect
+	before := o.state.Phase
+	if m.ev != nil {
+		o.state, effects = fsm.Step(o.state, m.ev)
+	}
+	started := o.view.Load().started
+	if o.run != nil {
+		started = o.run.started
+	}
+	o.view.Store(&view{State: o.state, run: o.run, started: started})
+	if o.state.Phase != before {
+		o.changed.notify()
+	}
+	o.persist(started)
+	for _, e := range effects {
+		o.perform(e)
+	}
+}
+
+// persist keeps last.json true whenever the container rests.
+func (o *owner) persist(started time.Time) {
+	st := o.state
+	running := st.Phase == fsm.Running
+	switch st.Phase {
+	case fsm.Created, fsm.Exited, fsm.Restarting, fsm.Dead:
+	case fsm.Running:
+		if st.AutoRemove {
+			return // nothing is kept of it anyway
+		}
+	default:
+		return
+	}
+	same := o.saved.Run == st.Run && o.saved.Phase == st.Phase && o.saved.Last == st.Last &&
+		o.saved.ManualStop == st.ManualStop && o.saved.Error == st.Error
+	if same {
+		return
+	}
+	o.saved = st
+	if err := o.s.saveLast(o.id, st, running, started); err != nil {
+		o.s.log.Warn("keeping a container's state", "container", o.id, "error", err)
+	}
+}
+
+func (o *owner) perform(e fsm.Effect) {
+	switch e := e.(type) {
+	case fsm.Answer:
+		if reply, ok := o.replies[e.T]; ok {
+			delete(o.replies, e.T)
+			reply <- e
+		}
+	case fsm.Tell:
+		o.tell(e)
+	case fsm.Timer:
+		o.timer(e)
+	case fsm.Run:
+		go o.runRun(e.Run)
+	case fsm.Signal:
+		go o.effect(func(ctx context.Context) message {
+			return message{ev: fsm.Signaled{Run: e.Run, T: e.T, Err: o.s.deps.Shim.Signal(ctx, o.key(e.Run), e.Signal)}}
+		})
+	case fsm.Freeze:
+		go o.effect(func(ctx context.Context) message {
+			return message{ev: fsm.Froze{Run: e.Run, T: e.T, Err: o.s.deps.Shim.Pause(ctx, o.key(e.Run))}}
+		})
+	case fsm.Thaw:
+		go o.effect(func(ctx context.Context) message {
+			return message{ev: fsm.Thawed{Run: e.Run, T: e.T, Err: o.s.deps.Shim.Resume(ctx, o.key(e.Run))}}
+		})
+	case fsm.Teardown:
+		go o.effect(func(ctx context.Context) message {
+			o.tearDown(ctx, e.Run)
+			return message{ev: fsm.TornDown{Run: e.Run}}
+		})
+	case fsm.Delete:
+		go o.effect(func(ctx context.Context) message {
+			return message{ev: fsm.Deleted{Err: o.delete(ctx)}}
+		})
+	}
+}
+
+// effectTimeout bounds an effect that asks the shim or the network.
+const effectTimeout = 2 * time.Minute
+
+// effect runs f beside the owner and sends it the result.
+func (o *owner) effect(f func(ctx context.Context) message) {
+	ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
+	defer cancel()
+	o.send(f(ctx))
+}
+
+// send hands the owner a message; false when it has ended.
+func (o *owner) send(m message) bool {
+	select {
+	case o.mail <- m:
+		return true
+	case <-o.done:
+		return false
+	}
+}
+
+func (o *owner) timer(e fsm.Timer) {
+	if o.timers == nil {
+		o.timers = map[fsm.TimerKind]*time.Timer{}
+	}
+	if old := o.timers[e.Kind]; old != nil && e.Kind == fsm.Backoff {
+		old.Stop()
+	}
+	o.timers[e.Kind] = time.AfterFunc(e.After, func() { o.send(message{ev: fsm.Fired{Run: e.Run, Kind: e.Kind}}) })
+}
+
+func (o *owner) stopTimers() {
+	for _, t := range o.timers {
+		t.Stop()
+	}
+}
+
+// ask sends a request and waits for its answer, or for ctx.
+func (o *owner) ask(ctx context.Context, ev func(fsm.Ticket) fsm.Event) (fsm.Answer, error) {
+	t, reply, err := o.request(ev)
+	if err != nil {
+		return fsm.Answer{}, err
+	}
+	select {
+	case a := <-reply:
+		return a, a.Err
+	case <-ctx.Done():
+		return fsm.Answer{T: t}, ctx.Err()
+	}
+}
+
+// request sends a request; its one answer comes on the channel.
+func (o *owner) request(ev func(fsm.Ticket) fsm.Event) (fsm.Ticket, <-chan fsm.Answer, error) {
+	t := fsm.Ticket(o.tickets.Add(1))
+	reply := make(chan fsm.Answer, 1)
+	if !o.send(message{ev: ev(t), t: t, reply: reply}) {
+		return 0, nil, fsm.ErrGone
+	}
+	return t, reply, nil
+}
+
+func (o *owner) key(run uint64) shim.Key { return shim.Key{Container: o.id, Run: run} }
+
+func (o *owner) name() string { return o.rec.Load().Name }
+
+// notifier tells any number of listeners that something changed.
+type notifier struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+// wait returns a channel that is closed at the next notify.
+func (n *notifier) wait() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ch == nil {
+		n.ch = make(chan struct{})
+	}
+	return n.ch
+}
+
+func (n *notifier) notify() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ch != nil {
+		close(n.ch)
+		n.ch = nil
+	}
+}
+
+// delete removes everything of the container. It can be repeated.
+func (o *owner) delete(ctx context.Context) error {
+	o.waitForgotten(ctx)
+	o.closePending()
+	s := o.s
+	if err := s.deps.Networks.Release(ctx, o.id); err != nil {
+		return err
+	}
+	dir, gone := s.dir(o.id), s.removingDir(o.id)
+	if err := os.Rename(dir, gone); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	if err := s.removeRest(ctx, o.id); err != nil {
+		_ = os.Rename(gone, dir) // it stays, as dead; a start that finds neither forgets it
+		return err
+	}
+	s.execs.dropContainer(o)
+	s.index.release(o.name(), o.id)
+	s.index.remove(o.id)
+	return nil
+}

@@ -1,0 +1,149 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/network"
+	"github.com/gantry/gantry/internal/atomicfile"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	networktypes "github.com/moby/moby/api/types/network"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// schema is the version of the records below. Newer ones are refused.
+const schema = 1
+
+// maxRecord bounds a record that is read back, in bytes.
+const maxRecord = 16 << 20
+
+// Record is a container's configuration as config.json keeps it. It is never changed
+// in place: the owner replaces it whole.
+type record struct {
+	Schema     int                                       `json:"schema"`
+	ID         string                                    `json:"id"`
+	Name       string                                    `json:"name"` // without the slash
+	Created    time.Time                                 `json:"created"`
+	Path       string                                    `json:"path"`
+	Args       []string                                  `json:"args,omitempty"`
+	Config     *container.Config                         `json:"config"`
+	HostConfig *container.HostConfig                     `json:"host_config"`
+	Networks   map[string]*networktypes.EndpointSettings `json:"networks,omitempty"`
+	Image      string                                    `json:"image"` // the image's ID
+	Manifest   *ocispec.Descriptor                       `json:"manifest,omitempty"`
+	Platform   string                                    `json:"platform"`
+	Mounts     []mountPoint                              `json:"mounts,omitempty"`
+}
+
+// mountPoint is one mount of the user, resolved at create.
+type mountPoint struct {
+	Type        mount.Type        `json:"type"`
+	Source      string            `json:"source,omitempty"`
+	Destination string            `json:"destination"`
+	Mode        string            `json:"mode,omitempty"`
+	RW          bool              `json:"rw"`
+	Propagation mount.Propagation `json:"propagation,omitempty"`
+	NonRec      bool              `json:"nonrec,omitempty"`  // bind without what is mounted below
+	Options     []string          `json:"options,omitempty"` // of a tmpfs
+	// Listed mounts show in inspect's Mounts; --tmpfs ones do not, as in Docker.
+	Listed bool `json:"listed,omitempty"`
+	// MayCreate: a missing source is made as a directory at start (-v does).
+	MayCreate bool `json:"may_create,omitempty"`
+}
+
+// lastRecord is what is kept of a container's runs in last.json, without fsync.
+type lastRecord struct {
+	Schema     int       `json:"schema"`
+	Run        uint64    `json:"run"`
+	Running    bool      `json:"running,omitempty"` // written at start: no end was recorded
+	Ran        bool      `json:"ran,omitempty"`
+	Code       int       `json:"code"`
+	OOM        bool      `json:"oom,omitempty"`
+	Error      string    `json:"error,omitempty"`
+	Started    time.Time `json:"started"`
+	Finished   time.Time `json:"finished"`
+	ManualStop bool      `json:"manual_stop,omitempty"`
+	Restarts   int       `json:"restarts,omitempty"`
+	Dead       bool      `json:"dead,omitempty"`
+}
+
+// runRecord is run.json on tmpfs: what a run holds, written before it takes it.
+type runRecord struct {
+	Schema     int             `json:"schema"`
+	Run        uint64          `json:"run"`
+	Phase      string          `json:"phase"` // "starting" or "running"
+	Pid        int             `json:"pid,omitempty"`
+	StartTicks uint64          `json:"ticks,omitempty"` // of /proc/<pid>/stat
+	Started    time.Time       `json:"started"`
+	Cgroup     oci.CgroupRef   `json:"cgroup"`
+	Sandbox    *network.Record `json:"sandbox,omitempty"`
+	// Endpoints and Ports as inspect shows them.
+	Endpoints map[string]*networktypes.EndpointSettings `json:"endpoints,omitempty"`
+	Ports     networktypes.PortMap                      `json:"ports,omitempty"`
+	Restarts  int                                       `json:"restarts,omitempty"`
+}
+
+func (s *Service) dir(id string) string     { return filepath.Join(s.cfg.DataRoot, "containers", id) }
+func (s *Service) runDir(id string) string  { return filepath.Join(s.cfg.ExecRoot, "containers", id) }
+func (s *Service) logPath(id string) string { return filepath.Join(s.dir(id), id+"-json.log") }
+
+func (s *Service) saveRecord(r *record) error {
+	return atomicfile.WriteJSON(filepath.Join(s.dir(r.ID), "config.json"), r, 0o600, true)
+}
+
+func (s *Service) saveLast(id string, st fsm.State, running bool, started time.Time) error {
+	return atomicfile.WriteJSON(filepath.Join(s.dir(id), "last.json"), lastRecord{
+		Schema: schema, Run: st.Run, Running: running, Ran: st.Ran, Code: st.Last.Code, OOM: st.Last.OOM,
+		Error: st.Error, Started: started, Finished: st.Last.At, ManualStop: st.ManualStop,
+		Restarts: st.Restarts, Dead: st.Phase == fsm.Dead,
+	}, 0o600, false)
+}
+
+// saveRun makes the container's directory below the exec-root when it is the first.
+func (s *Service) saveRun(id string, r *runRecord) error {
+	path := filepath.Join(s.runDir(id), "run.json")
+	err := atomicfile.WriteJSON(path, r, 0o600, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		err = atomicfile.WriteJSON(path, r, 0o600, false)
+	}
+	return err
+}
+
+func (s *Service) dropRun(id string) error { return os.RemoveAll(s.runDir(id)) }
+
+// readJSON reads a record of ours, bounded. Class NotFound when it is not there,
+// FailedPrecondition-like refusal when a newer version wrote it.
+func readJSON(path string, v any, version func() int) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errclass.NotFound("%w", err)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxRecord))
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("reading %s: %w", path, err)
+	}
+	if got := version(); got < 1 || got > schema {
+		return fmt.Errorf("%s has schema version %d, this daemon knows up to %d", path, got, schema)
+	}
+	return nil
+}

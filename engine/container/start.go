@@ -1,0 +1,369 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/spec"
+	"github.com/gantry/gantry/engine/container/userdb"
+	"github.com/gantry/gantry/engine/network"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/undo"
+	"github.com/gantry/gantry/oci"
+	"github.com/gantry/gantry/oci/shim"
+	networktypes "github.com/moby/moby/api/types/network"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// runRun carries out a start and tells the owner how it went. It runs beside it.
+func (o *owner) runRun(number uint64) {
+	ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
+	defer cancel()
+	st := &starting{o: o, s: o.s, r: o.rec.Load(), number: number}
+	defer st.closeFiles()
+	info, err := st.start(ctx)
+	if err != nil {
+		o.closePending()
+		code, err := startError(err, st.r.Path)
+		o.send(message{ev: fsm.StartFailed{Run: number, Err: err, Code: code}})
+		return
+	}
+	o.send(message{do: func(o *owner) { o.run = info }, ev: fsm.Started{Run: number}})
+	o.attachRest(number)
+}
+
+// starting is one start in progress.
+type starting struct {
+	o      *owner
+	s      *Service
+	r      *record
+	number uint64
+	back   undo.List
+	files  []*os.File // to close after the call, whatever happens
+	rec    runRecord
+	joined []specs.LinuxNamespaceType
+	nsFDs  []*os.File
+	mounts []specs.Mount
+}
+
+func (st *starting) closeFiles() {
+	for _, f := range st.files {
+		f.Close()
+	}
+}
+
+// start takes what the run needs, one after the other, and starts it. When it fails
+// nothing of the run is left.
+func (st *starting) start(ctx context.Context) (_ *runInfo, err error) {
+	defer func() {
+		if err == nil {
+			return
+		}
+		if uerr := st.back.Run(); uerr != nil {
+			st.s.log.Warn("undoing a start", "container", st.o.id, "error", uerr)
+		}
+	}()
+	st.o.waitForgotten(ctx)
+	st.rec = runRecord{Schema: schema, Run: st.number, Phase: "starting"}
+	if err := st.s.saveRun(st.o.id, &st.rec); err != nil {
+		return nil, err
+	}
+	st.back.Add(func() error { return st.s.dropRun(st.o.id) })
+	if err := st.network(ctx); err != nil {
+		return nil, err
+	}
+	if err := st.namespaces(); err != nil {
+		return nil, err
+	}
+	req, err := st.request(ctx)
+	if err != nil {
+		return nil, err
+	}
+	started, err := st.launch(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	st.rec.Phase, st.rec.Pid, st.rec.StartTicks = "running", started.Pid, started.StartTicks
+	st.rec.Started, st.rec.Cgroup = started.Started, started.Cgroup
+	if err := st.s.saveRun(st.o.id, &st.rec); err != nil {
+		// It runs: without the record a crash of both processes would lose it, no more.
+		st.s.log.Warn("recording a run", "container", st.o.id, "error", err)
+	}
+	st.back.Keep()
+	return infoOf(&st.rec), nil
+}
+
+func infoOf(r *runRecord) *runInfo {
+	return &runInfo{number: r.Run, pid: r.Pid, started: r.Started, cgroup: r.Cgroup,
+		sandbox: r.Sandbox, endpoints: r.Endpoints, ports: r.Ports}
+}
+
+// network gets the sandbox and writes the files that say what is in it.
+func (st *starting) network(ctx context.Context) error {
+	h, cfg, id := st.r.HostConfig, st.r.Config, st.o.id
+	if h.NetworkMode.IsContainer() {
+		return st.joinNetwork(h.NetworkMode.ConnectedContainer())
+	}
+	eps := make(map[string]*networktypes.EndpointSettings, len(st.r.Networks))
+	for n, e := range st.r.Networks {
+		eps[n] = e.Copy()
+	}
+	sb, err := st.s.deps.Networks.Acquire(ctx, network.SandboxRequest{
+		ContainerID: id, Name: st.r.Name, Hostname: cfg.Hostname, Domainname: cfg.Domainname,
+		Endpoints: eps, Ports: h.PortBindings, Exposed: cfg.ExposedPorts, PublishAll: h.PublishAllPorts,
+		DNS: h.DNS, DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions, ExtraHosts: h.ExtraHosts,
+		Sysctls: maps.Clone(h.Sysctls),
+	})
+	if err != nil {
+		return prefix("failed to set up container networking: ", err)
+	}
+	st.back.Add(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
+		defer cancel()
+		return st.s.deps.Networks.Release(ctx, id)
+	})
+	if sb.NetNS != nil {
+		st.files = append(st.files, sb.NetNS)
+		st.join(specs.NetworkNamespace, sb.NetNS)
+	}
+	st.rec.Sandbox, st.rec.Endpoints, st.rec.Ports = &sb.Record, sb.Endpoints, sb.Ports
+	for name, data := range map[string][]byte{
+		"hosts": sb.Hosts, "resolv.conf": sb.ResolvConf, "hostname": []byte(cfg.Hostname + "\n"),
+	} {
+		path := st.s.hostFile(id, name)
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			return err
+		}
+	}
+	st.bindFiles(id)
+	return nil
+}
+
+// bindFiles mounts /etc/hosts and its like, unless the user mounts something there.
+func (st *starting) bindFiles(id string) {
+	for _, name := range []string{"hostname", "hosts", "resolv.conf"} {
+		dest := "/etc/" + name
+		taken := false
+		for _, m := range st.r.Mounts {
+			taken = taken || m.Destination == dest
+		}
+		if !taken {
+			st.mounts = append(st.mounts, specs.Mount{Destination: dest, Type: "bind",
+				Source: st.s.hostFile(id, name), Options: []string{"rbind", "rprivate"}})
+		}
+	}
+}
+
+func (st *starting) join(t specs.LinuxNamespaceType, f *os.File) {
+	st.joined = append(st.joined, t)
+	st.nsFDs = append(st.nsFDs, f)
+}
+
+func (st *starting) joinNetwork(ref string) error {
+	other, err := st.s.index.get(ref)
+	if err != nil {
+		return err
+	}
+	if v := other.view.Load(); v.Phase == fsm.Restarting {
+		return errclass.Conflict("container %s is restarting, wait until the container is running", other.id)
+	}
+	f, err := other.namespace("net")
+	if err != nil {
+		if errors.Is(err, fsm.ErrNotRunning) {
+			return errclass.Conflict("cannot join network of a non running container: %s", other.id)
+		}
+		return err
+	}
+	st.files = append(st.files, f)
+	st.join(specs.NetworkNamespace, f)
+	st.bindFiles(other.id)
+	return nil
+}
+
+// namespaces joins what other modes name.
+func (st *starting) namespaces() error {
+	if h := st.r.HostConfig; h.PidMode.IsContainer() {
+		other, err := st.s.index.get(h.PidMode.Container())
+		if err != nil {
+			return err
+		}
+		f, err := other.namespace("pid")
+		if err != nil {
+			if errors.Is(err, fsm.ErrNotRunning) {
+				return errclass.Conflict("cannot join PID namespace of a non running container: container %s is not running", other.id)
+			}
+			return err
+		}
+		st.files = append(st.files, f)
+		st.join(specs.PIDNamespace, f)
+	}
+	return nil
+}
+
+// namespace opens a namespace of the container's first process; the start time tells
+// that the pid is still its own. The caller closes it. fsm.ErrNotRunning without one.
+func (o *owner) namespace(kind string) (*os.File, error) {
+	v := o.view.Load()
+	if !v.Phase.Up() || v.run == nil {
+		return nil, fsm.ErrNotRunning
+	}
+	pid := strconv.Itoa(v.run.pid)
+	before, err := shim.StartTicks(v.run.pid)
+	if err != nil {
+		return nil, fsm.ErrNotRunning
+	}
+	f, err := os.Open("/proc/" + pid + "/ns/" + kind)
+	if err != nil {
+		return nil, fsm.ErrNotRunning
+	}
+	// Had the process ended meanwhile, what was opened might be another's.
+	if now := o.view.Load(); !now.Phase.Up() || now.Run != v.Run {
+		f.Close()
+		return nil, fsm.ErrNotRunning
+	}
+	if after, err := shim.StartTicks(v.run.pid); err != nil || after != before {
+		f.Close()
+		return nil, fsm.ErrNotRunning
+	}
+	return f, nil
+}
+
+// request puts together what the shim is asked.
+func (st *starting) request(ctx context.Context) (*shim.StartRequest, error) {
+	lease, err := st.s.deps.Images.LeaseOf(ctx, st.o.id)
+	if err != nil {
+		return nil, err
+	}
+	layer, err := st.s.deps.Layers.Get(st.o.id)
+	if err != nil {
+		return nil, err
+	}
+	user, err := st.user(append([]string{layer.Upper}, lease.Lower...))
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range st.r.Mounts {
+		if err := makeSource(m); err != nil {
+			return nil, err
+		}
+		st.mounts = append(st.mounts, specMount(m))
+	}
+	h := st.r.HostConfig
+	in := spec.Input{
+		ID: st.o.id, Config: st.r.Config, Host: h, Path: st.r.Path, Args: st.r.Args, User: user,
+		Mounts: st.mounts, Held: st.s.held, Joined: st.joined, CgroupParent: st.s.cfg.CgroupParent,
+		NoNewPrivileges: st.s.cfg.NoNewPrivileges, BlockDevice: blockDevice,
+		ConsoleSize: h.ConsoleSize,
+	}
+	if in.Devices, err = devices(h.Devices); err != nil {
+		return nil, err
+	}
+	if h.Privileged {
+		if in.AllDevices, err = hostDevices("/dev"); err != nil {
+			return nil, err
+		}
+	}
+	sp, err := spec.Build(in)
+	if err != nil {
+		return nil, err
+	}
+	req := &shim.StartRequest{
+		Key: st.o.key(st.number), Spec: sp, NamespaceFDs: st.joined,
+		Rootfs:    oci.Rootfs{Overlay: &oci.Overlay{Lower: lease.Lower, Upper: layer.Upper, Work: layer.Work}, Readonly: h.ReadonlyRootfs},
+		OpenStdin: st.r.Config.OpenStdin, StdinOnce: st.r.Config.StdinOnce,
+		ConsoleSize: oci.WinSize{Rows: uint16(h.ConsoleSize[0]), Cols: uint16(h.ConsoleSize[1])},
+		InitReaper:  h.Init != nil && *h.Init || h.Init == nil && st.s.cfg.Init,
+	}
+	if req.Log, err = st.s.logConfig(st.s.logPath(st.o.id), h.LogConfig); err != nil {
+		return nil, err
+	}
+	if req.Log != nil {
+		req.Log.Attrs = logAttrs(st.r)
+	}
+	if req.Seccomp, req.SeccompFlags, err = st.s.filter(h, sp); err != nil {
+		return nil, err
+	}
+	return req, nil
+}
+
+func (st *starting) user(layers []string) (spec.User, error) {
+	return resolveUser(layers, st.r.Config.User, st.r.HostConfig.GroupAdd)
+}
+
+func resolveUser(layers []string, name string, groups []string) (spec.User, error) {
+	files, err := userdb.Read(userdb.Root(layers))
+	if err != nil {
+		return spec.User{}, fmt.Errorf("reading the container's users: %w", err)
+	}
+	u, err := files.Resolve(name, groups)
+	return spec.User{UID: u.UID, GID: u.GID, Groups: u.Groups, Home: u.Home}, err
+}
+
+// launch hands the request to the shim, with the clients that are already attached.
+func (st *starting) launch(ctx context.Context, req *shim.StartRequest) (*shim.Started, error) {
+	clients := st.o.takePending()
+	files := append([]*os.File{}, st.nsFDs...)
+	for _, c := range clients {
+		req.Attach = append(req.Attach, c.spec)
+		files = append(files, c.conn)
+	}
+	defer func() {
+		for _, c := range clients {
+			c.conn.Close()
+		}
+	}()
+	started, err := st.s.deps.Shim.Start(ctx, req, files)
+	if err != nil {
+		return nil, &runtimeError{err}
+	}
+	return started, nil
+}
+
+// releaseTimeout bounds how long giving back a run's network may take.
+const releaseTimeout = 20 * time.Second
+
+// tearDown gives back what a run held. What fails is said and left to Restore.
+func (o *owner) tearDown(ctx context.Context, run uint64) {
+	o.streams.Lock()
+	o.streams.live = nil
+	o.streams.Unlock()
+	o.s.execs.ended(o)
+	// The shim's own tidying (cgroup) waits for the kernel: it goes on beside, and the
+	// next start or the removal waits for it.
+	done := make(chan struct{})
+	o.forgotten.Store(&done)
+	go func() {
+		defer close(done)
+		ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
+		defer cancel()
+		if err := o.s.deps.Shim.Forget(ctx, o.key(run)); err != nil {
+			o.s.log.Warn("ending a run in the shim", "container", o.id, "error", err)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	if err := o.s.deps.Networks.Release(ctx, o.id); err != nil {
+		o.s.log.Warn("releasing a container's network", "container", o.id, "error", err)
+	}
+	if err := o.s.dropRun(o.id); err != nil {
+		o.s.log.Warn("removing a run's record", "container", o.id, "error", err)
+	}
+}
+
+// waitForgotten waits until the shim has let go of the run before.
+func (o *owner) waitForgotten(ctx context.Context) {
+	done := o.forgotten.Load()
+	if done == nil {
+		return
+	}
+	select {
+	case <-*done:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,54 @@
+package container
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/internal/errclass"
+)
+
+// runtimeError marks an error that came from starting the program.
+type runtimeError struct{ err error }
+
+func (e *runtimeError) Error() string { return e.err.Error() }
+func (e *runtimeError) Unwrap() error { return e.err }
+
+// Words that Docker's users, and the docker command's exit codes, know.
+const (
+	createFailed = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+	execFailed   = "OCI runtime exec failed: exec failed: "
+	mountHint    = ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type"
+)
+
+// exitCodeOf says what a shell would answer for a program that could not be started: 127
+// not found, 126 not executable, 0 for anything else.
+func exitCodeOf(text string) int {
+	has := func(s string) bool { return strings.Contains(text, s) }
+	switch {
+	case has("executable file not found"), has("no such file or directory"), has("system cannot find the file specified"):
+		return 127
+	case has("permission denied"), has("is a directory"), has("exec format error"):
+		return 126
+	}
+	return 0
+}
+
+// startError gives a failed start its exit code, words and class.
+func startError(err error, _ string) (int, error) {
+	var rt *runtimeError
+	if !errors.As(err, &rt) {
+		return 128, err
+	}
+	if c := errclass.Of(err); c == errdefs.ErrUnavailable {
+		return 128, err
+	}
+	text := createFailed + rt.Error()
+	switch code := exitCodeOf(text); {
+	case code != 0:
+		return code, errclass.Invalid("%s", text)
+	case strings.Contains(text, "not a directory"):
+		return 127, errclass.Invalid("%s", text+mountHint)
+	}
+	return 128, errclass.With(errclass.Of(err), errors.New(text))
+}
