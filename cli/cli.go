@@ -23,17 +23,16 @@ import (
 // Main runs one command line (without the program's name) on three streams and answers the
 // exit code. It leaves nothing running.
 func Main(args []string, in io.ReadCloser, out, errw io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	ctx, stop := interruptible(context.Background(), errw)
 	defer stop()
-	ctx, sig := catch(ctx)
-	cli := command.New(in, out, errw)
-	err := execute(ctx, cli, args)
+	err := execute(ctx, command.New(in, out, errw), args)
 	if err == nil {
 		return 0
 	}
 	var ee command.ExitError
-	if s := sig(); s != 0 && !errors.As(err, &ee) {
-		return 128 + int(s)
+	var sig command.SignalError
+	if errors.As(context.Cause(ctx), &sig) && !errors.As(err, &ee) {
+		return 128 + int(sig.Signal)
 	}
 	if text := command.Text(err); text != "" {
 		fmt.Fprintln(errw, text)
@@ -41,22 +40,33 @@ func Main(args []string, in io.ReadCloser, out, errw io.Writer) int {
 	return command.ExitCode(err)
 }
 
-// catch remembers the signal that ended ctx.
-func catch(ctx context.Context) (context.Context, func() unix.Signal) {
-	ch := make(chan os.Signal, 1)
+// interruptible is a context which SIGINT and SIGTERM end, with a SignalError as the cause.
+// A command that does not end by it is ended by the third signal.
+func interruptible(parent context.Context, errw io.Writer) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	ch := make(chan os.Signal, 4)
 	signal.Notify(ch, unix.SIGTERM, unix.SIGINT)
-	return ctx, func() unix.Signal {
-		if ctx.Err() == nil {
-			return 0
-		}
-		select {
-		case s := <-ch:
-			if us, ok := s.(unix.Signal); ok {
-				return us
+	done := make(chan struct{})
+	go func() {
+		for n := 1; ; n++ {
+			select {
+			case <-done:
+				return
+			case s := <-ch:
+				if us, ok := s.(unix.Signal); ok {
+					cancel(command.SignalError{Signal: us})
+				}
+				if n == 3 {
+					fmt.Fprintln(errw, "\ngot 3 SIGTERM/SIGINTs, forcefully exiting")
+					os.Exit(1)
+				}
 			}
-		default:
 		}
-		return 0
+	}()
+	return ctx, func() {
+		signal.Stop(ch)
+		close(done)
+		cancel(nil)
 	}
 }
 

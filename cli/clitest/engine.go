@@ -35,7 +35,7 @@ type Request struct {
 //
 // Containers behave by the first word of their image's name: hello prints a line on each
 // stream, exitN ends with N, cat copies its input, missing is there only after a pull,
-// gone never is; noexec, noperm and nostart fail to start.
+// gone never is; forever runs until killed; noexec, noperm and nostart fail to start.
 type Engine struct {
 	Socket string
 
@@ -296,7 +296,16 @@ func (e *Engine) container(w http.ResponseWriter, r *http.Request, ref, action s
 		answer(w, 200, `{"Titles":["UID","PID","CMD"],"Processes":[["root","12","sleep 100"],["root","13","a much longer command line than others"]]}`)
 	case "exec":
 		answer(w, 201, `{"Id":"e0e0e0"}`)
-	case "stop", "restart", "kill", "pause", "unpause", "rename", "resize":
+	case "kill":
+		if c != nil {
+			sig := r.URL.Query().Get("signal")
+			code, ends := map[string]int{"INT": 130, "TERM": 143, "KILL": 137, "": 137}[sig]
+			if ends {
+				c.end(code)
+			}
+		}
+		w.WriteHeader(http.StatusNoContent)
+	case "stop", "restart", "pause", "unpause", "rename", "resize":
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		fail(w, 404, "%v", errNoRoute)
@@ -377,13 +386,32 @@ func (e *Engine) attach(w http.ResponseWriter, c *ctr, ref string) {
 	if err != nil {
 		return
 	}
-	defer conn.Close()
 	select {
 	case <-c.started:
 	case <-c.done:
+		conn.Close()
 		return
 	}
-	c.end(play(conn, in, c.image, c.cfg.Tty))
+	if c.image == "forever" {
+		<-c.done
+		endOutput(conn, in)
+		return
+	}
+	code := play(conn, in, c.image, c.cfg.Tty)
+	endOutput(conn, in)
+	c.end(code)
+}
+
+// endOutput ends the stream and takes in what the client still sends, until it closes: a
+// socket closed with unread input would reset the connection.
+func endOutput(conn net.Conn, in *bufio.Reader) {
+	if u, ok := conn.(*net.UnixConn); ok {
+		_ = u.CloseWrite()
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, in)
+		conn.Close()
+	}()
 }
 
 // play is a container's life: what it prints, and its exit code.
@@ -411,9 +439,6 @@ func play(conn net.Conn, in *bufio.Reader, kind string, tty bool) int {
 				return 0
 			}
 		}
-	case "forever":
-		_, _ = io.Copy(io.Discard, in)
-		return 0
 	default:
 		put(1, "hello out\n")
 		put(2, "hello err\n")
@@ -471,8 +496,8 @@ func (e *Engine) exec(w http.ResponseWriter, r *http.Request, parts []string, bo
 		if err != nil {
 			return
 		}
-		defer conn.Close()
 		play(conn, in, "hello", o.Tty)
+		endOutput(conn, in)
 	}
 	_ = r
 }

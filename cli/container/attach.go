@@ -64,8 +64,9 @@ func runAttach(ctx context.Context, cli *command.Cli, ref string, o attachOption
 	}
 	keys := cli.DetachKeys(o.detachKeys)
 	exit := waitExit(ctx, cl, ref, "")
-	if o.sigProxy && !c.Config.Tty {
-		defer forwardSignals(ctx, cl, c.ID)()
+	if o.sigProxy {
+		ctx = context.WithoutCancel(ctx)
+		defer forwardSignals(ctx, cl, c.ID, c.Config.Tty)()
 	}
 	att, err := cl.ContainerAttach(ctx, ref, client.ContainerAttachOptions{
 		Stream: true, Stdin: stdin, Stdout: true, Stderr: true, DetachKeys: keys,
@@ -178,9 +179,8 @@ func startAttached(ctx context.Context, cli *command.Cli, cl *client.Client, ref
 	if c.Config == nil {
 		return errors.New("daemon sent no configuration of " + ref)
 	}
-	if !c.Config.Tty {
-		defer forwardSignals(ctx, cl, c.ID)()
-	}
+	ctx = context.WithoutCancel(ctx)
+	defer forwardSignals(ctx, cl, c.ID, c.Config.Tty)()
 	stdin := o.interactive && c.Config.OpenStdin
 	keys := cli.DetachKeys(o.detachKeys)
 	att, err := cl.ContainerAttach(ctx, c.ID, client.ContainerAttachOptions{
@@ -207,7 +207,7 @@ func startAttached(ctx context.Context, cli *command.Cli, cl *client.Client, ref
 		return err
 	}
 	if c.Config.Tty && cli.Out.IsTerminal() {
-		resizer(ctx, cli, resizeContainer(cl, c.ID))
+		resizer(streamCtx, cli, resizeContainer(cl, c.ID))
 	}
 	if err := <-streamed; err != nil {
 		if errors.Is(err, terminal.ErrDetached) {

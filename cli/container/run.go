@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
 
 	"github.com/gantry/gantry/cli/command"
@@ -93,8 +92,6 @@ func runContainer(ctx context.Context, cli *command.Cli, o *runOptions, res *run
 		}
 		cfg.AttachStdin, cfg.AttachStdout, cfg.AttachStderr, cfg.StdinOnce = false, false, false, false
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	id, err := o.create(ctx, cli, res)
 	if err != nil {
 		return fail125(err, "run")
@@ -103,8 +100,10 @@ func runContainer(ctx context.Context, cli *command.Cli, o *runOptions, res *run
 	if err != nil {
 		return fail125(err, "run")
 	}
-	if o.sigProxy && !o.detach && !cfg.Tty {
-		defer forwardSignals(ctx, cl, id)()
+	if o.sigProxy && !o.detach {
+		// From here on signals are the container's, and end nothing by themselves.
+		ctx = context.WithoutCancel(ctx)
+		defer forwardSignals(ctx, cl, id, cfg.Tty)()
 	}
 	if !cfg.AttachStdout && !cfg.AttachStderr && !cfg.AttachStdin {
 		return runDetached(ctx, cli, cl, id)
@@ -133,7 +132,7 @@ func (o *runOptions) runAttached(ctx context.Context, cli *command.Cli, cl *clie
 	}
 	defer att.Close()
 	s := newStreamer(cli, att.HijackedResponse, cfg, keys)
-	streamCtx, endStream := context.WithCancel(context.WithoutCancel(ctx))
+	streamCtx, endStream := context.WithCancel(ctx)
 	defer endStream()
 	streamed := make(chan error, 1)
 	go func() { streamed <- s.run(streamCtx) }()
@@ -148,7 +147,7 @@ func (o *runOptions) runAttached(ctx context.Context, cli *command.Cli, cl *clie
 		return startError(err)
 	}
 	if (cfg.AttachStdin || cfg.AttachStdout || cfg.AttachStderr) && cfg.Tty && cli.Out.IsTerminal() {
-		resizer(ctx, cli, resizeContainer(cl, id))
+		resizer(streamCtx, cli, resizeContainer(cl, id))
 	}
 	if err := <-streamed; err != nil {
 		if errors.Is(err, terminal.ErrDetached) {
@@ -212,9 +211,4 @@ func exitStatus(code int) error {
 		return nil
 	}
 	return command.ExitError{Code: code}
-}
-
-// interruptible is a context which SIGINT and SIGTERM end.
-func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 }

@@ -10,8 +10,8 @@ import (
 )
 
 // forwardSignals sends every signal this process gets to the container. It returns at
-// once; stop ends it.
-func forwardSignals(ctx context.Context, cl *client.Client, id string) (stop func()) {
+// once; stop ends it. With a terminal, changes of its size are sent as such instead.
+func forwardSignals(ctx context.Context, cl *client.Client, id string, tty bool) (stop func()) {
 	ch := make(chan os.Signal, 128)
 	signal.Notify(ch)
 	done := make(chan struct{})
@@ -24,7 +24,7 @@ func forwardSignals(ctx context.Context, cl *client.Client, id string) (stop fun
 				return
 			case s := <-ch:
 				name, ok := proxied(s)
-				if !ok {
+				if !ok || (tty && s == unix.SIGWINCH) {
 					continue
 				}
 				// A container that is gone takes no signals; nothing to say about it.

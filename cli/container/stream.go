@@ -10,6 +10,7 @@ import (
 	"github.com/gantry/gantry/cli/terminal"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
 )
 
 // streamer copies between the terminal and a hijacked connection.
@@ -78,6 +79,11 @@ func (s *streamer) output(restore func()) <-chan error {
 			restore()
 		} else {
 			_, err = stdcopy.StdCopy(orDiscard(s.out), orDiscard(s.err), s.conn.Reader)
+		}
+		if errors.Is(err, unix.ECONNRESET) {
+			// The other side ended without reading all we sent: an end like any other. How
+			// it came about the exit code tells.
+			err = nil
 		}
 		done <- err
 	}()
