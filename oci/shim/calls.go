@@ -181,12 +181,12 @@ func (c *Client) KillAll(ctx context.Context, key Key, sig int) error {
 
 // Pause freezes the whole container.
 func (c *Client) Pause(ctx context.Context, key Key) error {
-	return c.call(ctx, MethodPause, KeyRequest{Key: key}, nil, nil)
+	return c.setPaused(key, true, c.call(ctx, MethodPause, KeyRequest{Key: key}, nil, nil))
 }
 
 // Resume thaws what Pause froze.
 func (c *Client) Resume(ctx context.Context, key Key) error {
-	return c.call(ctx, MethodResume, KeyRequest{Key: key}, nil, nil)
+	return c.setPaused(key, false, c.call(ctx, MethodResume, KeyRequest{Key: key}, nil, nil))
 }
 
 // Update changes the limits of a held container.
@@ -322,6 +322,7 @@ func (c *Client) Adopt(ctx context.Context, st Status, pidfd *os.File) error {
 		return err
 	}
 	c.keep(st.Key, &held{started: st.Started, fds: map[string]int{"pidfd": fd}, adopted: true, lost: true})
+	c.reapOrphans(false)
 	return nil
 }
 

@@ -94,6 +94,7 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("list what the shim holds: %w", err)
 	}
 	c.publish(s)
+	c.reapOrphans(false)
 	c.wg.Add(1)
 	go c.watch(s)
 	return c, nil

@@ -66,6 +66,16 @@ func (c *Client) forget(key Key) {
 	}
 }
 
+// setPaused remembers what a successor of the shim must know.
+func (c *Client) setPaused(key Key, paused bool, err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := c.held[key]; h != nil && err == nil {
+		h.paused = paused
+	}
+	return err
+}
+
 func (c *Client) keepConn(key Key, a AttachSpec, fd int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -232,11 +242,15 @@ func (c *Client) take(st *Status, fds []int, news bool) {
 	c.mu.Lock()
 	old := c.held[st.Key]
 	tell := st.Exit != nil && news && (old == nil || old.exit == nil)
+	h.exit = st.Exit
 	if old != nil {
 		h.watching = old.watching
+		if h.exit == nil && old.exit != nil {
+			h.exit = old.exit // it came while the list was under way
+			h.closeStdio()
+		}
 		old.close()
 	}
-	h.exit = st.Exit
 	c.held[st.Key] = h
 	c.mu.Unlock()
 	if tell {
@@ -299,7 +313,7 @@ func (c *Client) succeed(old *session) *session {
 	c.cfg.Logf("connection to shim (pid %d) is lost, dead: %t: %v", old.pid, dead, old.err)
 	if dead {
 		// The orphans are ours now, if we are their subreaper.
-		c.reapOrphans()
+		c.reapOrphans(true)
 	}
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		s, err := c.open(ctx)

@@ -22,14 +22,15 @@ func BecomeSubreaper() error {
 	return nil
 }
 
-// reapOrphans watches every held process that runs: should it be our child by now,
-// we take its status and tell the new shim.
-func (c *Client) reapOrphans() {
+// reapOrphans watches the held processes that the shim is not the parent of: should
+// one be our child, we take its status and tell the shim. With all, none is the
+// shim's any more, as the shim has just died.
+func (c *Client) reapOrphans(all bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key, h := range c.held {
 		fd, ok := h.fds["pidfd"]
-		if h.exit != nil || h.watching || !ok {
+		if h.exit != nil || h.watching || !ok || !all && !h.adopted {
 			continue
 		}
 		w, err := WatchPidfd(fd)
