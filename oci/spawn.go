@@ -128,7 +128,7 @@ func spawn(o *spawnOpts) (*child, error) {
 	pidfd := -1
 	attr := &syscall.ProcAttr{
 		Dir:   "/",
-		Env:   []string{"GOMAXPROCS=1", "GOGC=off"},
+		Env:   []string{"GOMAXPROCS=2", "GOGC=off"},
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Cloneflags: o.flags, PidFD: &pidfd, UidMappings: o.uids, GidMappings: o.gids},
 	}
