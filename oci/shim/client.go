@@ -337,10 +337,23 @@ func (s *session) reply(e *Envelope, fds []int) {
 	}
 }
 
-// open dials the shim, or starts one and dials it.
+// open dials the shim, or starts one and dials it. A shim that is just dying may
+// still take the connection or hold the lock, so it tries again for a while.
 func (c *Client) open(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, spawnWait)
 	defer cancel()
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		s, err := c.tryOpen(ctx)
+		if err == nil || !errors.Is(err, errdefs.ErrUnavailable) || wait > time.Second/2 {
+			return s, err
+		}
+		if pause(ctx, wait) != nil {
+			return nil, err
+		}
+	}
+}
+
+func (c *Client) tryOpen(ctx context.Context) (*session, error) {
 	fd, err := dial(c.cfg.Root)
 	if err != nil {
 		if fd, err = c.spawn(ctx); err != nil {

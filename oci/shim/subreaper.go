@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -72,7 +74,7 @@ func (c *Client) reapOrphan(key Key, w *PidWatch) {
 	x.Key = key
 	ctx, cancel := context.WithTimeout(context.Background(), 2*successorWait)
 	defer cancel()
-	if err := c.call(ctx, MethodReaped, KeyRequest{Key: key, Exited: &x}, nil, nil); err != nil {
+	if err := c.call(ctx, MethodReaped, KeyRequest{Key: key, Exited: &x}, nil, nil); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		c.cfg.Logf("tell the shim how %s ended: %v", key.Container, err)
 	}
 }
