@@ -2,53 +2,11 @@ package engine
 
 import (
 	"context"
-	"log/slog"
 	"os"
 	"time"
 
-	"github.com/gantry/gantry/engine/image"
 	"github.com/gantry/gantry/oci/shim"
-	"github.com/gantry/gantry/storage"
 )
-
-// imageHolder gives engine/container the words it asks engine/image with.
-type imageHolder struct{ *image.Service }
-
-func (h imageHolder) Lease(ctx context.Context, containerID string, img *image.Image) (*image.RootfsLease, error) {
-	return h.Service.Lease(ctx, img, containerID)
-}
-
-func (h imageHolder) Leased(ctx context.Context, containerID string) (*image.RootfsLease, error) {
-	return h.Service.LeaseOf(ctx, containerID)
-}
-
-func (h imageHolder) Unlease(ctx context.Context, containerID string) error {
-	return h.Service.Release(ctx, containerID)
-}
-
-// layerHolder does the same for the writable layers of storage.
-type layerHolder struct {
-	*storage.Layers
-	log *slog.Logger
-}
-
-func (h layerHolder) Create(containerID string) (upper, work string, err error) {
-	l, err := h.Layers.Create(containerID)
-	return l.Upper, l.Work, err
-}
-
-func (h layerHolder) Paths(containerID string) (upper, work string) {
-	l, err := h.Layers.Get(containerID)
-	if err != nil {
-		h.log.Debug("no writable layer", "container", containerID, "error", err)
-	}
-	return l.Upper, l.Work
-}
-
-func (h layerHolder) Size(ctx context.Context, containerID string) (int64, error) {
-	u, err := h.Layers.Usage(ctx, containerID)
-	return u.Size, err
-}
 
 // keepWait bounds how long a call to the fd store may take: it runs in places that
 // have no context of their own.

@@ -25,7 +25,6 @@ import (
 	"github.com/gantry/gantry/oci/seccomp"
 	"github.com/gantry/gantry/oci/shim"
 	"github.com/gantry/gantry/storage"
-	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -132,7 +131,7 @@ func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (e
 	if e.shim, err = e.connectShim(ctx, cfg); err != nil {
 		return err
 	}
-	u.Add(func() error { return e.releaseShim(ctx) })
+	u.Add(e.releaseShim)
 	netConfig, err := cfg.networkConfig()
 	if err != nil {
 		return err
@@ -148,18 +147,19 @@ func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (e
 	}
 	ctrConfig.Log = e.log
 	e.containers, err = container.New(ctrConfig, container.Deps{
-		Images: imageHolder{e.images}, Layers: layerHolder{e.store.Layers(), e.log}, Networks: e.networks, Shim: e.shim, Bus: e.bus,
+		Images: e.images, Layers: e.store.Layers(), Networks: e.networks, Shim: e.shim, Bus: e.bus,
 		Seccomp: seccomp.Compile,
 	})
 	if err != nil {
 		return err
 	}
-	u.Add(func() error { return e.containers.Close(ctx) })
+	u.Add(e.closeContainers)
 	e.images.InUse = func(id digest.Digest) []image.Use {
-		if short, running := e.containers.ImageInUse(id); short != "" {
-			return []image.Use{{ContainerID: short, Running: running}}
+		var uses []image.Use
+		for _, u := range e.containers.ImageUses(id) {
+			uses = append(uses, image.Use(u))
 		}
-		return nil
+		return uses
 	}
 	return e.containers.Restore(ctx)
 }
@@ -239,7 +239,7 @@ func (e *Engine) Serve() error {
 	errs := make(chan error, len(e.listeners))
 	var wg sync.WaitGroup
 	for _, l := range e.listeners {
-		e.log.Info("API listen on " + l.Addr().String())
+		e.log.Info("API listen on " + l.host)
 		wg.Go(func() { errs <- e.api.Serve(l.Listener) })
 	}
 	var first error
@@ -255,15 +255,12 @@ func (e *Engine) Serve() error {
 	return first
 }
 
+// closeWait bounds each step of the end that waits for something.
+const closeWait = 10 * time.Second
+
 // Close ends the daemon: no new requests, streams end, requests under way get the
-// shutdown timeout (or ctx's end). Containers run on. It is called once.
-func (e *Engine) Close(ctx context.Context) error {
-	wait := time.Duration(e.config().ShutdownTimeout) * time.Second
-	if wait >= 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, wait)
-		defer cancel()
-	}
+// shutdown timeout. Containers run on. It is called once.
+func (e *Engine) Close() error {
 	var errs []error
 	for _, l := range e.listeners {
 		errs = append(errs, e.keeper.Drop(storeName(l.host)))
@@ -273,43 +270,34 @@ func (e *Engine) Close(ctx context.Context) error {
 			}
 		}
 	}
-	errs = append(errs, e.api.Shutdown(ctx))
-	errs = append(errs, e.containers.Close(ctx), e.networks.Close(), e.releaseShim(ctx), e.store.Close())
+	ctx, cancel := context.Background(), context.CancelFunc(func() {})
+	if wait := e.config().ShutdownTimeout; wait >= 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(wait)*time.Second)
+	}
+	if err := e.api.Shutdown(ctx); err != nil {
+		errs = append(errs, fmt.Errorf("requests under way were cut off: %w", err))
+	}
+	cancel()
+	errs = append(errs, e.closeContainers(), e.networks.Close(), e.releaseShim(), e.store.Close())
 	if p := e.config().Pidfile; p != "" {
 		errs = append(errs, removePidfile(p))
 	}
 	return errors.Join(append(errs, e.root.close())...)
 }
 
+func (e *Engine) closeContainers() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+	defer cancel()
+	return e.containers.Close(ctx)
+}
+
 // releaseShim lets go of the shim, and ends it when it holds nothing.
-func (e *Engine) releaseShim(ctx context.Context) error {
+func (e *Engine) releaseShim() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+	defer cancel()
 	held, err := e.shim.List(ctx)
 	if err == nil && len(held) == 0 {
 		err = e.shim.Shutdown(ctx)
 	}
 	return errors.Join(err, e.shim.Close())
-}
-
-// Reload takes over what may change while the daemon runs, and says what may not.
-func (e *Engine) Reload(next *Config) {
-	old := e.config()
-	merged := *old
-	merged.set = next.set
-	merged.Debug, merged.LogLevel, merged.Labels, merged.ShutdownTimeout = next.Debug, next.LogLevel, next.Labels, next.ShutdownTimeout
-	changed := []string{}
-	for name, value := range next.set {
-		if old.set[name] == value {
-			continue
-		}
-		switch name {
-		case "debug", "log-level", "label", "shutdown-timeout":
-			changed = append(changed, name)
-		default:
-			e.log.Warn("this option changes with the daemon's next start only", "option", name)
-		}
-	}
-	e.cfg.Store(&merged)
-	setLevel(e.level, &merged)
-	e.log.Info("configuration reloaded", "changed", changed)
-	e.bus.Emit(events.DaemonEventType, events.ActionReload, e.root.id, map[string]string{"name": e.host.name})
 }

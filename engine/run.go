@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	containerdlog "github.com/containerd/log"
 	"github.com/gantry/gantry/internal/version"
 	"github.com/spf13/pflag"
 )
@@ -44,6 +45,9 @@ func Main(args []string, stdout, stderr io.Writer, newAPI func(*Engine) API) int
 	level := &slog.LevelVar{}
 	setLevel(level, cfg)
 	log := newLogger(stderr, cfg.LogFormat, level)
+	if err := libraryLog(cfg); err != nil {
+		log.Warn("the libraries' log is not set up", "error", err)
+	}
 	if err := run(args, cfg, log, level, newAPI); err != nil {
 		log.Error("the daemon failed", "error", err)
 		return 1
@@ -61,7 +65,7 @@ func run(args []string, cfg *Config, log *slog.Logger, level *slog.LevelVar, new
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	log.Info("starting up", "version", version.Version, "commit", version.Commit, "data-root", cfg.DataRoot, "exec-root", cfg.ExecRoot, "pid", os.Getpid())
-	e, err := New(ctx, cfg, log, level, newAPI)
+	e, err := start(signals, cancel, log, func() (*Engine, error) { return New(ctx, cfg, log, level, newAPI) })
 	if err != nil {
 		return err
 	}
@@ -74,7 +78,7 @@ func run(args []string, cfg *Config, log *slog.Logger, level *slog.LevelVar, new
 	for {
 		select {
 		case err := <-served:
-			return errors.Join(err, e.Close(ctx))
+			return errors.Join(err, e.Close())
 		case s := <-signals:
 			if s == syscall.SIGHUP {
 				e.reloadFrom(args)
@@ -83,11 +87,42 @@ func run(args []string, cfg *Config, log *slog.Logger, level *slog.LevelVar, new
 			log.Info("Processing signal '" + s.String() + "'")
 			notify("STOPPING=1")
 			go forceOn(signals, log)
-			if err := e.Close(ctx); err != nil {
+			if err := e.Close(); err != nil {
 				log.Warn("the shutdown was not clean", "error", err)
 			}
 			log.Info("Daemon shutdown complete")
 			return nil
+		}
+	}
+}
+
+// start waits for the engine. A signal in the meantime cancels what can be cancelled;
+// it is put back, so that an engine that started all the same is ended.
+func start(signals chan os.Signal, cancel context.CancelFunc, log *slog.Logger, open func() (*Engine, error)) (*Engine, error) {
+	type result struct {
+		e   *Engine
+		err error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		e, err := open()
+		opened <- result{e, err}
+	}()
+	for {
+		select {
+		case r := <-opened:
+			return r.e, r.err
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				continue
+			}
+			log.Info("Processing signal '" + s.String() + "' during the start")
+			cancel()
+			r := <-opened
+			if r.err == nil {
+				signals <- s // for the loop that ends it
+			}
+			return r.e, r.err
 		}
 	}
 }
@@ -120,6 +155,21 @@ func setLevel(level *slog.LevelVar, c *Config) {
 	if c.Debug {
 		level.Set(slog.LevelDebug)
 	}
+}
+
+// libraryLog sets what containerd's packages log on their own: their warnings are
+// about things this engine checks itself.
+func libraryLog(c *Config) error {
+	level := "error"
+	if c.Debug || c.LogLevel == "debug" {
+		level = "debug"
+	}
+	if c.LogFormat == "json" {
+		if err := containerdlog.SetFormat(containerdlog.JSONFormat); err != nil {
+			return err
+		}
+	}
+	return containerdlog.SetLevel(level)
 }
 
 func newLogger(w io.Writer, format string, level slog.Leveler) *slog.Logger {

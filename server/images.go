@@ -99,12 +99,13 @@ func (s imageAPI) imageCreate(c *call) error {
 			o.Headers[k] = v
 		}
 	}
+	ctx, cancel := c.stream() // what was fetched stays: the next pull goes on from there
+	defer cancel()
 	p := newProgress(c, false)
-	return p.end(s.Images.Pull(c.ctx(), o, p))
+	return p.end(s.Images.Pull(ctx, o, p))
 }
 
 func (s imageAPI) imageLoad(c *call) error {
-	// Which platforms to take is the service's to decide from the archive.
 	if len(c.query["platform"]) > 0 && !c.version.before(48) {
 		return errclass.NotImplemented("POST /images/load with platform is not built yet in this engine")
 	}
