@@ -322,11 +322,11 @@ func (c *Client) succeed(old *session) *session {
 				err = c.handOver(ctx, s)
 			}
 			if err == nil {
+				c.events.push(Event{}) // before what sync finds out
 				err = c.sync(ctx, s, true)
 			}
 			if err == nil {
 				c.cfg.Logf("connected to shim (pid %d)", s.pid)
-				c.events.push(Event{})
 				c.publish(s)
 				return s
 			}

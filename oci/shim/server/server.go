@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -44,7 +45,12 @@ type Server struct {
 	daemon   *session // nil: none is connected
 	closing  bool
 	guarded  atomic.Int64 // panics caught, for tests
+
+	tidy *time.Timer // gives memory back once starts and exits have ceased
 }
+
+// tidyWait is how long nothing has to start or end before memory is given back.
+const tidyWait = 3 * time.Second
 
 // New makes a server for a directory. logf says what a person should know; nil:
 // nothing is said.
@@ -52,10 +58,15 @@ func New(root string, logf func(format string, a ...any)) *Server {
 	if logf == nil {
 		logf = func(string, ...any) {}
 	}
-	return &Server{
+	s := &Server{
 		root: root, logf: logf, strangers: make(chan struct{}, 1), down: make(chan struct{}), slots: make(chan struct{}, maxRequests),
 		procs: map[shim.Key]*proc{}, starting: map[shim.Key]bool{}, stored: map[string]int{},
 	}
+	s.tidy = time.AfterFunc(tidyWait, func() {
+		runtime.GC() // twice, for what pools hold
+		debug.FreeOSMemory()
+	})
+	return s
 }
 
 // guard ends a panic in a goroutine of one container with a line in the log.
@@ -302,6 +313,7 @@ func (s *Server) put(p *proc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.procs[p.key] = p
+	s.tidy.Reset(tidyWait)
 }
 
 // get finds a held process, ended or not.
