@@ -124,7 +124,7 @@ func AddDummy(name string) *Request {
 func AddBridge(name string, mac net.HardwareAddr, mtu int) *Request {
 	r := newRequest("creating bridge "+name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
 		ifinfomsg(0, 0, 0, 0))
-	r.str(unix.IFLA_IFNAME, name)
+	r.str(unix.IFLA_IFNAME, name).u32(unix.IFLA_GROUP, Group)
 	if mac != nil {
 		// A set address stays: otherwise the bridge takes the lowest of its ports'.
 		r.attr(unix.IFLA_ADDRESS, mac)

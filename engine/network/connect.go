@@ -1,0 +1,255 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/gantry/gantry/engine/network/firewall"
+	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/id"
+	"github.com/gantry/gantry/internal/undo"
+	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
+)
+
+// Connect gives a running container one more network: r.Endpoints has exactly that
+// one. ns is the container's network namespace and stays the caller's. The result's
+// Record is the container's whole new record; Endpoints and Ports tell of the new
+// endpoint only, Ports is nil unless the container's ports were published by it.
+// Errors: NotFound for the network or when the container has no sandbox, Forbidden
+// when it is connected already ("endpoint with name … already exists"), else as Acquire.
+func (s *Service) Connect(_ context.Context, ns *os.File, r SandboxRequest) (_ *Sandbox, err error) {
+	if len(r.Endpoints) != 1 {
+		return nil, errclass.Invalid("connecting takes one network, not %d", len(r.Endpoints))
+	}
+	sb, err := s.claim(r.ContainerID)
+	if err != nil {
+		return nil, err
+	}
+	defer sb.busy.Unlock()
+	var u undo.List
+	defer func() {
+		if uerr := u.Run(); uerr != nil {
+			s.log.Error("undoing a failed connect", "container", r.ContainerID, "error", uerr)
+		}
+	}()
+	j, firstOut, err := s.joinMore(r, sb)
+	if err != nil {
+		return nil, err
+	}
+	joins := []*joining{j}
+	u.Add(func() error { s.leave(sb, joins); return nil })
+	out, err := s.describe(r, joins)
+	if err != nil {
+		return nil, err
+	}
+	if firstOut {
+		setGateways(gateways(joins))
+		bs, err := s.publish(j.n, j.e, r)
+		if err != nil {
+			return nil, err
+		}
+		u.Add(func() error { s.unbind(bs); sb.bindings = nil; return nil })
+		sb.bindings = bs
+		out.Ports = portMap(r, []*endpoint{j.e})
+	} else {
+		out.Ports = nil
+	}
+	if err := plugIn(s.host, s.nl, ns, *j.plug); err != nil {
+		return nil, err
+	}
+	if firstOut {
+		if err := s.fw.publish(r.ContainerID, firewallPorts(j.n, j.e)); err != nil {
+			_, derr := s.nl.Do(rtnl.DelLink(j.e.HostIf))
+			return nil, errors.Join(err, derr)
+		}
+	}
+	u.Keep()
+	s.mu.Lock()
+	sb.ends = append(sb.ends, j.e)
+	out.Record = sb.record()
+	s.mu.Unlock()
+	s.emit(events.ActionConnect, j.n, map[string]string{"container": r.ContainerID})
+	return out, nil
+}
+
+// claim finds a container's sandbox and makes it busy.
+func (s *Service) claim(containerID string) (*sandbox, error) {
+	s.mu.Lock()
+	sb := s.sandboxes[containerID]
+	s.mu.Unlock()
+	if sb != nil {
+		sb.busy.Lock()
+		if !sb.gone {
+			return sb, nil
+		}
+		sb.busy.Unlock()
+	}
+	return nil, errclass.NotFound("container %s has no network sandbox", id.Short(containerID))
+}
+
+// joinMore takes an endpoint's addresses and tells whether it is the sandbox's first
+// way out.
+func (s *Service) joinMore(r SandboxRequest, sb *sandbox) (*joining, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var j *joining
+	for ref, es := range r.Endpoints {
+		n, err := s.find(ref)
+		if err != nil {
+			return nil, false, err
+		}
+		if n.users[sb.id] != nil {
+			return nil, false, errclass.Forbidden("endpoint with name %s already exists in network %s", r.Name, n.net.Name)
+		}
+		if n.net.Driver == "host" || n.net.Driver == "null" {
+			return nil, false, errclass.Invalid("container cannot be connected to %s network while it runs", n.net.Name)
+		}
+		if j, err = s.joinOne(r, sb, n, es); err != nil {
+			return nil, false, err
+		}
+	}
+	used := map[string]bool{}
+	way := false
+	for _, e := range sb.ends {
+		used[e.IfName] = true
+		way = way || s.waysOut(e)
+	}
+	for i := 0; j.plug.ifName == ""; i++ {
+		if name := j.n.bridge.prefix() + strconv.Itoa(i); !used[name] {
+			j.plug.ifName = name
+		}
+	}
+	if err := s.numberInterfaces([]*joining{j}); err != nil {
+		s.leaveLocked(sb, []*joining{j})
+		return nil, false, err
+	}
+	gw4, gw6 := gateways([]*joining{j})
+	return j, !way && (gw4 != nil || gw6 != nil), nil
+}
+
+// waysOut tells whether an endpoint gives a default route. s.mu is held.
+func (s *Service) waysOut(e *endpoint) bool {
+	n := s.nets[e.NetworkID]
+	if n == nil || n.net.Driver != "bridge" || n.net.Internal || n.bridge.mode4 == firewall.ModeIsolated {
+		return false
+	}
+	sp := n.space4()
+	return e.IPv4.IsValid() && sp != nil && sp.gateway.IsValid()
+}
+
+func (sb *sandbox) record() Record {
+	r := Record{ContainerID: sb.id}
+	for _, e := range sb.ends {
+		r.Endpoints = append(r.Endpoints, e.EndpointRecord)
+	}
+	return r
+}
+
+// Disconnect takes a running container off a network and returns its whole new record.
+// ns is its network namespace; nil (or one that is gone) leaves the interface inside to
+// die with the host's end. Published ports move to the network that is the way out
+// then. Errors: NotFound for the network, or when the container is not on it.
+func (s *Service) Disconnect(_ context.Context, ns *os.File, containerID, ref string) (Record, error) {
+	sb, err := s.claim(containerID)
+	if err != nil {
+		return Record{}, err
+	}
+	defer sb.busy.Unlock()
+	s.mu.Lock()
+	n, err := s.find(ref)
+	if err != nil {
+		s.mu.Unlock()
+		return Record{}, err
+	}
+	i := slices.IndexFunc(sb.ends, func(e *endpoint) bool { return e.NetworkID == n.net.ID })
+	if i < 0 {
+		s.mu.Unlock()
+		return Record{}, errclass.Forbidden("container %s is not connected to network %s", containerID, n.net.Name)
+	}
+	e := sb.ends[i]
+	sb.ends = slices.Delete(sb.ends, i, i+1)
+	wasOut := s.waysOut(e)
+	var next *endpoint
+	for _, o := range sb.ends {
+		if next == nil && s.waysOut(o) {
+			next = o
+		}
+	}
+	s.mu.Unlock()
+	if len(e.Ports) > 0 {
+		if err := s.fw.unpublish(containerID); err != nil {
+			s.log.Error("removing published ports from the firewall", "container", containerID, "error", err)
+		}
+	}
+	if _, err := s.nl.Do(rtnl.DelLink(e.HostIf)); err != nil && !errors.Is(err, unix.ENODEV) {
+		s.log.Error("removing an endpoint's interface", "interface", e.HostIf, "error", err)
+	}
+	if wasOut && next != nil {
+		s.moveWayOut(sb, ns, e, next)
+	} else if len(e.Ports) > 0 {
+		s.unbind(sb.bindings)
+		sb.bindings = nil
+	}
+	s.mu.Lock()
+	s.unaddress(n, e)
+	delete(n.users, containerID)
+	rec := sb.record()
+	s.mu.Unlock()
+	s.emit(events.ActionDisconnect, n, map[string]string{"container": containerID})
+	return rec, nil
+}
+
+// moveWayOut makes another endpoint the default route and gives it the published ports.
+func (s *Service) moveWayOut(sb *sandbox, ns *os.File, from, to *endpoint) {
+	s.mu.Lock()
+	n := s.nets[to.NetworkID]
+	to.Ports = from.Ports
+	var gws []netip.Addr
+	for _, sp := range []*space{n.space4(), n.space6()} {
+		if sp != nil && sp.gateway.IsValid() {
+			gws = append(gws, sp.gateway)
+		}
+	}
+	s.mu.Unlock()
+	if ns != nil {
+		err := s.host.inside(ns, func() error {
+			in, err := rtnl.Dial()
+			if err != nil {
+				return err
+			}
+			defer in.Close()
+			l, err := in.LinkByName(to.IfName)
+			if err != nil {
+				return err
+			}
+			var reqs []*rtnl.Request
+			for _, gw := range gws {
+				reqs = append(reqs, rtnl.AddRoute(l.Index, netip.Prefix{}, gw))
+			}
+			_, err = in.Do(reqs...)
+			return err
+		})
+		if err != nil {
+			s.log.Error("moving a container's default route", "container", sb.id, "error", err)
+		}
+	}
+	for _, b := range sb.bindings {
+		s.proxy.end(b.Name())
+		for _, p := range to.Ports {
+			if p.Proto == b.Proto && p.HostIP == b.Addr && p.HostPort == b.Port {
+				if err := s.hold(b, to, p); err != nil {
+					s.log.Error("moving a published port", "container", sb.id, "port", b.Name(), "error", err)
+				}
+			}
+		}
+	}
+	if err := s.fw.publish(sb.id, firewallPorts(n, to)); err != nil {
+		s.log.Error("moving published ports", "container", sb.id, "error", err)
+	}
+}

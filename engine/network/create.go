@@ -1,0 +1,391 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/gantry/gantry/engine/network/ipam"
+	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/filter"
+	"github.com/gantry/gantry/internal/id"
+	"github.com/gantry/gantry/internal/undo"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
+)
+
+// maxSubnets bounds a network's IPAM configuration.
+const maxSubnets = 256
+
+// Create makes a user-defined network. Errors: Conflict when the name is taken,
+// Forbidden for predefined names, overlapping subnets and exhausted pools, Invalid for
+// a configuration that cannot be, NotFound for an unknown driver. Nothing is left when
+// it fails.
+func (s *Service) Create(_ context.Context, r network.CreateRequest) (_ network.CreateResponse, err error) {
+	n, err := s.plan(r)
+	if err != nil {
+		return network.CreateResponse{}, err
+	}
+	var u undo.List
+	defer func() {
+		if uerr := u.Run(); uerr != nil {
+			s.log.Error("undoing a failed network create", "network", r.Name, "error", uerr)
+		}
+	}()
+	u.Add(func() error { s.drop(n); return nil })
+	if err := s.store.save(n.net); err != nil {
+		return network.CreateResponse{}, err
+	}
+	u.Add(func() error { return s.store.remove(n.net.ID) })
+	if !n.net.ConfigOnly {
+		u.Add(func() error { return s.stopDriver(n) })
+		if err := s.startDriver(n); err != nil {
+			return network.CreateResponse{}, err
+		}
+		if n.net.Driver == "bridge" {
+			s.localnet(n)
+		}
+		if n.net.EnableIPv6 {
+			if err := s.forwarding(); err != nil {
+				return network.CreateResponse{}, err
+			}
+		}
+	}
+	u.Keep()
+	s.mu.Lock()
+	n.removing = false
+	s.mu.Unlock()
+	s.emit(events.ActionCreate, n, nil)
+	return network.CreateResponse{ID: n.net.ID}, nil
+}
+
+var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+
+// plan checks a request and enters the network into the tables, closed to containers
+// until it is up.
+func (s *Service) plan(r network.CreateRequest) (*netw, error) {
+	if isPredefined(r.Name) || r.Name == "default" {
+		return nil, errclass.Forbidden("operation is not permitted on predefined %s network", r.Name)
+	}
+	if !networkName.MatchString(r.Name) {
+		return nil, errclass.Invalid("invalid network name: only %q are allowed", networkName)
+	}
+	if r.Driver == "" {
+		r.Driver = "bridge"
+	}
+	if err := checkDriver(r); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.names[r.Name]; ok {
+		return nil, errclass.Conflict("network with name %s already exists", r.Name)
+	}
+	n, err := s.draft(r)
+	if err != nil {
+		return nil, err
+	}
+	if n.net.Driver == "bridge" {
+		if n.bridge, err = parseBridgeOptions(n.net.ID, n.net.Options); err != nil {
+			return nil, err
+		}
+		for _, other := range s.nets {
+			if other.net.Driver == "bridge" && !other.net.ConfigOnly && other.bridge.name == n.bridge.name && !n.net.ConfigOnly {
+				return nil, errclass.Forbidden("cannot create network %s (%s): conflicts with network %s (%s): networks have same bridge name",
+					n.net.ID, n.bridge.name, other.net.ID, other.bridge.name)
+			}
+		}
+	}
+	if !n.net.ConfigOnly {
+		if err := s.planAddresses(n); err != nil {
+			return nil, err
+		}
+	}
+	n.removing = true
+	s.add(n)
+	return n, nil
+}
+
+func checkDriver(r network.CreateRequest) error {
+	switch {
+	case r.Ingress || r.Scope == "swarm" || r.Driver == "overlay":
+		return errclass.Unavailable("This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.")
+	case r.Scope != "" && r.Scope != "local":
+		return errclass.Invalid("invalid scope %q", r.Scope)
+	case r.Driver == "host" || r.Driver == "null":
+		return errclass.Forbidden("only one instance of %q network is allowed", r.Driver)
+	case r.Driver == "macvlan" || r.Driver == "ipvlan":
+		return errclass.NotImplemented("network driver %s is not built yet", r.Driver)
+	case r.Driver != "bridge" && !r.ConfigOnly:
+		return errclass.NotFound("could not find plugin %s in v1 plugin registry: plugin %q not found", r.Driver, r.Driver)
+	case r.IPAM != nil && r.IPAM.Driver != "" && r.IPAM.Driver != "default":
+		return errclass.NotFound("could not find plugin %s in v1 plugin registry: plugin %q not found", r.IPAM.Driver, r.IPAM.Driver)
+	case r.ConfigOnly && r.ConfigFrom != nil && r.ConfigFrom.Network != "":
+		return errclass.Forbidden("a configuration network cannot depend on another configuration network")
+	}
+	return nil
+}
+
+// draft turns a request into a network's record, addresses as asked for. s.mu is held.
+func (s *Service) draft(r network.CreateRequest) (*netw, error) {
+	n := network.Network{
+		Name: r.Name, ID: id.New(), Created: time.Now(), Scope: "local", Driver: r.Driver,
+		EnableIPv4: r.EnableIPv4 == nil || *r.EnableIPv4, EnableIPv6: r.EnableIPv6 != nil && *r.EnableIPv6,
+		IPAM:     network.IPAM{Driver: "default", Options: map[string]string{}},
+		Internal: r.Internal, Attachable: r.Attachable, ConfigOnly: r.ConfigOnly,
+		Options: maps.Clone(r.Options), Labels: maps.Clone(r.Labels),
+	}
+	if r.IPAM != nil {
+		n.IPAM.Config = slices.Clone(r.IPAM.Config)
+		if r.IPAM.Options != nil {
+			n.IPAM.Options = maps.Clone(r.IPAM.Options)
+		}
+	}
+	if r.ConfigFrom != nil && r.ConfigFrom.Network != "" {
+		from, err := s.find(r.ConfigFrom.Network)
+		if err != nil || !from.net.ConfigOnly {
+			return nil, errclass.NotFound("configuration network %q not found", r.ConfigFrom.Network)
+		}
+		if len(n.IPAM.Config) > 0 || len(n.Options) > 0 || n.Internal {
+			return nil, errclass.Forbidden("user specified configurations are not supported if the network depends on a configuration network")
+		}
+		c := from.public()
+		n.ConfigFrom = network.ConfigReference{Network: c.Name}
+		n.IPAM, n.Options, n.Internal, n.EnableIPv4, n.EnableIPv6 = c.IPAM, c.Options, c.Internal, c.EnableIPv4, c.EnableIPv6
+		for k, v := range c.Labels {
+			if n.Labels == nil {
+				n.Labels = map[string]string{}
+			}
+			if _, ok := n.Labels[k]; !ok {
+				n.Labels[k] = v
+			}
+		}
+	}
+	if !n.EnableIPv4 && !n.EnableIPv6 {
+		return nil, errclass.Invalid("IPv4 or IPv6 must be enabled")
+	}
+	if len(n.IPAM.Config) > maxSubnets {
+		return nil, errclass.Invalid("more than %d subnets", maxSubnets)
+	}
+	if s.cfg.MTU > 0 && n.Driver == "bridge" && n.Options[optMTU] == "" && s.cfg.MTU != defaultMTU {
+		if n.Options == nil {
+			n.Options = map[string]string{}
+		}
+		n.Options[optMTU] = strconv.Itoa(s.cfg.MTU)
+	}
+	return &netw{net: n, users: map[string]*endpoint{}}, nil
+}
+
+// planAddresses checks the wished subnets, adds what is missing, and gives every
+// subnet its gateway. s.mu is held.
+func (s *Service) planAddresses(n *netw) error {
+	have4, have6 := false, false
+	mine := ipam.NewTaken()
+	for i, c := range n.net.IPAM.Config {
+		if !c.Subnet.IsValid() {
+			return errclass.Invalid("invalid network config: invalid subnet: an IPAM config needs one")
+		}
+		if err := ipam.CheckConfig(c.Subnet, c.IPRange, c.Gateway); err != nil {
+			return err
+		}
+		for name, aux := range c.AuxAddress {
+			if !c.Subnet.Contains(aux) {
+				return errclass.Invalid("invalid network config: invalid auxiliary address %s (%s): parent subnet %s doesn't contain this address", aux, name, c.Subnet)
+			}
+		}
+		for _, t := range []*ipam.Taken{s.taken, mine} {
+			if _, hit := t.Overlap(c.Subnet); hit {
+				return errclass.Forbidden("invalid pool request: Pool overlaps with other one on this address space")
+			}
+		}
+		mine.Add(c.Subnet)
+		n.net.IPAM.Config[i] = c
+		have4, have6 = have4 || c.Subnet.Addr().Is4(), have6 || c.Subnet.Addr().Is6()
+	}
+	if have6 && !n.net.EnableIPv6 || have4 && !n.net.EnableIPv4 {
+		n.net.IPAM.Config = slices.DeleteFunc(n.net.IPAM.Config, func(c network.IPAMConfig) bool {
+			return c.Subnet.Addr().Is6() && !n.net.EnableIPv6 || c.Subnet.Addr().Is4() && !n.net.EnableIPv4
+		})
+	}
+	if n.net.EnableIPv4 && !have4 {
+		sub, err := ipam.NextSubnet(s.pools, false, s.taken, s.foreign())
+		if err != nil {
+			return err
+		}
+		n.net.IPAM.Config = append(n.net.IPAM.Config, network.IPAMConfig{Subnet: sub})
+	}
+	if n.net.EnableIPv6 && !have6 {
+		sub, err := ipam.NextSubnet(s.pools, true, s.taken, s.foreign())
+		if err != nil {
+			sub = s.ula()
+		}
+		n.net.IPAM.Config = append(n.net.IPAM.Config, network.IPAMConfig{Subnet: sub})
+	}
+	for i, c := range n.net.IPAM.Config {
+		if c.Gateway.IsValid() {
+			continue
+		}
+		sp, err := ipam.NewSpace(c.Subnet, c.IPRange)
+		if err != nil {
+			return err
+		}
+		for _, aux := range c.AuxAddress {
+			_ = sp.Take(aux)
+		}
+		if c.Gateway, err = sp.Next(); err != nil {
+			return err
+		}
+		n.net.IPAM.Config[i] = c
+	}
+	return n.makeSpaces()
+}
+
+// drop takes a network out of the tables.
+func (s *Service) drop(n *netw) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.nets, n.net.ID)
+	if s.names[n.net.Name] == n.net.ID {
+		delete(s.names, n.net.Name)
+	}
+	for _, sp := range n.spaces {
+		s.taken.Remove(sp.Subnet())
+	}
+}
+
+// stopDriver removes what startDriver made; what is gone already is no error. A bridge
+// that somebody else made stays.
+func (s *Service) stopDriver(n *netw) error {
+	if n.net.Driver != "bridge" {
+		return nil
+	}
+	err := s.fw.removeBridge(n.bridge.name)
+	l, lerr := s.nl.LinkByName(n.bridge.name)
+	if lerr == nil && l.Group == rtnl.Group {
+		_, lerr = s.nl.Do(rtnl.DelLink(n.bridge.name))
+	}
+	if lerr != nil && !errors.Is(lerr, unix.ENODEV) {
+		err = errors.Join(err, lerr)
+	}
+	return err
+}
+
+// Remove removes a network without containers. Errors: NotFound, Forbidden for
+// predefined networks and while containers use it. Containers that join while it goes
+// are refused.
+func (s *Service) Remove(_ context.Context, ref string) error {
+	s.mu.Lock()
+	n, err := s.find(ref)
+	switch {
+	case err != nil:
+	case n.removing:
+		err = errclass.NotFound("network %s not found", ref)
+	case isPredefined(n.net.Name):
+		err = errclass.Forbidden("%s is a pre-defined network and cannot be removed", n.net.Name)
+	case len(n.users) > 0:
+		err = errclass.Forbidden("error while removing network: network %s has active endpoints (%s)", n.net.Name, n.userList())
+	default:
+		for _, other := range s.nets {
+			if n.net.ConfigOnly && other.net.ConfigFrom.Network == n.net.Name {
+				err = errclass.Forbidden("configuration network %q is in use", n.net.Name)
+			}
+		}
+	}
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	n.removing = true
+	s.mu.Unlock()
+	if !n.net.ConfigOnly {
+		if err := s.stopDriver(n); err != nil {
+			s.mu.Lock()
+			n.removing = false
+			s.mu.Unlock()
+			return err
+		}
+	}
+	if err := s.store.remove(n.net.ID); err != nil {
+		return err
+	}
+	s.drop(n)
+	s.emit(events.ActionDestroy, n, nil)
+	return nil
+}
+
+func (n *netw) userList() string {
+	out := ""
+	for _, cid := range slices.Sorted(maps.Keys(n.users)) {
+		if out != "" {
+			out += ", "
+		}
+		out += "name:" + strconv.Quote(n.users[cid].Name) + " id:" + strconv.Quote(id.Short(n.users[cid].ID))
+	}
+	return out
+}
+
+// Prune removes all user-defined networks without containers that match f: label and
+// until. Networks that cannot be removed are skipped and logged.
+func (s *Service) Prune(ctx context.Context, f filter.Args) (network.PruneReport, error) {
+	if err := f.Check("label", "label!", "until"); err != nil {
+		return network.PruneReport{}, err
+	}
+	until := time.Time{}
+	if v := f["until"]; len(v) > 1 {
+		return network.PruneReport{}, errclass.Invalid("more than one until filter specified")
+	} else if len(v) == 1 {
+		var err error
+		if until, err = parseUntil(v[0], time.Now()); err != nil {
+			return network.PruneReport{}, err
+		}
+	}
+	s.mu.Lock()
+	var names, ids []string
+	for _, n := range s.nets {
+		if !isPredefined(n.net.Name) && len(n.users) == 0 && !n.removing && f.Labels("label", n.net.Labels) &&
+			(until.IsZero() || n.net.Created.Before(until)) {
+			ids = append(ids, n.net.ID)
+		}
+	}
+	s.mu.Unlock()
+	for _, nid := range ids {
+		if err := ctx.Err(); err != nil {
+			return network.PruneReport{NetworksDeleted: names}, err
+		}
+		s.mu.Lock()
+		name := ""
+		if n := s.nets[nid]; n != nil {
+			name = n.net.Name
+		}
+		s.mu.Unlock()
+		if err := s.Remove(ctx, nid); err != nil {
+			s.log.Warn("pruning a network", "network", name, "error", err)
+			continue
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return network.PruneReport{NetworksDeleted: names}, nil
+}
+
+// parseUntil reads a moment: a duration before now, a UNIX time or RFC 3339.
+func parseUntil(v string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(v); err == nil {
+		return now.Add(-d), nil
+	}
+	if sec, err := strconv.ParseFloat(v, 64); err == nil {
+		return time.Unix(int64(sec), int64((sec-float64(int64(sec)))*1e9)), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, v, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, errclass.Invalid("invalid until filter %q", v)
+}
