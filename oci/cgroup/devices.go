@@ -122,13 +122,14 @@ func deviceProgram(rules []specs.LinuxDeviceCgroup) []byte {
 		{op: opLoadW, dst: 4, src: 1, off: 4},
 		{op: opLoadW, dst: 5, src: 1, off: 8},
 	}
-	for i := len(rules) - 1; i >= 0; i-- {
+	decided := false // the verifier takes no instructions that are never reached
+	for i := len(rules) - 1; i >= 0 && !decided; i-- {
 		p = append(p, ruleInsns(rules[i])...)
-		if wildcard(rules[i]) {
-			break
-		}
+		decided = wildcard(rules[i])
 	}
-	p = append(p, insn{op: opMov, imm: 0}, insn{op: opExit})
+	if !decided {
+		p = append(p, insn{op: opMov, imm: 0}, insn{op: opExit})
+	}
 	out := make([]byte, 0, len(p)*insnBytes)
 	for _, i := range p {
 		b := i.bytes()
