@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // MaxLine is the longest line in bytes that stays whole; longer ones become
@@ -130,7 +131,8 @@ func (w *Writer) Write(s Stream, p []byte) {
 			*part = append(*part, p...)
 			break
 		}
-		if n == 0 || len(*part)+n > MaxLine {
+		split := n == 0 || len(*part)+n > MaxLine
+		if split {
 			n = min(len(p), MaxLine-len(*part))
 		}
 		line := p[:n]
@@ -138,12 +140,17 @@ func (w *Writer) Write(s Stream, p []byte) {
 			*part = append(*part, line...)
 			line = *part
 		}
+		var carry [utf8.UTFMax]byte
+		kept := 0
+		if split {
+			kept = copy(carry[:], line[len(line)-cutRune(line):])
+			line = line[:len(line)-kept]
+		}
 		b = w.line(b, line, s, now)
 		if cap(*part) > 4<<10 {
 			*part = nil
-		} else {
-			*part = (*part)[:0]
 		}
+		*part = append((*part)[:0], carry[:kept]...)
 		p = p[n:]
 	}
 	w.write(b)
@@ -151,6 +158,19 @@ func (w *Writer) Write(s Stream, p []byte) {
 		*bp = b
 		buffers.Put(bp)
 	}
+}
+
+// cutRune is how many bytes at b's end begin a character that goes on behind it.
+func cutRune(b []byte) int {
+	for n := 1; n < utf8.UTFMax && n < len(b); n++ {
+		if c := b[len(b)-n]; utf8.RuneStart(c) {
+			if c >= utf8.RuneSelf && !utf8.FullRune(b[len(b)-n:]) {
+				return n
+			}
+			return 0
+		}
+	}
+	return 0
 }
 
 // line encodes one line behind b, and writes b when it is much or the file is full.
