@@ -66,6 +66,9 @@ type Images interface {
 type Networks interface {
 	List(ctx context.Context, f filter.Args) ([]networktypes.Summary, error)
 	Inspect(ctx context.Context, ref string) (networktypes.Inspect, error)
+	Create(ctx context.Context, r networktypes.CreateRequest) (networktypes.CreateResponse, error)
+	Remove(ctx context.Context, ref string) error
+	Prune(ctx context.Context, f filter.Args) (networktypes.PruneReport, error)
 }
 
 // System is what the server asks of the engine as a whole.

@@ -86,6 +86,13 @@ type fakeNetworks struct{}
 func (fakeNetworks) List(context.Context, filter.Args) ([]networktypes.Summary, error) {
 	return nil, nil
 }
+func (fakeNetworks) Create(_ context.Context, r networktypes.CreateRequest) (networktypes.CreateResponse, error) {
+	return networktypes.CreateResponse{ID: "id of " + r.Name}, nil
+}
+func (fakeNetworks) Remove(context.Context, string) error { return nil }
+func (fakeNetworks) Prune(context.Context, filter.Args) (networktypes.PruneReport, error) {
+	return networktypes.PruneReport{}, nil
+}
 func (fakeNetworks) Inspect(_ context.Context, ref string) (networktypes.Inspect, error) {
 	return networktypes.Inspect{}, errclass.NotFound("network %s not found", ref)
 }

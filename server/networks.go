@@ -1,6 +1,10 @@
 package server
 
-import "net/http"
+import (
+	"net/http"
+
+	networktypes "github.com/moby/moby/api/types/network"
+)
 
 // networkAPI are the handlers of /networks.
 type networkAPI struct{ *Server }
@@ -10,6 +14,9 @@ func (s networkAPI) routes() []route {
 		{"GET", "/networks", s.networkList},
 		{"GET", "/networks/", s.networkList},
 		{"GET", "/networks/{id...}", s.networkInspect},
+		{"POST", "/networks/create", s.networkCreate},
+		{"POST", "/networks/prune", s.networkPrune},
+		{"DELETE", "/networks/{id...}", s.networkRemove},
 	}
 }
 
@@ -34,4 +41,39 @@ func (s networkAPI) networkInspect(c *call) error {
 		n.Status = nil
 	}
 	return c.json(http.StatusOK, n)
+}
+
+func (s networkAPI) networkCreate(c *call) error {
+	var r struct {
+		networktypes.CreateRequest
+		// CheckDuplicate is of clients before 1.44; names are unique always.
+		CheckDuplicate bool
+	}
+	if err := c.decode(&r, false); err != nil {
+		return err
+	}
+	resp, err := s.Networks.Create(c.steady(), r.CreateRequest)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusCreated, resp)
+}
+
+func (s networkAPI) networkRemove(c *call) error {
+	if err := s.Networks.Remove(c.steady(), c.vars["id"]); err != nil {
+		return err
+	}
+	return c.done(http.StatusNoContent)
+}
+
+func (s networkAPI) networkPrune(c *call) error {
+	f, err := c.filters()
+	if err != nil {
+		return err
+	}
+	report, err := s.Networks.Prune(c.steady(), f)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, report)
 }

@@ -36,11 +36,8 @@ GET /volumes/{name}
 PUT /volumes/{name}
 DELETE /volumes/{name}
 POST /volumes/prune
-DELETE /networks/{id...}
-POST /networks/create
 POST /networks/{id...}/connect
 POST /networks/{id...}/disconnect
-POST /networks/prune
 GET /plugins
 GET /plugins/privileges
 POST /plugins/pull

@@ -51,6 +51,8 @@ type Service struct {
 	names     map[string]string   // name → ID
 	sandboxes map[string]*sandbox // by container ID
 	taken     *ipam.Taken         // subnets of our networks
+	routes    *ipam.Taken         // what foreign found at routesAt
+	routesAt  time.Time
 }
 
 // sandbox is one container's side in memory. Service.mu guards the fields but busy.
@@ -363,8 +365,16 @@ func (s *Service) defaultAddresses(bridge string) ([]network.IPAMConfig, []netip
 	return conf, own, nil
 }
 
-// foreign are the prefixes that this host already routes somewhere else.
+// foreignAge is how long the list of the host's routes serves: asking for a thousand of
+// them again for every network of a compose project would cost more than the network.
+const foreignAge = 2 * time.Second
+
+// foreign are the prefixes that this host already routes somewhere else. s.mu is held,
+// or nobody else knows s yet.
 func (s *Service) foreign() *ipam.Taken {
+	if s.routes != nil && time.Since(s.routesAt) < foreignAge {
+		return s.routes
+	}
 	t := ipam.NewTaken()
 	routes, err := s.nl.Routes()
 	if err != nil {
@@ -382,6 +392,7 @@ func (s *Service) foreign() *ipam.Taken {
 			t.Add(r.Dst)
 		}
 	}
+	s.routes, s.routesAt = t, time.Now()
 	return t
 }
 
