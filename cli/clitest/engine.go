@@ -219,7 +219,7 @@ func (e *Engine) route(w http.ResponseWriter, r *http.Request, path string, body
 		_, _ = io.Copy(io.Discard, r.Body)
 		answer(w, 200, `{"stream":"Loaded image: busybox:latest\n"}`+"\n")
 	case parts[0] == "exec":
-		e.exec(w, r, parts, body)
+		e.exec(w, parts, body)
 	default:
 		e.canned(w, r, path, parts)
 	}
@@ -263,7 +263,7 @@ func (e *Engine) find(ref string) *ctr {
 	return e.ctrs[ref]
 }
 
-// canned names: anything not made here and not called none-… is there.
+// simple answers for names: anything not made here and not called none-… is there.
 func (e *Engine) simple(w http.ResponseWriter, ref string, code int) {
 	if strings.HasPrefix(ref, "none") {
 		fail(w, 404, "No such container: %s", ref)
@@ -284,7 +284,7 @@ func (e *Engine) container(w http.ResponseWriter, r *http.Request, ref, action s
 	case "start":
 		e.start(w, ref, c)
 	case "attach":
-		e.attach(w, c, ref)
+		e.attach(w, c)
 	case "wait":
 		e.wait(w, c)
 	case "logs":
@@ -376,11 +376,10 @@ func hijack(w http.ResponseWriter, tty bool) (net.Conn, *bufio.Reader, error) {
 	return conn, rw.Reader, nil
 }
 
-func (e *Engine) attach(w http.ResponseWriter, c *ctr, ref string) {
+func (e *Engine) attach(w http.ResponseWriter, c *ctr) {
 	if c == nil {
 		c = &ctr{image: "hello", started: make(chan struct{}), done: make(chan struct{})}
 		close(c.started)
-		_ = ref
 	}
 	conn, in, err := hijack(w, c.cfg.Tty)
 	if err != nil {
@@ -475,7 +474,7 @@ func (e *Engine) pull(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(b.Bytes())
 }
 
-func (e *Engine) exec(w http.ResponseWriter, r *http.Request, parts []string, body []byte) {
+func (e *Engine) exec(w http.ResponseWriter, parts []string, body []byte) {
 	if len(parts) != 3 {
 		fail(w, 404, "%v", errNoRoute)
 		return
@@ -499,5 +498,4 @@ func (e *Engine) exec(w http.ResponseWriter, r *http.Request, parts []string, bo
 		play(conn, in, "hello", o.Tty)
 		endOutput(conn, in)
 	}
-	_ = r
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/gantry/gantry/cli/command"
 	"github.com/gantry/gantry/cli/container/run"
 	"github.com/gantry/gantry/cli/image"
-	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -28,15 +27,14 @@ type creation struct {
 	quiet    bool
 }
 
-func (c *creation) register(cli *command.Cli, fs *pflag.FlagSet) {
+func (c *creation) register(fs *pflag.FlagSet) {
 	c.flags = run.Register(fs)
 	c.flags.APISocketVar()
 	fs.StringVar(&c.name, "name", "", "Assign a name to the container")
 	fs.StringVar(&c.platform, "platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), "Set platform if server is multi-platform capable")
-	fs.StringVar(&c.pull, "pull", "missing", `Pull image before `+"%s"+` ("always", "missing", "never")`)
+	fs.StringVar(&c.pull, "pull", "missing", "")
 	fs.BoolVarP(&c.quiet, "quiet", "q", false, "Suppress the pull output")
 	fs.Bool("disable-content-trust", true, "Skip image verification")
-	_ = cli
 }
 
 func newCreateCommand(cli *command.Cli) *cobra.Command {
@@ -59,7 +57,7 @@ func newCreateCommand(cli *command.Cli) *cobra.Command {
 		},
 		ValidArgsFunction: image.CompleteOne(cli),
 	}
-	c.register(cli, cmd.Flags())
+	c.register(cmd.Flags())
 	cmd.Flags().Lookup("pull").Usage = `Pull image before creating ("always", "missing", "never")`
 	completeFlags(cli, cmd)
 	return cmd
@@ -160,7 +158,7 @@ func (c *creation) create(ctx context.Context, cli *command.Cli, res *run.Result
 		return "", err
 	}
 	if c.flags.APISocket() {
-		if err := c.apiSocket(ctx, cli, res); err != nil {
+		if err := c.apiSocket(cli, res); err != nil {
 			return "", err
 		}
 	}
@@ -185,9 +183,8 @@ func (c *creation) create(ctx context.Context, cli *command.Cli, res *run.Result
 			return "", err
 		}
 	}
-	if err := addConsole(cli, res.Host); err != nil {
-		return "", err
-	}
+	height, width := cli.Out.Size()
+	res.Host.ConsoleSize = [2]uint{height, width}
 	out, err := cl.ContainerCreate(ctx, opts)
 	if err != nil && errdefs.IsNotFound(err) && isNamed && c.pull == "missing" {
 		if !c.quiet {
@@ -207,19 +204,12 @@ func (c *creation) create(ctx context.Context, cli *command.Cli, res *run.Result
 	return out.ID, cid.write(out.ID)
 }
 
-func addConsole(cli *command.Cli, h *container.HostConfig) error {
-	height, width := cli.Out.Size()
-	h.ConsoleSize = [2]uint{height, width}
-	return nil
-}
-
 func (c *creation) pullImage(ctx context.Context, cli *command.Cli, ref string) error {
 	return image.Pull(ctx, cli, ref, image.PullOptions{Platform: c.platform, Quiet: c.quiet, Out: cli.Err})
 }
 
 // apiSocket mounts the daemon's socket and says so to the client inside.
-func (c *creation) apiSocket(ctx context.Context, cli *command.Cli, res *run.Result) error {
-	_ = ctx
+func (c *creation) apiSocket(cli *command.Cli, res *run.Result) error {
 	ep, err := cli.Endpoint()
 	if err != nil {
 		return err

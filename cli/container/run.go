@@ -42,7 +42,7 @@ func newRunCommand(cli *command.Cli) *cobra.Command {
 		ValidArgsFunction: image.CompleteOne(cli),
 	}
 	fs := cmd.Flags()
-	o.register(cli, fs)
+	o.register(fs)
 	fs.Lookup("pull").Usage = `Pull image before running ("always", "missing", "never")`
 	fs.BoolVarP(&o.detach, "detach", "d", false, "Run container in background and print container ID")
 	fs.BoolVar(&o.sigProxy, "sig-proxy", true, "Proxy received signals to the process")

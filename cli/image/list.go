@@ -195,7 +195,7 @@ func (r *Row) Digest() string { return r.digest }
 // CreatedSince is the age; empty when unknown.
 func (r *Row) CreatedSince() string {
 	t := time.Unix(r.s.Created, 0)
-	if r.s.Created <= 0 {
+	if r.s.Created <= (time.Time{}).Unix() {
 		return ""
 	}
 	return units.HumanDuration(time.Now().UTC().Sub(t)) + " ago"

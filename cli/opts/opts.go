@@ -8,7 +8,6 @@ import (
 	"math/big"
 	"path/filepath"
 	"sort"
-	"strconv"
 	"strings"
 
 	units "github.com/docker/go-units"
@@ -265,6 +264,3 @@ func AbsSource(src string) (string, error) {
 	}
 	return filepath.Abs(src)
 }
-
-// Atoi parses a decimal number for messages that say "must be a number".
-func Atoi(s string) (int, error) { return strconv.Atoi(s) }

@@ -175,11 +175,10 @@ func newLogoutCommand(cli *command.Cli) *cobra.Command {
 				shown = config.Hostname(server)
 			}
 			fmt.Fprintf(cli.Out, "Removing login credentials for %s\n", shown)
-			found, err := cli.Config().Erase(cmd.Context(), key)
+			_, err := cli.Config().Erase(cmd.Context(), key)
 			if err != nil {
 				return fmt.Errorf("WARNING: could not erase credentials:\n%s: %w", key, err)
 			}
-			_ = found
 			return nil
 		},
 		ValidArgsFunction: servers(cli),
