@@ -395,9 +395,5 @@ func (s *Service) execExited(ex *shim.Exit) {
 		e.emit(events.ActionExecDie, false, map[string]string{"exitCode": strconv.Itoa(ex.Code)})
 	}
 	// Also for one that an earlier daemon started: the shim holds it until it is told.
-	ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
-	defer cancel()
-	if err := s.deps.Shim.Forget(ctx, ex.Key); err != nil {
-		s.log.Warn("ending an exec in the shim", "exec", ex.Key.Exec, "error", err)
-	}
+	s.forget(ex.Key)
 }

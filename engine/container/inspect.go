@@ -57,13 +57,10 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container
 
 func stateResponse(v *view) *container.State {
 	st := &container.State{
-		Status: stateOf(v.Phase), Running: isUp(v.Phase), Paused: v.Phase == fsm.Paused,
-		Restarting: v.Phase == fsm.Restarting, OOMKilled: v.Last.OOM, Dead: v.Phase == fsm.Dead,
+		Status: stateOf(v.State), Running: isUp(v.State), Paused: v.Phase == fsm.Paused,
+		Restarting: stateOf(v.State) == container.StateRestarting, OOMKilled: v.Last.OOM, Dead: v.Phase == fsm.Dead,
 		ExitCode: v.Last.Code, Error: v.Error,
 		StartedAt: stamp(v.started), FinishedAt: stamp(v.Last.At),
-	}
-	if v.Ran && v.Phase == fsm.Starting {
-		st.Status = container.StateExited
 	}
 	if v.Phase.Up() && v.run != nil {
 		st.Pid = v.run.pid

@@ -136,7 +136,7 @@ func (s *Service) ancestors(ctx context.Context, sel *selection) error {
 }
 
 func (sel *selection) match(o *owner, r *record, v *view) bool {
-	if !sel.all && !isUp(v.Phase) {
+	if !sel.all && !isUp(v.State) {
 		return false
 	}
 	f := sel.f
@@ -146,7 +146,7 @@ func (sel *selection) match(o *owner, r *record, v *view) bool {
 	any := func(fs []func(string) bool, ss ...string) bool {
 		return len(fs) == 0 || slices.ContainsFunc(fs, func(m func(string) bool) bool { return slices.ContainsFunc(ss, m) })
 	}
-	state := string(stateOf(v.Phase))
+	state := string(stateOf(v.State))
 	switch {
 	case !any(sel.ids, o.id), !any(sel.names, r.Name, "/"+r.Name):
 	case !f.Any("status", func(s string) bool { return s == state }):
@@ -197,11 +197,19 @@ func onNetwork(r *record, v *view, ref string) bool {
 }
 
 // stateOf is the phase as Docker names it.
-func stateOf(p fsm.Phase) container.ContainerState {
-	switch p {
-	case fsm.Created, fsm.Starting:
+func stateOf(st fsm.State) container.ContainerState {
+	switch st.Phase {
+	case fsm.Created:
 		return container.StateCreated
-	case fsm.Running, fsm.Stopping:
+	case fsm.Starting:
+		switch {
+		case st.ByPolicy:
+			return container.StateRestarting
+		case st.Ran:
+			return container.StateExited
+		}
+		return container.StateCreated
+	case fsm.Running, fsm.Stopping, fsm.Exiting:
 		return container.StateRunning
 	case fsm.Paused:
 		return container.StatePaused
@@ -218,13 +226,10 @@ func stateOf(p fsm.Phase) container.ContainerState {
 
 // statusOf is the status column of ps.
 func statusOf(v *view, now time.Time) string {
-	state := stateOf(v.Phase)
+	state := stateOf(v.State)
 	ago := func(t time.Time) string { return units.HumanDuration(now.Sub(t)) }
 	switch state {
 	case container.StateCreated:
-		if v.Ran {
-			return fmt.Sprintf("Exited (%d) %s ago", v.Last.Code, ago(v.Last.At))
-		}
 		return "Created"
 	case container.StateRunning:
 		return "Up " + ago(v.started)
@@ -247,7 +252,7 @@ func (s *Service) summary(o *owner, r *record, v *view, now time.Time) container
 	sum := container.Summary{
 		ID: o.id, Names: []string{"/" + r.Name}, Image: r.Config.Image, ImageID: r.Image,
 		ImageManifestDescriptor: r.Manifest, Command: commandLine(r), Created: r.Created.Unix(),
-		Ports: portList(r, v), Labels: r.Config.Labels, State: stateOf(v.Phase), Status: statusOf(v, now),
+		Ports: portList(r, v), Labels: r.Config.Labels, State: stateOf(v.State), Status: statusOf(v, now),
 		Mounts: mountList(r), NetworkSettings: &container.NetworkSettingsSummary{Networks: endpointsOf(r, v)},
 		Health: &container.HealthSummary{Status: container.NoHealthcheck},
 	}

@@ -33,7 +33,7 @@ type owner struct {
 	state   fsm.State
 	run     *runInfo
 	replies map[fsm.Ticket]chan<- fsm.Answer
-	saved   fsm.State // what last.json says, by the fields that it has
+	saved   lastRecord // what last.json says
 	timers  map[fsm.TimerKind]*time.Timer
 
 	// streams guards what attached clients need.
@@ -76,7 +76,7 @@ type message struct {
 
 // newOwner publishes the first snapshot; start it with go o.loop().
 func (s *Service) newOwner(r *record, st fsm.State, run *runInfo, started time.Time) *owner {
-	o := &owner{s: s, id: r.ID, mail: make(chan message), done: make(chan struct{}), state: st, run: run, saved: st}
+	o := &owner{s: s, id: r.ID, mail: make(chan message), done: make(chan struct{}), state: st, run: run, saved: lastOf(st, started)}
 	o.rec.Store(r)
 	o.view.Store(&view{State: st, run: run, started: started})
 	return o
@@ -132,26 +132,26 @@ func (o *owner) handle(m message) {
 	}
 }
 
-// persist keeps last.json true whenever the container rests.
+// persist keeps last.json true: of every end before the shim may forget it, and of
+// every start, so that an end that nobody saw can be told from none. Nothing is kept of
+// containers that remove themselves.
 func (o *owner) persist(started time.Time) {
 	st := o.state
-	running := st.Phase == fsm.Running
 	switch st.Phase {
 	case fsm.Created, fsm.Exited, fsm.Restarting, fsm.Dead:
-	case fsm.Running:
+	case fsm.Running, fsm.Exiting:
 		if st.AutoRemove {
-			return // nothing is kept of it anyway
+			return
 		}
 	default:
 		return
 	}
-	same := o.saved.Run == st.Run && o.saved.Phase == st.Phase && o.saved.Last == st.Last &&
-		o.saved.ManualStop == st.ManualStop && o.saved.Error == st.Error
-	if same {
+	last := lastOf(st, started)
+	if last == o.saved {
 		return
 	}
-	o.saved = st
-	if err := o.s.saveLast(o.id, st, running, started); err != nil {
+	o.saved = last
+	if err := o.s.saveLast(o.id, &last); err != nil {
 		o.s.log.Warn("keeping a container's state", "container", o.id, "error", err)
 	}
 }
@@ -168,26 +168,26 @@ func (o *owner) perform(e fsm.Effect) {
 	case fsm.Timer:
 		o.timer(e)
 	case fsm.Run:
-		go o.runRun(e.Run)
+		o.s.beside(func() { o.runRun(e.Run) })
 	case fsm.Signal:
-		go o.effect(func(ctx context.Context) message {
+		o.effect(func(ctx context.Context) message {
 			return message{ev: fsm.Signaled{Run: e.Run, T: e.T, Err: o.s.deps.Shim.Signal(ctx, o.key(e.Run), e.Signal)}}
 		})
 	case fsm.Freeze:
-		go o.effect(func(ctx context.Context) message {
+		o.effect(func(ctx context.Context) message {
 			return message{ev: fsm.Froze{Run: e.Run, T: e.T, Err: o.s.deps.Shim.Pause(ctx, o.key(e.Run))}}
 		})
 	case fsm.Thaw:
-		go o.effect(func(ctx context.Context) message {
+		o.effect(func(ctx context.Context) message {
 			return message{ev: fsm.Thawed{Run: e.Run, T: e.T, Err: o.s.deps.Shim.Resume(ctx, o.key(e.Run))}}
 		})
 	case fsm.Teardown:
-		go o.effect(func(ctx context.Context) message {
+		o.effect(func(ctx context.Context) message {
 			o.tearDown(ctx, e.Run)
 			return message{ev: fsm.TornDown{Run: e.Run}}
 		})
 	case fsm.Delete:
-		go o.effect(func(ctx context.Context) message {
+		o.effect(func(ctx context.Context) message {
 			return message{ev: fsm.Deleted{Err: o.delete(ctx)}}
 		})
 	}
@@ -198,9 +198,11 @@ const effectTimeout = 2 * time.Minute
 
 // effect runs f beside the owner and sends it the result.
 func (o *owner) effect(f func(ctx context.Context) message) {
-	ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
-	defer cancel()
-	o.send(f(ctx))
+	o.s.beside(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
+		defer cancel()
+		o.send(f(ctx))
+	})
 }
 
 // send hands the owner a message; false when it has ended.

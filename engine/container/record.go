@@ -101,12 +101,16 @@ func (s *Service) saveRecord(r *record) error {
 	return atomicfile.WriteJSON(filepath.Join(s.dir(r.ID), "config.json"), r, 0o600, true)
 }
 
-func (s *Service) saveLast(id string, st fsm.State, running bool, started time.Time) error {
-	return atomicfile.WriteJSON(filepath.Join(s.dir(id), "last.json"), lastRecord{
-		Schema: schema, Run: st.Run, Running: running, Ran: st.Ran, Code: st.Last.Code, OOM: st.Last.OOM,
-		Error: st.Error, Started: started, Finished: st.Last.At, ManualStop: st.ManualStop,
+func lastOf(st fsm.State, started time.Time) lastRecord {
+	return lastRecord{
+		Schema: schema, Run: st.Run, Running: st.Phase == fsm.Running, Ran: st.Ran, Code: st.Last.Code,
+		OOM: st.Last.OOM, Error: st.Error, Started: started, Finished: st.Last.At, ManualStop: st.ManualStop,
 		Restarts: st.Restarts, Dead: st.Phase == fsm.Dead,
-	}, 0o600, false)
+	}
+}
+
+func (s *Service) saveLast(id string, last *lastRecord) error {
+	return atomicfile.WriteJSON(filepath.Join(s.dir(id), "last.json"), last, 0o600, false)
 }
 
 // saveRun makes the container's directory below the exec-root when it is the first.

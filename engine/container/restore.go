@@ -50,11 +50,7 @@ func (s *Service) Restore(ctx context.Context) error {
 		s.spawn(f.o)
 	}
 	s.dropStrangers(ctx, held)
-	s.work.Add(1)
-	go func() {
-		defer s.work.Done()
-		s.listen()
-	}()
+	s.beside(s.listen)
 	for _, f := range found {
 		s.resume(f)
 	}
@@ -250,9 +246,7 @@ func (s *Service) dropStrangers(ctx context.Context, held map[shim.Key]*shim.Sta
 			}
 			continue // its exit comes as an event and is forgotten there
 		}
-		if err := s.deps.Shim.Forget(ctx, key); err != nil {
-			s.log.Warn("forgetting a process", "container", key.Container, "error", err)
-		}
+		s.forget(key)
 	}
 }
 
@@ -283,11 +277,7 @@ func (s *Service) shimEvent(ev shim.Event) {
 	case ev.Detached != nil:
 		s.detached(ev.Detached)
 	default:
-		s.work.Add(1)
-		go func() {
-			defer s.work.Done()
-			s.shimBack()
-		}()
+		s.beside(s.shimBack)
 	}
 }
 
@@ -309,21 +299,15 @@ func (s *Service) detached(d *shim.Detached) {
 // hold up the exits of others.
 func (s *Service) exited(e *shim.Exit) {
 	if e.Key.Exec != "" {
-		go s.execExited(e)
+		s.beside(func() { s.execExited(e) })
 		return
 	}
 	o := s.index.byFullID(e.Key.Container)
 	if o == nil || o.view.Load().Run != e.Key.Run {
-		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
-			defer cancel()
-			if err := s.deps.Shim.Forget(ctx, e.Key); err != nil {
-				s.log.Warn("forgetting a run", "container", e.Key.Container, "error", err)
-			}
-		}()
+		s.beside(func() { s.forget(e.Key) })
 		return
 	}
-	go o.send(message{ev: fsm.HasExited{Run: e.Key.Run, Exit: o.exitOf(e)}})
+	s.beside(func() { o.send(message{ev: fsm.HasExited{Run: e.Key.Run, Exit: o.exitOf(e)}}) })
 }
 
 func (o *owner) exitOf(e *shim.Exit) fsm.Exit {

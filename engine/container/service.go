@@ -96,11 +96,15 @@ func New(cfg Config, deps Deps) (*Service, error) {
 }
 
 // spawn starts an owner's goroutine.
-func (s *Service) spawn(o *owner) {
+func (s *Service) spawn(o *owner) { s.beside(o.loop) }
+
+// beside runs f in a goroutine that Close waits for. Only goroutines that Close waits
+// for may call it.
+func (s *Service) beside(f func()) {
 	s.work.Add(1)
 	go func() {
 		defer s.work.Done()
-		o.loop()
+		f()
 	}()
 }
 
@@ -125,7 +129,7 @@ func (s *Service) ImageInUse(id digest.Digest) (containerID string, running bool
 		if o.rec.Load().Image != string(id) {
 			continue
 		}
-		if up := isUp(o.view.Load().Phase); up || containerID == "" {
+		if up := isUp(o.view.Load().State); up || containerID == "" {
 			containerID, running = o.id, up
 			if up {
 				break
@@ -146,7 +150,7 @@ func (s *Service) ImageUses(id digest.Digest) []Use {
 	var uses []Use
 	for _, o := range s.index.all() {
 		if o.rec.Load().Image == string(id) {
-			uses = append(uses, Use{ContainerID: o.id, Running: isUp(o.view.Load().Phase)})
+			uses = append(uses, Use{ContainerID: o.id, Running: isUp(o.view.Load().State)})
 		}
 	}
 	return uses
@@ -155,10 +159,10 @@ func (s *Service) ImageUses(id digest.Digest) []Use {
 // Counts tells how many containers run, are paused and are stopped, for /info.
 func (s *Service) Counts() (running, paused, stopped int) {
 	for _, o := range s.index.all() {
-		switch p := o.view.Load().Phase; {
-		case p == fsm.Paused:
+		switch st := o.view.Load().State; {
+		case st.Phase == fsm.Paused:
 			paused++
-		case isUp(p):
+		case isUp(st):
 			running++
 		default:
 			stopped++
@@ -167,8 +171,11 @@ func (s *Service) Counts() (running, paused, stopped int) {
 	return running, paused, stopped
 }
 
-// isUp is what Docker's State.Running says: restarting counts as running.
-func isUp(p fsm.Phase) bool { return p.Up() || p == fsm.Restarting }
+// isUp is what Docker's State.Running says: restarting counts as running, and so does
+// a container whose end is not all done with.
+func isUp(st fsm.State) bool {
+	return st.Phase.Up() || st.Phase == fsm.Exiting || st.Phase == fsm.Restarting || st.Phase == fsm.Starting && st.ByPolicy
+}
 
 func (s *Service) removingDir(id string) string {
 	return filepath.Join(s.cfg.DataRoot, "containers", removing+id)

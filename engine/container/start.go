@@ -338,21 +338,29 @@ func (o *owner) tearDown(ctx context.Context, run uint64) {
 	// next start or the removal waits for it.
 	done := make(chan struct{})
 	o.forgotten.Store(&done)
-	go func() {
+	o.s.beside(func() {
 		defer close(done)
-		ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
-		defer cancel()
-		if err := o.s.deps.Shim.Forget(ctx, o.key(run)); err != nil {
-			o.s.log.Warn("ending a run in the shim", "container", o.id, "error", err)
-		}
-	}()
+		o.s.forget(o.key(run))
+	})
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	if err := o.s.deps.Networks.Release(ctx, o.id); err != nil {
 		o.s.log.Warn("releasing a container's network", "container", o.id, "error", err)
 	}
+	if o.rec.Load().HostConfig.AutoRemove {
+		return // removal drops the run's record: until then it tells that there was one
+	}
 	if err := o.s.dropRun(o.id); err != nil {
 		o.s.log.Warn("removing a run's record", "container", o.id, "error", err)
+	}
+}
+
+// forget lets the shim drop what it held of a process that ended.
+func (s *Service) forget(key shim.Key) {
+	ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
+	defer cancel()
+	if err := s.deps.Shim.Forget(ctx, key); err != nil {
+		s.log.Warn("ending a process in the shim", "container", key.Container, "exec", key.Exec, "error", err)
 	}
 }
 

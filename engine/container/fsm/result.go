@@ -205,6 +205,7 @@ func (p *stepper) fired(ev Fired) {
 	switch {
 	case ev.Kind == Backoff && p.Phase == Restarting:
 		p.begin()
+		p.ByPolicy = true
 	case ev.Kind == StopTimer && p.Phase == Stopping:
 		p.do(Tell{What: "kill", Signal: sigKill}, Signal{Run: p.Run, Signal: sigKill},
 			Timer{Run: p.Run, Kind: KillTimer, After: killPatience})

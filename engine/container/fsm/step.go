@@ -31,6 +31,8 @@ type State struct {
 	ManualStop bool
 	// Restarts counts the restart policy's runs in a row.
 	Restarts int
+	// ByPolicy: the run that is starting was the restart policy's wish.
+	ByPolicy bool
 	// ShimGone: the shim died and its successor has not reported.
 	ShimGone bool
 
@@ -188,7 +190,7 @@ func (p *stepper) start(ev Start) {
 func (p *stepper) begin(ts ...Ticket) {
 	p.Run++
 	p.Phase = Starting
-	p.ManualStop, p.cancelled, p.tellStop, p.freezing = false, false, false, false
+	p.ManualStop, p.cancelled, p.tellStop, p.freezing, p.ByPolicy = false, false, false, false, false
 	p.earlyExit = nil
 	p.Error = ""
 	for _, t := range ts {

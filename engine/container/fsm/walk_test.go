@@ -199,9 +199,9 @@ func (w *world) random() {
 // TestWalk plays random requests and results in any order. At the end everything is
 // killed and removed: no request may be left without its answer.
 func TestWalk(t *testing.T) {
-	walks, steps := 3000, 150
+	walks, steps := 1000, 150
 	if testing.Short() {
-		walks = 300
+		walks = 200
 	}
 	for seed := range walks {
 		w := &world{t: t, r: rand.New(rand.NewPCG(uint64(seed), 7)), open: map[Ticket]string{},

@@ -1,0 +1,405 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gantry/gantry/engine/image"
+	"github.com/gantry/gantry/engine/network"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/event"
+	"github.com/gantry/gantry/oci"
+	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/storage"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/container"
+	networktypes "github.com/moby/moby/api/types/network"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// fakeImages knows one image, "busybox".
+type fakeImages struct {
+	mu     sync.Mutex
+	root   string
+	leases map[string]bool
+	config dockerspec.DockerOCIImageConfig
+}
+
+func (f *fakeImages) Resolve(_ context.Context, ref string, _ *ocispec.Platform) (*image.Image, error) {
+	if ref != "busybox" {
+		return nil, errclass.NotFound("No such image: %s", ref)
+	}
+	img := &image.Image{ID: digest.FromString("busybox"), Names: []string{"busybox:latest"}}
+	img.Config.OS = "linux"
+	img.Config.Config = f.config
+	return img, nil
+}
+
+func (f *fakeImages) Lease(_ context.Context, _ *image.Image, id string) (*image.RootfsLease, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leases[id] = true
+	return &image.RootfsLease{Lower: []string{f.root}}, nil
+}
+
+func (f *fakeImages) LeaseOf(_ context.Context, id string) (*image.RootfsLease, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.leases[id] {
+		return nil, errclass.NotFound("no lease")
+	}
+	return &image.RootfsLease{Lower: []string{f.root}}, nil
+}
+
+func (f *fakeImages) Release(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.leases, id)
+	return nil
+}
+
+type fakeLayers struct {
+	mu   sync.Mutex
+	root string
+	have map[string]bool
+	fail error
+}
+
+func (f *fakeLayers) layer(id string) storage.Layer {
+	return storage.Layer{Upper: filepath.Join(f.root, id, "upper"), Work: filepath.Join(f.root, id, "work")}
+}
+
+func (f *fakeLayers) Create(id string) (storage.Layer, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.have[id] = true
+	l := f.layer(id)
+	return l, os.MkdirAll(l.Upper, 0o755)
+}
+
+func (f *fakeLayers) Get(id string) (storage.Layer, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.have[id] {
+		return storage.Layer{}, errclass.NotFound("no layer")
+	}
+	return f.layer(id), nil
+}
+
+func (f *fakeLayers) Remove(id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return f.fail
+	}
+	delete(f.have, id)
+	return os.RemoveAll(filepath.Join(f.root, id))
+}
+
+func (f *fakeLayers) Usage(context.Context, string) (storage.LayerUsage, error) {
+	return storage.LayerUsage{Size: 42}, nil
+}
+
+type fakeNetworks struct {
+	mu       sync.Mutex
+	have     map[string]bool
+	fail     error
+	restored []network.Record
+}
+
+func (f *fakeNetworks) Acquire(_ context.Context, r network.SandboxRequest) (*network.Sandbox, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	if f.have[r.ContainerID] {
+		return nil, errors.New("acquired twice")
+	}
+	f.have[r.ContainerID] = true
+	ns, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	eps := map[string]*networktypes.EndpointSettings{}
+	for n := range r.Endpoints {
+		eps[n] = &networktypes.EndpointSettings{NetworkID: "net-" + n, IPAddress: netip.MustParseAddr("172.17.0.2")}
+	}
+	return &network.Sandbox{NetNS: ns, Endpoints: eps, Ports: r.Ports,
+		Record: network.Record{ContainerID: r.ContainerID}, Hosts: []byte("127.0.0.1 localhost\n")}, nil
+}
+
+func (f *fakeNetworks) Release(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.have, id)
+	return nil
+}
+
+func (f *fakeNetworks) Restore(_ context.Context, rs []network.Record) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.restored = rs
+	f.have = map[string]bool{}
+	for _, r := range rs {
+		f.have[r.ContainerID] = true
+	}
+	return nil
+}
+
+// fakeShim holds processes that only exist in its map. The program decides: "fail…"
+// does not start, "true" ends at once with 0, "false" with 1, anything else runs until
+// it gets a signal; "stubborn" ends by SIGKILL only.
+type fakeShim struct {
+	mu     sync.Mutex
+	procs  map[shim.Key]*fakeProc
+	events chan shim.Event
+	starts int
+}
+
+type fakeProc struct {
+	shim.Status
+	program string
+	req     *shim.StartRequest
+	execReq *shim.ExecRequest
+	conns   []*os.File
+}
+
+func newFakeShim() *fakeShim {
+	return &fakeShim{procs: map[shim.Key]*fakeProc{}, events: make(chan shim.Event, 4096)}
+}
+
+func dup(files []*os.File) []*os.File {
+	var out []*os.File
+	for _, f := range files {
+		d, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDWR, 0)
+		if err == nil {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+func (f *fakeShim) begin(key shim.Key, p *fakeProc) (*shim.Started, error) {
+	f.mu.Lock()
+	f.starts++
+	if strings.HasPrefix(p.program, "fail") {
+		f.mu.Unlock()
+		switch p.program {
+		case "fail-noexec":
+			return nil, errclass.Invalid("exec: %q: permission denied", p.program)
+		case "fail-other":
+			return nil, errclass.Internal("the kernel said no")
+		}
+		return nil, errclass.Invalid("exec: %q: executable file not found in $PATH", p.program)
+	}
+	if f.procs[key] != nil {
+		f.mu.Unlock()
+		return nil, errclass.Conflict("held twice")
+	}
+	for k, other := range f.procs {
+		if key.Exec == "" && k.Container == key.Container && k.Exec == "" && other.Exit == nil {
+			f.mu.Unlock()
+			return nil, errclass.Conflict("two runs at once")
+		}
+	}
+	p.Key = key
+	ticks, _ := shim.StartTicks(os.Getpid())
+	p.Started = shim.Started{Pid: os.Getpid(), StartTicks: ticks, Started: time.Now()}
+	f.procs[key] = p
+	f.mu.Unlock()
+	switch p.program {
+	case "true":
+		f.exit(key, 0, 0)
+	case "false":
+		f.exit(key, 1, 0)
+	}
+	return &p.Started, nil
+}
+
+func (f *fakeShim) Start(_ context.Context, r *shim.StartRequest, files []*os.File) (*shim.Started, error) {
+	if len(files) != len(r.NamespaceFDs)+len(r.Attach) {
+		return nil, errors.New("wrong number of files")
+	}
+	return f.begin(r.Key, &fakeProc{program: r.Spec.Process.Args[0], req: r})
+}
+
+func (f *fakeShim) Exec(_ context.Context, r *shim.ExecRequest, files []*os.File) (*shim.Started, error) {
+	return f.begin(r.Key, &fakeProc{program: r.Process.Args[0], execReq: r})
+}
+
+func (f *fakeShim) exit(key shim.Key, code, sig int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.procs[key]
+	if p == nil || p.Exit != nil {
+		return
+	}
+	p.Exit = &shim.Exit{Key: key, Code: code, Signal: sig, At: time.Now()}
+	f.events <- shim.Event{Exit: p.Exit}
+}
+
+func (f *fakeShim) Attach(context.Context, shim.Key, shim.AttachSpec, *os.File) error { return nil }
+
+func (f *fakeShim) Signal(_ context.Context, key shim.Key, sig int) error {
+	f.mu.Lock()
+	p := f.procs[key]
+	if p == nil || p.Exit != nil {
+		f.mu.Unlock()
+		return errclass.NotFound("not held")
+	}
+	ends := sig == sigKill || p.program != "stubborn" && sig != 1 && !p.Paused
+	f.mu.Unlock()
+	if ends {
+		f.exit(key, 128+sig, sig)
+	}
+	return nil
+}
+
+func (f *fakeShim) set(key shim.Key, paused bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p := f.procs[key]; p != nil {
+		p.Paused = paused
+		return nil
+	}
+	return errclass.NotFound("not held")
+}
+
+func (f *fakeShim) Pause(_ context.Context, key shim.Key) error  { return f.set(key, true) }
+func (f *fakeShim) Resume(_ context.Context, key shim.Key) error { return f.set(key, false) }
+func (f *fakeShim) Resize(context.Context, shim.Key, oci.WinSize) error {
+	return nil
+}
+func (f *fakeShim) Pids(context.Context, shim.Key) ([]int, error) { return []int{os.Getpid()}, nil }
+
+func (f *fakeShim) Forget(_ context.Context, key shim.Key) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.procs, key)
+	return nil
+}
+
+func (f *fakeShim) List(context.Context) ([]shim.Status, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []shim.Status
+	for _, p := range f.procs {
+		out = append(out, p.Status)
+	}
+	return out, nil
+}
+
+func (f *fakeShim) Adopt(_ context.Context, st shim.Status, _ *os.File) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.procs[st.Key] = &fakeProc{Status: st, program: "adopted"}
+	return nil
+}
+
+func (f *fakeShim) Events() <-chan shim.Event { return f.events }
+
+func (f *fakeShim) len() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.procs)
+}
+
+// rig is a service over fakes.
+type rig struct {
+	*Service
+	t      testing.TB
+	images *fakeImages
+	layers *fakeLayers
+	nets   *fakeNetworks
+	shim   *fakeShim
+	bus    *event.Bus
+	dir    string
+}
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	root := filepath.Join(dir, "image")
+	if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, dir: dir, bus: event.New(), shim: newFakeShim(),
+		images: &fakeImages{root: root, leases: map[string]bool{}},
+		layers: &fakeLayers{root: filepath.Join(dir, "layers"), have: map[string]bool{}},
+		nets:   &fakeNetworks{have: map[string]bool{}},
+	}
+	r.images.config.Cmd = []string{"sh"}
+	r.images.config.Env = []string{"PATH=/bin", "IMG=1"}
+	r.start()
+	t.Cleanup(r.stop)
+	return r
+}
+
+// start makes a daemon over what is there.
+func (r *rig) start() {
+	r.t.Helper()
+	s, err := New(Config{DataRoot: filepath.Join(r.dir, "data"), ExecRoot: filepath.Join(r.dir, "exec")},
+		Deps{Images: r.images, Layers: r.layers, Networks: r.nets, Shim: r.shim, Bus: r.bus})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.Service = s
+	if err := s.Restore(context.Background()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := r.Close(ctx); err != nil {
+		r.t.Errorf("closing: %v", err)
+	}
+}
+
+func (r *rig) create(name string, host *container.HostConfig, cmd ...string) string {
+	r.t.Helper()
+	resp, err := r.Create(context.Background(), CreateOptions{Name: name,
+		Config: &container.Config{Image: "busybox", Cmd: cmd}, HostConfig: host})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return resp.ID
+}
+
+func (r *rig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// until polls for what comes about beside.
+func (r *rig) until(what string, ok func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+func (r *rig) state(ref string) *container.State {
+	r.t.Helper()
+	i, err := r.Inspect(context.Background(), ref, false)
+	r.must(err)
+	return i.State
+}

@@ -1,0 +1,506 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/api/stream"
+	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/filter"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+)
+
+var bg = context.Background()
+
+func wantErr(t *testing.T, err, class error, text string) {
+	t.Helper()
+	if err == nil || !errors.Is(err, class) || !strings.Contains(err.Error(), text) {
+		t.Errorf("error %v, want class %v with %q", err, class, text)
+	}
+}
+
+func TestLife(t *testing.T) {
+	r := newRig(t)
+	past, sub := r.bus.Subscribe(time.Time{})
+	defer sub.Close()
+	if len(past) != 0 {
+		t.Fatal("old events")
+	}
+	id := r.create("web", &container.HostConfig{}, "sleep", "1")
+	if st := r.state("web"); st.Status != "created" {
+		t.Fatalf("%+v", st)
+	}
+	wait, err := r.Wait(bg, "web", container.WaitConditionNextExit)
+	r.must(err)
+	r.must(r.Start(bg, id[:12]))
+	if err := r.Start(bg, "web"); !errdefs.IsNotModified(err) {
+		t.Errorf("second start: %v", err)
+	}
+	if st := r.state("/web"); !st.Running || st.Pid != os.Getpid() {
+		t.Fatalf("%+v", st)
+	}
+	wantErr(t, r.Remove(bg, "web", RemoveOptions{}), errdefs.ErrConflict, `cannot remove container "/web": container is running: stop the container before removing or force remove`)
+	wantErr(t, r.Unpause(bg, "web"), errdefs.ErrConflict, "is not paused")
+	r.must(r.Pause(bg, "web"))
+	wantErr(t, r.Pause(bg, "web"), errdefs.ErrConflict, "is already paused")
+	if st := r.state("web"); st.Status != "paused" || !st.Running || !st.Paused {
+		t.Errorf("%+v", st)
+	}
+	_, err = r.ExecCreate(bg, "web", container.ExecCreateRequest{Cmd: []string{"true"}})
+	wantErr(t, err, errdefs.ErrConflict, "is paused, unpause the container before exec")
+	r.must(r.Unpause(bg, "web"))
+	r.must(r.Rename(bg, "web", "api"))
+	_, err = r.Inspect(bg, "web", false)
+	wantErr(t, err, errdefs.ErrNotFound, "No such container: web")
+	r.must(r.Stop(bg, "api", StopOptions{}))
+	if w := <-wait; w.StatusCode != 143 || w.Error != nil {
+		t.Errorf("waited: %+v", w)
+	}
+	if err := r.Stop(bg, "api", StopOptions{}); !errdefs.IsNotModified(err) {
+		t.Errorf("second stop: %v", err)
+	}
+	wantErr(t, r.Kill(bg, "api", ""), errdefs.ErrConflict, "cannot kill container: api: container "+id+" is not running")
+	if st := r.state("api"); st.Status != "exited" || st.ExitCode != 143 || st.Running {
+		t.Errorf("%+v", st)
+	}
+	r.must(r.Restart(bg, "api", StopOptions{}))
+	r.must(r.Restart(bg, "api", StopOptions{}))
+	r.must(r.Remove(bg, "api", RemoveOptions{Force: true}))
+	_, err = r.Inspect(bg, id, false)
+	wantErr(t, err, errdefs.ErrNotFound, "No such container")
+	if len(r.images.leases)+len(r.layers.have)+len(r.nets.have)+r.shim.len() != 0 {
+		t.Errorf("left: %v %v %v %d", r.images.leases, r.layers.have, r.nets.have, r.shim.len())
+	}
+	var acts []string
+	for len(acts) == 0 || acts[len(acts)-1] != "destroy" {
+		acts = append(acts, string((<-sub.C()).Action))
+	}
+	want := []string{"create", "start", "pause", "unpause", "rename", "kill", "die", "stop", "start",
+		"kill", "die", "stop", "restart", "start", "kill", "die", "destroy"}
+	if !slices.Equal(acts, want) {
+		t.Errorf("events %v\nwant   %v", acts, want)
+	}
+	entries, _ := os.ReadDir(r.dir + "/data/containers")
+	runs, _ := os.ReadDir(r.dir + "/exec/containers")
+	if len(entries)+len(runs) != 0 {
+		t.Errorf("left: %v %v", entries, runs)
+	}
+}
+
+func TestCreateRefusals(t *testing.T) {
+	r := newRig(t)
+	id := r.create("taken", nil)
+	for _, c := range []struct {
+		o     CreateOptions
+		class error
+		text  string
+	}{
+		{CreateOptions{Name: "taken"}, errdefs.ErrConflict, `Conflict. The container name "/taken" is already in use by container "` + id + `". You have to remove (or rename) that container to be able to reuse that name.`},
+		{CreateOptions{Name: "?"}, errdefs.ErrInvalidArgument, "Invalid container name (?), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"},
+		{CreateOptions{Config: &container.Config{Image: "nope"}}, errdefs.ErrNotFound, "No such image: nope"},
+		{CreateOptions{Config: &container.Config{Image: "busybox", Entrypoint: []string{""}}}, errdefs.ErrInvalidArgument, "no command specified"},
+		{CreateOptions{Config: &container.Config{Image: "busybox", WorkingDir: "x"}}, errdefs.ErrInvalidArgument, "the working directory 'x' is invalid, it needs to be an absolute path"},
+		{CreateOptions{HostConfig: &container.HostConfig{Resources: container.Resources{Memory: 1 << 20}}}, errdefs.ErrInvalidArgument, "Minimum memory limit allowed is 6MB"},
+		{CreateOptions{HostConfig: &container.HostConfig{Resources: container.Resources{NanoCPUs: 1e15}}}, errdefs.ErrInvalidArgument, "range of CPUs is from 0.01 to "},
+		{CreateOptions{HostConfig: &container.HostConfig{Binds: []string{"a:b:c:d"}}}, errdefs.ErrInvalidArgument, "invalid volume specification: 'a:b:c:d'"},
+		{CreateOptions{HostConfig: &container.HostConfig{Binds: []string{"/a:/b:foo"}}}, errdefs.ErrInvalidArgument, "invalid mode: foo"},
+		{CreateOptions{HostConfig: &container.HostConfig{Binds: []string{"vol:/b"}}}, errdefs.ErrNotImplemented, "named volumes"},
+		{CreateOptions{HostConfig: &container.HostConfig{Mounts: []mount.Mount{{Type: "bind", Source: "/nope/x", Target: "/x"}}}}, errdefs.ErrInvalidArgument, `invalid mount config for type "bind": bind source path does not exist: /nope/x`},
+		{CreateOptions{HostConfig: &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "sometimes"}}}, errdefs.ErrInvalidArgument, "unknown policy 'sometimes'"},
+		{CreateOptions{HostConfig: &container.HostConfig{Runtime: "kata"}}, errdefs.ErrInvalidArgument, "unknown or invalid runtime name: kata"},
+		{CreateOptions{HostConfig: &container.HostConfig{LogConfig: container.LogConfig{Type: "paper"}}}, errdefs.ErrInvalidArgument, "logger: no log driver named 'paper' is registered"},
+		{CreateOptions{HostConfig: &container.HostConfig{LogConfig: container.LogConfig{Type: "json-file", Config: map[string]string{"x": "y"}}}}, errdefs.ErrInvalidArgument, "unknown log opt 'x' for json-file log driver"},
+		{CreateOptions{HostConfig: &container.HostConfig{CapAdd: []string{"FLY"}}}, errdefs.ErrInvalidArgument, `invalid CapAdd: unknown capability: "CAP_FLY"`},
+		{CreateOptions{HostConfig: &container.HostConfig{NetworkMode: "container:gone"}}, errdefs.ErrNotFound, "No such container: gone"},
+		{CreateOptions{HostConfig: &container.HostConfig{AutoRemove: true, RestartPolicy: container.RestartPolicy{Name: "always"}}}, errdefs.ErrInvalidArgument, "can't create 'AutoRemove' container with restart policy"},
+		{CreateOptions{HostConfig: &container.HostConfig{Sysctls: map[string]string{"kernel.panic": "1"}}}, errdefs.ErrInvalidArgument, "sysctl 'kernel.panic' is not whitelisted"},
+	} {
+		if c.o.Config == nil {
+			c.o.Config = &container.Config{Image: "busybox"}
+		}
+		_, err := r.Create(bg, c.o)
+		wantErr(t, err, c.class, c.text)
+	}
+	if len(r.layers.have) != 1 || len(r.images.leases) != 1 || len(r.index.names) != 1 {
+		t.Errorf("refused creates left something: %v %v", r.layers.have, r.index.names)
+	}
+}
+
+func TestFailedStart(t *testing.T) {
+	r := newRig(t)
+	for _, c := range []struct {
+		cmd   string
+		code  int
+		class error
+		text  string
+	}{
+		{"fail", 127, errdefs.ErrInvalidArgument, `failed to create task for container: failed to create shim task: OCI runtime create failed: exec: "fail": executable file not found in $PATH`},
+		{"fail-noexec", 126, errdefs.ErrInvalidArgument, "permission denied"},
+		{"fail-other", 128, errdefs.ErrInternal, "the kernel said no"},
+	} {
+		id := r.create("", nil, c.cmd)
+		wantErr(t, r.Start(bg, id), c.class, c.text)
+		if st := r.state(id); st.Status != "created" || st.ExitCode != c.code || !strings.Contains(st.Error, c.text) {
+			t.Errorf("%+v", st)
+		}
+	}
+	if len(r.nets.have) != 0 {
+		t.Errorf("networks left: %v", r.nets.have)
+	}
+	r.nets.fail = errclass.Internal("driver failed")
+	id := r.create("", &container.HostConfig{AutoRemove: true}, "sh")
+	wantErr(t, r.Start(bg, id), errdefs.ErrInternal, "failed to set up container networking: driver failed")
+	r.until("removal", func() bool { return r.index.byFullID(id) == nil })
+}
+
+func TestAutoRemoveAndRestartPolicy(t *testing.T) {
+	r := newRig(t)
+	id := r.create("", &container.HostConfig{AutoRemove: true}, "true")
+	wait, err := r.Wait(bg, id, container.WaitConditionRemoved)
+	r.must(err)
+	r.must(r.Start(bg, id))
+	if w := <-wait; w.StatusCode != 0 {
+		t.Errorf("%+v", w)
+	}
+	if r.index.byFullID(id) != nil {
+		t.Error("still there")
+	}
+	id = r.create("", &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "on-failure", MaximumRetryCount: 2}}, "false")
+	r.must(r.Start(bg, id))
+	r.until("the policy gives up", func() bool { st := r.state(id); return st.Status == "exited" })
+	if i, _ := r.Inspect(bg, id, false); i.RestartCount != 2 || i.State.ExitCode != 1 {
+		t.Errorf("%d %+v", i.RestartCount, i.State)
+	}
+}
+
+func TestStopTimeout(t *testing.T) {
+	r := newRig(t)
+	id := r.create("", nil, "stubborn")
+	r.must(r.Start(bg, id))
+	zero := 0
+	r.must(r.Stop(bg, id, StopOptions{Timeout: &zero}))
+	if st := r.state(id); st.ExitCode != 137 {
+		t.Errorf("%+v", st)
+	}
+	wantErr(t, r.Stop(bg, id, StopOptions{Signal: "SIGFOO"}), errdefs.ErrInvalidArgument, "invalid signal: SIGFOO")
+}
+
+func TestWaitCancelled(t *testing.T) {
+	r := newRig(t)
+	id := r.create("", nil, "sleep")
+	r.must(r.Start(bg, id))
+	ctx, cancel := context.WithCancel(bg)
+	wait, err := r.Wait(ctx, id, "")
+	r.must(err)
+	cancel()
+	if w := <-wait; w.Error == nil {
+		t.Errorf("%+v", w)
+	}
+	_, err = r.Wait(bg, id, "never")
+	wantErr(t, err, errdefs.ErrInvalidArgument, "invalid condition")
+}
+
+func TestPrefixes(t *testing.T) {
+	r := newRig(t)
+	var ids []string
+	for range 40 {
+		ids = append(ids, r.create("", nil))
+	}
+	_, err := r.index.get(ids[0][:0] + "zz")
+	wantErr(t, err, errdefs.ErrNotFound, "No such container: zz")
+	for _, id := range ids {
+		if o, err := r.index.get(id[:20]); err != nil || o.id != id {
+			t.Fatal(err)
+		}
+	}
+	counts := map[byte]int{}
+	for _, id := range ids {
+		counts[id[0]]++
+	}
+	for c, n := range counts {
+		_, err := r.index.get(string(c))
+		if n > 1 {
+			wantErr(t, err, errdefs.ErrInvalidArgument, "multiple IDs found with provided prefix: "+string(c))
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestList(t *testing.T) {
+	r := newRig(t)
+	a := r.create("a1", &container.HostConfig{}, "sleep", "a b")
+	r.create("b1", nil, "false")
+	c := r.create("c1", nil, "sleep")
+	r.must(r.Start(bg, a))
+	r.must(r.Start(bg, "b1"))
+	r.until("b1 ends", func() bool { return r.state("b1").Status == "exited" })
+	names := func(o ListOptions) string {
+		t.Helper()
+		list, err := r.List(bg, o)
+		r.must(err)
+		var s []string
+		for _, x := range list {
+			s = append(s, x.Names[0][1:])
+		}
+		return strings.Join(s, " ")
+	}
+	for _, x := range []struct {
+		o    ListOptions
+		want string
+	}{
+		{ListOptions{}, "a1"},
+		{ListOptions{All: true}, "c1 b1 a1"},
+		{ListOptions{Limit: 1}, "c1"},
+		{ListOptions{Filters: filter.Args{"status": {"exited"}}}, "b1"},
+		{ListOptions{Filters: filter.Args{"exited": {"1"}}}, "b1"},
+		{ListOptions{All: true, Filters: filter.Args{"name": {"^c"}}}, "c1"},
+		{ListOptions{All: true, Filters: filter.Args{"id": {c[:10]}}}, "c1"},
+		{ListOptions{Filters: filter.Args{"before": {"b1"}}}, "a1"},
+		{ListOptions{Filters: filter.Args{"since": {"b1"}}}, "c1"},
+		{ListOptions{All: true, Filters: filter.Args{"ancestor": {"busybox"}}}, "c1 b1 a1"},
+		{ListOptions{All: true, Filters: filter.Args{"ancestor": {"other"}}}, ""},
+		{ListOptions{All: true, Filters: filter.Args{"network": {"net-bridge"}}}, "a1"},
+	} {
+		if got := names(x.o); got != x.want {
+			t.Errorf("%+v: %q, want %q", x.o, got, x.want)
+		}
+	}
+	_, err := r.List(bg, ListOptions{Filters: filter.Args{"color": {"red"}}})
+	wantErr(t, err, errdefs.ErrInvalidArgument, "invalid filter 'color'")
+	list, _ := r.List(bg, ListOptions{})
+	if l := list[0]; !strings.HasPrefix(l.Status, "Up ") || l.Command != "sleep 'a b'" || l.State != "running" {
+		t.Errorf("%+v", l)
+	}
+	rep, err := r.Prune(bg, nil)
+	r.must(err)
+	if len(rep.ContainersDeleted) != 2 || rep.SpaceReclaimed != 84 {
+		t.Errorf("%+v", rep)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	now := time.Now()
+	up := &view{State: fsm.State{Phase: fsm.Running}, started: now.Add(-2 * time.Second)}
+	for _, c := range []struct {
+		v    view
+		want string
+	}{
+		{view{}, "Created"},
+		{*up, "Up 2 seconds"},
+		{view{State: fsm.State{Phase: fsm.Paused}, started: now.Add(-5 * time.Minute)}, "Up 5 minutes (Paused)"},
+		{view{State: fsm.State{Phase: fsm.Exited, Last: fsm.Exit{At: now.Add(-3 * time.Minute)}}}, "Exited (0) 3 minutes ago"},
+		{view{State: fsm.State{Phase: fsm.Restarting, Last: fsm.Exit{Code: 1, At: now.Add(-time.Second)}}}, "Restarting (1) 1 second ago"},
+		{view{State: fsm.State{Phase: fsm.Dead}}, "Dead"},
+		{view{State: fsm.State{Phase: fsm.Removing}}, "Removal In Progress"},
+	} {
+		if got := statusOf(&c.v, now); got != c.want {
+			t.Errorf("%v: %q, want %q", c.v.Phase, got, c.want)
+		}
+	}
+}
+
+// pipe is a client's connection as the server hands it over.
+func pipe(t *testing.T) (stream.Hijack, net.Conn) {
+	t.Helper()
+	l, err := net.Listen("unix", t.TempDir()+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return func(bool) (*stream.Conn, error) { return &stream.Conn{Conn: srv}, nil }, client
+}
+
+func TestAttachBeforeStart(t *testing.T) {
+	r := newRig(t)
+	id := r.create("", nil, "sleep")
+	hijack, _ := pipe(t)
+	r.must(r.Attach(bg, id, AttachOptions{Stream: true, Stdout: true, DetachKeys: "ctrl-a,x"}, hijack))
+	r.must(r.Start(bg, id))
+	p := r.shim.procs[r.index.byFullID(id).key(1)]
+	if len(p.req.Attach) != 1 || string(p.req.Attach[0].DetachKeys) != "\x01x" || !p.req.Attach[0].Mux {
+		t.Errorf("%+v", p.req.Attach)
+	}
+	// The connection of a client whose container cannot start is closed.
+	id = r.create("", nil, "fail")
+	hijack, client := pipe(t)
+	r.must(r.Attach(bg, id, AttachOptions{Stream: true, Stdout: true}, hijack))
+	if err := r.Start(bg, id); err == nil {
+		t.Fatal("started")
+	}
+	if _, err := client.Read(make([]byte, 1)); err == nil {
+		t.Error("still open")
+	}
+	err := r.Attach(bg, id, AttachOptions{DetachKeys: "ctrl-"}, nil)
+	wantErr(t, err, errdefs.ErrInvalidArgument, "Invalid detach keys")
+}
+
+func TestExec(t *testing.T) {
+	r := newRig(t)
+	id := r.create("", nil, "sleep")
+	_, err := r.ExecCreate(bg, id, container.ExecCreateRequest{Cmd: []string{"true"}})
+	wantErr(t, err, errdefs.ErrConflict, "container "+id+" is not running")
+	r.must(r.Start(bg, id))
+	_, err = r.ExecCreate(bg, id, container.ExecCreateRequest{})
+	wantErr(t, err, errdefs.ErrInvalidArgument, "No exec command specified")
+	x, err := r.ExecCreate(bg, id, container.ExecCreateRequest{Cmd: []string{"false"}, Env: []string{"A=1"}, WorkingDir: "/tmp", User: "5"})
+	r.must(err)
+	if i, _ := r.ExecInspect(bg, x); i.Running || i.ExitCode != nil || i.ContainerID != id {
+		t.Errorf("%+v", i)
+	}
+	r.must(r.ExecStart(bg, x, container.ExecStartRequest{Detach: true}, nil))
+	r.until("exec ends", func() bool { i, _ := r.ExecInspect(bg, x); return i.ExitCode != nil && *i.ExitCode == 1 && !i.Running })
+	wantErr(t, r.ExecStart(bg, x, container.ExecStartRequest{Detach: true}, nil), errdefs.ErrConflict, "has already run")
+	long, err := r.ExecCreate(bg, id, container.ExecCreateRequest{Cmd: []string{"sleep"}, Env: []string{"A=1"}, WorkingDir: "/tmp", User: "5"})
+	r.must(err)
+	hijack, _ := pipe(t)
+	r.must(r.ExecStart(bg, long, container.ExecStartRequest{}, hijack))
+	for k, p := range r.shim.procs {
+		if k.Exec == long {
+			pr := p.execReq.Process
+			if pr.Cwd != "/tmp" || pr.User.UID != 5 || !slices.Contains(pr.Env, "A=1") || !slices.Contains(pr.Env, "IMG=1") || len(p.execReq.Attach) != 1 {
+				t.Errorf("%+v", pr)
+			}
+		}
+	}
+	if i, _ := r.Inspect(bg, id, false); !slices.Equal(i.ExecIDs, []string{long}) {
+		t.Errorf("execs %v", i.ExecIDs)
+	}
+	// What does not start is told through the connection.
+	x, err = r.ExecCreate(bg, id, container.ExecCreateRequest{Cmd: []string{"fail"}, Tty: true})
+	r.must(err)
+	hijack, client := pipe(t)
+	r.must(r.ExecStart(bg, x, container.ExecStartRequest{}, hijack))
+	buf := make([]byte, 300)
+	n, _ := client.Read(buf)
+	if got := string(buf[:n]); got != "OCI runtime exec failed: exec failed: exec: \"fail\": executable file not found in $PATH\r\n" {
+		t.Errorf("told %q", got)
+	}
+	if i, _ := r.ExecInspect(bg, x); i.ExitCode == nil || *i.ExitCode != 127 {
+		t.Errorf("%+v", i)
+	}
+	r.must(r.Kill(bg, id, ""))
+	if i, _ := r.ExecInspect(bg, long); i.Running {
+		t.Errorf("runs on: %+v", i)
+	}
+	r.must(r.Remove(bg, id, RemoveOptions{}))
+	_, err = r.ExecInspect(bg, x)
+	wantErr(t, err, errdefs.ErrNotFound, "No such exec instance: "+x)
+}
+
+func TestRestore(t *testing.T) {
+	r := newRig(t)
+	runs := r.create("runs", nil, "sleep")
+	dies := r.create("dies", nil, "sleep")
+	auto := r.create("auto", &container.HostConfig{AutoRemove: true}, "sleep")
+	always := r.create("always", &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "always"}}, "sleep")
+	lost := r.create("lost", nil, "sleep")
+	r.create("fresh", nil, "sleep")
+	over := r.create("over", nil, "false")
+	for _, id := range []string{runs, dies, auto, always, lost, over} {
+		r.must(r.Start(bg, id))
+	}
+	r.until("over ends", func() bool { return r.state("over").Status == "exited" })
+	r.stop()
+	// While no daemon is there: two end, one is lost with the shim but lives on.
+	for _, id := range []string{dies, auto, always} {
+		r.shim.exit(r.index.byFullID(id).key(1), 7, 0)
+	}
+	for len(r.shim.events) > 0 {
+		<-r.shim.events
+	}
+	r.must(r.shim.Forget(bg, r.index.byFullID(lost).key(1)))
+	half := strings.Repeat("ab", 32)
+	r.must(os.Mkdir(r.dir+"/data/containers/"+half, 0o700))
+	r.layers.have[half] = true
+	gone := strings.Repeat("cd", 32)
+	r.must(os.Mkdir(r.dir+"/data/containers/.removing-"+gone, 0o700))
+	r.layers.have[gone] = true
+	r.start()
+	if st := r.state("runs"); !st.Running || st.Pid == 0 {
+		t.Errorf("runs: %+v", st)
+	}
+	r.until("dies is seen", func() bool { st := r.state("dies"); return st.Status == "exited" && st.ExitCode == 7 })
+	r.until("auto is removed", func() bool { return r.index.byFullID(auto) == nil })
+	r.until("always runs again", func() bool { return r.state("always").Running && r.index.byFullID(always).view.Load().Run == 2 })
+	if st := r.state("lost"); !st.Running || !strings.Contains(st.Error, "lost") {
+		t.Errorf("lost: %+v", st)
+	}
+	if st := r.state("fresh"); st.Status != "created" {
+		t.Errorf("fresh: %+v", st)
+	}
+	if st := r.state("over"); st.Status != "exited" || st.ExitCode != 1 || st.FinishedAt == "" {
+		t.Errorf("over: %+v", st)
+	}
+	if r.layers.have[half] || r.layers.have[gone] {
+		t.Error("half-done containers left")
+	}
+	r.must(r.Stop(bg, "runs", StopOptions{}))
+	r.must(r.Start(bg, "fresh"))
+	r.must(r.Remove(bg, "lost", RemoveOptions{Force: true}))
+}
+
+func TestDead(t *testing.T) {
+	r := newRig(t)
+	id := r.create("x1", nil, "sleep")
+	r.layers.fail = errors.New("busy")
+	if err := r.Remove(bg, id, RemoveOptions{}); err == nil || !strings.Contains(err.Error(), "busy") {
+		t.Errorf("%v", err)
+	}
+	if st := r.state(id); st.Status != "dead" || !st.Dead {
+		t.Errorf("%+v", st)
+	}
+	wantErr(t, r.Start(bg, id), errdefs.ErrConflict, "marked for removal")
+	r.layers.fail = nil
+	r.must(r.Remove(bg, id, RemoveOptions{}))
+}
+
+func TestParseSignal(t *testing.T) {
+	for s, want := range map[string]int{"TERM": 15, "SIGKILL": 9, "hup": 1, "9": 9, "RTMIN+3": 37, "SIGRTMAX-1": 63, "SIGRTMIN": 34} {
+		if n, err := parseSignal(s); err != nil || n != want {
+			t.Errorf("%s: %d %v", s, n, err)
+		}
+	}
+	for _, s := range []string{"", "0", "-1", "65", "FOO", "RTMIN-1", "RTMAX+1", "RTMIN+99"} {
+		if n, err := parseSignal(s); err == nil {
+			t.Errorf("%q: %d", s, n)
+		}
+	}
+}
+
+func BenchmarkCreate(b *testing.B) {
+	r := newRig(b)
+	for b.Loop() {
+		r.create("", nil, "sleep")
+	}
+}
+
+func BenchmarkList1000(b *testing.B) {
+	r := newRig(b)
+	for range 1000 {
+		r.create("", nil, "sleep")
+	}
+	for b.Loop() {
+		if l, err := r.List(bg, ListOptions{All: true}); err != nil || len(l) != 1000 {
+			b.Fatal(err)
+		}
+	}
+}
