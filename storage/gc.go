@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
 )
 
 // gcDelay is how long a wanted collection waits for further deletes, so that a prune
@@ -23,6 +25,12 @@ func (c *collector) start(s *Store) {
 	c.want, c.quit, c.done = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(c.done)
+		// Directories of layers whose removal a crash cut off.
+		if cl, ok := s.snaps.(snapshots.Cleaner); ok {
+			if err := cl.Cleanup(Context(context.Background())); err != nil {
+				slog.Warn("cleaning up layers failed", "error", err)
+			}
+		}
 		for {
 			select {
 			case <-c.quit:

@@ -22,6 +22,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/containerd/log"
 	"github.com/gantry/gantry/internal/errclass"
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -72,6 +73,8 @@ func Open(dataRoot string) (*Store, error) {
 	if err := os.Chmod(filepath.Join(root, "empty"), 0o755); err != nil {
 		return nil, fmt.Errorf("opening image store: %w", err)
 	}
+	// The libraries log as they like; what goes wrong comes back as errors.
+	_ = log.SetLevel("error")
 	s := &Store{root: root}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening image store %s: %w", root, err), s.Close())

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/gantry/gantry/engine/image/remote"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -46,12 +47,12 @@ func (pl *puller) document(ctx context.Context, desc ocispec.Descriptor, limit i
 	pl.fetched = true
 	rc, err := pl.fetcher.Fetch(ctx, desc)
 	if err != nil {
-		return nil, err
+		return nil, remote.Failure{Err: err}
 	}
 	defer rc.Close()
 	data, err := io.ReadAll(io.LimitReader(rc, limit+1))
 	if err != nil {
-		return nil, err
+		return nil, remote.Failure{Err: err}
 	}
 	if int64(len(data)) > limit {
 		return nil, errclass.Invalid("%s is larger than %d bytes", desc.Digest, limit)

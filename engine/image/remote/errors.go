@@ -15,13 +15,37 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 )
 
-// Explain puts what went wrong with resolving or fetching ref (familiar form) in
-// Docker's words and gives it its class. repo is the repository's familiar name, auth
-// whether credentials were sent.
+// Failure marks an error of asking a registry for a name or a document, so that Explain
+// knows what a missing or forbidden one means.
+type Failure struct{ Err error }
+
+// Error implements error.
+func (f Failure) Error() string { return f.Err.Error() }
+
+// Unwrap gives the error below.
+func (f Failure) Unwrap() error { return f.Err }
+
+// Explain puts what went wrong with pulling ref (familiar form) in Docker's words and
+// gives it its class. repo is the repository's familiar name, auth whether credentials
+// were sent.
 func Explain(err error, ref, repo string, auth bool) error {
-	if err == nil || errors.Is(err, context.Canceled) {
+	var f Failure
+	switch {
+	case err == nil || errors.Is(err, context.Canceled):
 		return err
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return errclass.With(errdefs.ErrResourceExhausted, fmt.Errorf("failed to pull %s: %w", ref, err))
+	case errors.As(err, &f):
+		return explainFailure(err, ref, repo, auth)
+	case errclass.Of(err) != errdefs.ErrUnknown:
+		return err
+	case isNetwork(err):
+		return errclass.With(errdefs.ErrUnavailable, fmt.Errorf("failed to pull %s: %w", ref, err))
 	}
+	return fmt.Errorf("failed to pull %s: %w", ref, err)
+}
+
+func explainFailure(err error, ref, repo string, auth bool) error {
 	var status remoteerrors.ErrUnexpectedStatus
 	code := 0
 	if errors.As(err, &status) {
@@ -29,22 +53,20 @@ func Explain(err error, ref, repo string, auth bool) error {
 	}
 	text := err.Error()
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return errclass.With(errdefs.ErrResourceExhausted, fmt.Errorf("failed to pull %s: %w", ref, err))
-	case errdefs.IsInvalidArgument(err), errdefs.IsPermissionDenied(err), errdefs.IsDataLoss(err), errdefs.IsNotImplemented(err) && !strings.Contains(text, "auth scheme"):
+	case errdefs.IsInvalidArgument(err), errdefs.IsPermissionDenied(err):
 		return err
 	case code == http.StatusTooManyRequests:
 		return errclass.With(errdefs.ErrUnavailable, errors.New("toomanyrequests: You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: https://www.docker.com/increase-rate-limit")) //nolint:staticcheck // Docker's words
-	case auth && (code == http.StatusUnauthorized || strings.Contains(text, "failed to fetch oauth token")):
+	case auth && (code == http.StatusUnauthorized || errors.Is(err, docker.ErrInvalidAuthorization) || strings.Contains(text, "failed to fetch oauth token")):
 		return errclass.Unauthorized("pull access denied for %s, repository does not exist or may require 'docker login': unauthorized: authentication required", repo)
-	case code == http.StatusUnauthorized, code == http.StatusForbidden, errors.Is(err, docker.ErrInvalidAuthorization), strings.Contains(text, "no basic auth credentials"):
+	case code == http.StatusUnauthorized, code == http.StatusForbidden, errors.Is(err, docker.ErrInvalidAuthorization):
 		return errclass.NotFound("pull access denied for %s, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", repo)
 	case errdefs.IsNotFound(err):
 		return errclass.NotFound("manifest for %s not found: manifest unknown: manifest unknown", ref)
 	case code >= 500, isNetwork(err):
 		return errclass.With(errdefs.ErrUnavailable, fmt.Errorf("failed to resolve reference %q: %w", ref, err))
 	}
-	return fmt.Errorf("failed to pull %s: %w", ref, err)
+	return fmt.Errorf("failed to resolve reference %q: %w", ref, err)
 }
 
 func isNetwork(err error) bool {
