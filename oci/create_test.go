@@ -179,6 +179,54 @@ func TestBinds(t *testing.T) {
 	}
 }
 
+// TestDanglingLinks: a link whose target is missing (an image's /etc/resolv.conf)
+// is followed inside the root, and the target made there.
+func TestDanglingLinks(t *testing.T) {
+	root := newRootfs(t)
+	src := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(src, "f"), []byte("data"), 0o644))
+	must(t, os.Symlink("../run/systemd/stub.conf", filepath.Join(root, "etc/resolv.conf")))
+	must(t, os.Symlink("/run/lock", filepath.Join(root, "lock")))
+	must(t, os.Symlink("loop", filepath.Join(root, "loop")))
+	b := newBox(root, "sh", "-c", "cat /run/systemd/stub.conf /etc/resolv.conf /run/lock/in/f")
+	b.opts.Spec.Mounts = append(b.opts.Spec.Mounts,
+		specs.Mount{Destination: "/etc/resolv.conf", Type: "bind", Source: filepath.Join(src, "f"), Options: []string{"bind"}},
+		specs.Mount{Destination: "/lock/in", Type: "bind", Source: src, Options: []string{"bind"}})
+	if out, _ := b.run(t); out != "datadatadata" {
+		t.Errorf("%q", out)
+	}
+	b = newBox(root, "true")
+	b.opts.Spec.Mounts = append(b.opts.Spec.Mounts, specs.Mount{Destination: "/loop/x", Type: "tmpfs", Source: "tmpfs"})
+	if _, _, err := b.tryRun(t); err == nil {
+		t.Error("a loop of links has an end")
+	}
+}
+
+// TestPrivileged: everything of the host, as --privileged asks for it.
+func TestPrivileged(t *testing.T) {
+	root := newRootfs(t)
+	b := newBox(root, "sh", "-c", "grep -c 'CapEff:.*1fffeffffff' /proc/self/status; mknod /tmp/b b 254 0 && echo mknod; mount -t tmpfs x /tmp && echo mount; mkdir /sys/fs/cgroup/memory/sub && rmdir /sys/fs/cgroup/memory/sub && echo cgroup")
+	s := b.opts.Spec
+	var all []string
+	for _, c := range []string{"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+		"LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO",
+		"SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
+		"LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND",
+		"AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE"} {
+		all = append(all, "CAP_"+c)
+	}
+	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
+	s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+	s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
+	for i := range s.Mounts {
+		s.Mounts[i].Options = slices.DeleteFunc(s.Mounts[i].Options, func(o string) bool { return o == "ro" })
+	}
+	out, _ := b.run(t)
+	if !strings.HasSuffix(out, "mknod\nmount\ncgroup\n") {
+		t.Errorf("%q", out)
+	}
+}
+
 // TestHostileImages: what an image prepares at the places of special mounts does
 // not lead out of its root, nor in the place of what is mounted there.
 func TestHostileImages(t *testing.T) {
@@ -195,9 +243,9 @@ func TestHostileImages(t *testing.T) {
 		{"sys is a link", func(r string) error { return relink(r, "sys", outside) }, nil, true},
 		{"dev/null is a link", func(r string) error { return os.Symlink(outside+"/null", r+"/dev/null") }, nil, false},
 		{"dev/pts is a link", func(r string) error { return os.Symlink(outside, r+"/dev/pts") }, nil, false},
-		{"bind target leads out", func(r string) error { return os.Symlink("../../../../.."+outside, r+"/leak") }, func(s *specs.Spec) {
+		{"bind target leads out, is made inside", func(r string) error { return os.Symlink("../../../../.."+outside, r+"/leak") }, func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/leak/made", Type: "tmpfs", Source: "tmpfs"})
-		}, true},
+		}, false},
 		{"mount over /proc/self", nil, func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc/self/attr", Type: "tmpfs", Source: "tmpfs"})
 		}, true},

@@ -132,6 +132,11 @@ func spawn(o *spawnOpts) (*child, error) {
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Cloneflags: o.flags, PidFD: &pidfd, UidMappings: o.uids, GidMappings: o.gids},
 	}
+	if o.flags&unix.CLONE_NEWUSER != 0 {
+		// Root of the new namespace, or execve would take the capabilities away.
+		attr.Sys.Credential = &syscall.Credential{}
+		attr.Sys.GidMappingsEnableSetgroups = true
+	}
 	argv := []string{initmsg.Arg0, initmsg.Arg1}
 	path := fmt.Sprintf("/proc/self/fd/%d", initmsg.FDSelf)
 	var pid int

@@ -34,32 +34,61 @@ func (r root) open(p string, flags uint64, resolve uint64) (int, error) {
 	return -1, unix.EAGAIN
 }
 
+// maxLinks bounds how many links whose target is missing are followed in one path.
+const maxLinks = 40
+
 // dir opens the directory p for use as a mount target, making what is missing.
 // A missing component is made by mkdirat in its parent's descriptor and opened
 // without following links, so that a link put in its place is not followed.
-func (r root) dir(p string, resolve uint64) (int, error) {
+func (r root) dir(p string, resolve uint64) (int, error) { return r.dirLinks(p, resolve, maxLinks) }
+
+func (r root) dirLinks(p string, resolve uint64, links int) (int, error) {
 	fd, err := r.open(p, unix.O_PATH|unix.O_DIRECTORY, resolve)
 	if !errors.Is(err, unix.ENOENT) {
 		return fd, err
 	}
 	parent, base := path.Split(path.Clean(p))
-	if base == "" || base == "/" {
+	if base == "" {
 		return -1, err
 	}
-	pfd, err := r.dir(path.Clean(parent), resolve)
+	pfd, err := r.dirLinks(path.Clean(parent), resolve, links)
 	if err != nil {
 		return -1, err
 	}
 	defer unix.Close(pfd)
-	if err := unix.Mkdirat(pfd, base, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := unix.Mkdirat(pfd, base, 0o755); errors.Is(err, unix.EEXIST) {
+		if to, ok := danglingLink(pfd, parent, base, resolve, links); ok {
+			return r.dirLinks(to, resolve, links-1)
+		}
+	} else if err != nil {
 		return -1, err
 	}
 	return unix.Openat(pfd, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
+// danglingLink tells where base in pfd leads when it is a link, as a path below
+// the root. What is there is resolved anew, inside the root, by whoever uses it.
+func danglingLink(pfd int, parent, base string, resolve uint64, links int) (string, bool) {
+	if resolve&unix.RESOLVE_NO_SYMLINKS != 0 || links <= 0 {
+		return "", false
+	}
+	var b [unix.PathMax]byte
+	n, err := unix.Readlinkat(pfd, base, b[:])
+	if err != nil || n <= 0 || n == len(b) {
+		return "", false
+	}
+	to := string(b[:n])
+	if !path.IsAbs(to) {
+		to = path.Join(parent, to)
+	}
+	return path.Clean("/" + to), true
+}
+
 // file opens p, which may be anything but a directory, as a mount target, making
 // an empty file when it is missing.
-func (r root) file(p string, resolve uint64) (int, error) {
+func (r root) file(p string, resolve uint64) (int, error) { return r.fileLinks(p, resolve, maxLinks) }
+
+func (r root) fileLinks(p string, resolve uint64, links int) (int, error) {
 	fd, err := r.open(p, unix.O_PATH, resolve)
 	if !errors.Is(err, unix.ENOENT) {
 		return fd, err
@@ -68,7 +97,7 @@ func (r root) file(p string, resolve uint64) (int, error) {
 	if base == "" {
 		return -1, err
 	}
-	pfd, err := r.dir(path.Clean(parent), resolve)
+	pfd, err := r.dirLinks(path.Clean(parent), resolve, links)
 	if err != nil {
 		return -1, err
 	}
@@ -78,6 +107,8 @@ func (r root) file(p string, resolve uint64) (int, error) {
 		unix.Close(fd)
 	} else if !errors.Is(err, unix.EEXIST) {
 		return -1, err
+	} else if to, ok := danglingLink(pfd, parent, base, resolve, links); ok {
+		return r.fileLinks(to, resolve, links-1)
 	}
 	return unix.Openat(pfd, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
