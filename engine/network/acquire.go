@@ -79,7 +79,7 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 		u.Add(out.NetNS.Close)
 	}
 	if gw4 != nil {
-		if err := s.fw.publish(r.ContainerID, firewallPorts(gw4.n, gw4.e)); err != nil {
+		if err := s.fw.publish(r.ContainerID, s.firewallPorts(gw4.n, gw4.e)); err != nil {
 			return nil, err
 		}
 	}

@@ -26,6 +26,13 @@ type Keeper interface {
 	Take(name string) (*os.File, error)
 }
 
+// KeeperLister is a Keeper that can be asked for everything it holds under a prefix.
+// It is used when there: Restore then asks once, and drops what no container has.
+type KeeperLister interface {
+	// TakeAll returns descriptors of all names with the prefix, by whole name, as Take.
+	TakeAll(prefix string) (map[string]*os.File, error)
+}
+
 // Pool is a range that subnets of new networks are cut from (default-address-pools).
 type Pool struct {
 	Base netip.Prefix

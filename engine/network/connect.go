@@ -64,7 +64,7 @@ func (s *Service) Connect(_ context.Context, ns *os.File, r SandboxRequest) (_ *
 		return nil, err
 	}
 	if firstOut {
-		if err := s.fw.publish(r.ContainerID, firewallPorts(j.n, j.e)); err != nil {
+		if err := s.fw.publish(r.ContainerID, s.firewallPorts(j.n, j.e)); err != nil {
 			_, derr := s.nl.Do(rtnl.DelLink(j.e.HostIf))
 			return nil, errors.Join(err, derr)
 		}
@@ -249,7 +249,7 @@ func (s *Service) moveWayOut(sb *sandbox, ns *os.File, from, to *endpoint) {
 			}
 		}
 	}
-	if err := s.fw.publish(sb.id, firewallPorts(n, to)); err != nil {
+	if err := s.fw.publish(sb.id, s.firewallPorts(n, to)); err != nil {
 		s.log.Error("moving published ports", "container", sb.id, "error", err)
 	}
 }

@@ -181,14 +181,14 @@ func (s *Service) unbind(bs []ports.Binding) {
 }
 
 // firewallPorts are an endpoint's published ports as the firewall sees them.
-func firewallPorts(n *netw, e *endpoint) []firewall.Port {
+func (s *Service) firewallPorts(n *netw, e *endpoint) []firewall.Port {
 	var out []firewall.Port
 	for _, p := range e.Ports {
 		to := e.IPv4.Addr()
 		if p.HostIP.Is6() {
 			to = e.IPv6.Addr()
 		}
-		if !to.IsValid() {
+		if !to.IsValid() || to.Is6() && !s.cfg.Firewall6 {
 			continue // forwarded in the daemon
 		}
 		out = append(out, firewall.Port{Bridge: n.bridge.name, Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort,

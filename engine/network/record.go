@@ -188,17 +188,24 @@ func checkIfName(s string) error {
 	return nil
 }
 
-// firewallBridge is a bridge network as the firewall sees it.
-func (n *netw) firewallBridge() firewall.Bridge {
+// firewallBridge is a bridge network as the firewall sees it. Without v6 ("ip6tables":
+// false) nothing of ours touches its IPv6: no translation, no protection.
+func (n *netw) firewallBridge(v6 bool) firewall.Bridge {
 	o := n.bridge
 	var subnets []netip.Prefix
 	for _, sp := range n.spaces {
-		subnets = append(subnets, sp.Subnet())
+		if v6 || sp.Subnet().Addr().Is4() {
+			subnets = append(subnets, sp.Subnet())
+		}
 	}
-	return firewall.Bridge{
+	b := firewall.Bridge{
 		Name: o.name, Subnets: subnets, ICC: o.icc, Internal: n.net.Internal, Masq4: o.masq, Masq6: o.masq && n.net.EnableIPv6,
 		Mode4: o.mode4, Mode6: o.mode6, SNAT4: o.hostIP4, SNAT6: o.hostIP6, Trusted: o.trusted,
 	}
+	if !v6 {
+		b.Masq6, b.SNAT6, b.Mode6 = false, netip.Addr{}, firewall.ModeNATUnprotected
+	}
+	return b
 }
 
 // store keeps network records in one directory.

@@ -76,12 +76,14 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	}
 	s.mu.Unlock()
 	known := map[string]bool{}
+	take, dropRest := s.keptPorts()
 	for _, r := range records {
 		for _, e := range r.Endpoints {
 			known[e.HostIf] = true
 		}
-		s.adopt(r)
+		s.adopt(r, take)
 	}
+	dropRest()
 	if err := s.forwarding(); err != nil {
 		return err
 	}
@@ -123,8 +125,43 @@ func (s *Service) repair() {
 	}
 }
 
+// keptPorts returns how to get at the sockets a keeper holds for us, and what to do
+// when all containers have theirs: sockets of a start that was never recorded go.
+func (s *Service) keptPorts() (take func(name string) *os.File, dropRest func()) {
+	k := s.cfg.Keeper
+	if k == nil {
+		return func(string) *os.File { return nil }, func() {}
+	}
+	l, ok := k.(KeeperLister)
+	if !ok {
+		return func(name string) *os.File {
+			f, err := k.Take(name)
+			if err != nil {
+				s.log.Warn("taking a published port's socket back", "port", name, "error", err)
+			}
+			return f
+		}, func() {}
+	}
+	all, err := l.TakeAll(ports.NamePrefix)
+	if err != nil {
+		s.log.Warn("taking published ports' sockets back", "error", err)
+	}
+	return func(name string) *os.File {
+			f := all[name]
+			delete(all, name)
+			return f
+		}, func() {
+			for name, f := range all {
+				f.Close()
+				if err := k.Drop(name); err != nil {
+					s.log.Warn("dropping a socket that no container has", "port", name, "error", err)
+				}
+			}
+		}
+}
+
 // adopt takes one running container's endpoints and ports back.
-func (s *Service) adopt(r Record) {
+func (s *Service) adopt(r Record, take func(string) *os.File) {
 	sb := &sandbox{id: r.ContainerID}
 	s.mu.Lock()
 	s.sandboxes[r.ContainerID] = sb
@@ -156,11 +193,11 @@ func (s *Service) adopt(r Record) {
 	ends := slices.Clone(sb.ends)
 	s.mu.Unlock()
 	for _, e := range ends {
-		s.adoptPorts(sb, e)
+		s.adoptPorts(sb, e, take)
 	}
 }
 
-func (s *Service) adoptPorts(sb *sandbox, e *endpoint) {
+func (s *Service) adoptPorts(sb *sandbox, e *endpoint, take func(string) *os.File) {
 	if len(e.Ports) == 0 {
 		return
 	}
@@ -169,13 +206,7 @@ func (s *Service) adoptPorts(sb *sandbox, e *endpoint) {
 			continue
 		}
 		b := ports.Binding{Proto: p.Proto, Addr: p.HostIP, Port: p.HostPort}
-		if s.cfg.Keeper != nil {
-			f, err := s.cfg.Keeper.Take(b.Name())
-			if err != nil {
-				s.log.Warn("taking a published port's socket back", "port", b.Name(), "error", err)
-			}
-			b.Socket = f
-		}
+		b.Socket = take(b.Name())
 		b, err := s.ports.Adopt(e.Name, b)
 		if err == nil {
 			err = s.hold(b, e, p)
@@ -189,7 +220,7 @@ func (s *Service) adoptPorts(sb *sandbox, e *endpoint) {
 	s.mu.Lock()
 	n := s.nets[e.NetworkID]
 	s.mu.Unlock()
-	if err := s.fw.publish(sb.id, firewallPorts(n, e)); err != nil {
+	if err := s.fw.publish(sb.id, s.firewallPorts(n, e)); err != nil {
 		s.log.Error("publishing a running container's ports", "container", sb.id, "error", err)
 	}
 }

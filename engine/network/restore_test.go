@@ -67,6 +67,22 @@ func (k *memKeeper) Take(name string) (*os.File, error) {
 	return nil, nil
 }
 
+func (k *memKeeper) TakeAll(prefix string) (map[string]*os.File, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := map[string]*os.File{}
+	for name, f := range k.m {
+		d, err := dupFile(f)
+		if err != nil {
+			return nil, err
+		}
+		if strings.HasPrefix(name, prefix) {
+			out[name] = d
+		}
+	}
+	return out, nil
+}
+
 // A daemon that dies and comes back finds addresses, ports and rules as they were,
 // and containers answer in between.
 func TestRestore(t *testing.T) {
@@ -115,6 +131,10 @@ func TestRestore(t *testing.T) {
 	}
 	defer stray.Close()
 
+	// A port of a start that was never recorded.
+	if err := keep.Store("port/tcp/0.0.0.0/9999", stray); err != nil {
+		t.Fatal(err)
+	}
 	// Records travel as JSON.
 	data, err := json.Marshal(sb.Record)
 	if err != nil {
@@ -135,6 +155,9 @@ func TestRestore(t *testing.T) {
 	after, err := s2.Inspect(context.Background(), NameBridge)
 	if err != nil || !reflect.DeepEqual(stable(before), stable(after)) {
 		t.Errorf("inspect\n%v\n%v %v", stable(before), stable(after), err)
+	}
+	if keep.m["port/tcp/0.0.0.0/9999"] != nil {
+		t.Error("the stray port is still kept")
 	}
 	if now := ruleset(t); now != rules {
 		t.Errorf("rules\n%s\nwere\n%s", now, rules)

@@ -305,7 +305,7 @@ func (s *Service) loadDefault(old network.Network) error {
 		return fmt.Errorf("error creating default \"bridge\" network: %w", err)
 	}
 	s.add(nw)
-	return s.fw.setBridge(nw.firewallBridge())
+	return s.fw.setBridge(nw.firewallBridge(s.cfg.Firewall6))
 }
 
 // defaultAddresses decides the default bridge's subnets: what the configuration says,
@@ -455,7 +455,7 @@ func (s *Service) startDriver(n *netw) error {
 	if n.index, err = ensureBridge(s.nl, n.bridge.name, mtu, n.net.EnableIPv6, own, true); err != nil {
 		return err
 	}
-	return s.fw.setBridge(n.firewallBridge())
+	return s.fw.setBridge(n.firewallBridge(s.cfg.Firewall6))
 }
 
 // ula derives the host's unique local prefix from its machine id, so that it is the

@@ -32,8 +32,11 @@ type Binding struct {
 	Socket *os.File
 }
 
+// NamePrefix starts every name of a binding's socket.
+const NamePrefix = "port/"
+
 // Name is the key of the binding's socket in a keeper of descriptors.
-func (b Binding) Name() string { return fmt.Sprintf("port/%s/%s/%d", b.Proto, b.Addr, b.Port) }
+func (b Binding) Name() string { return fmt.Sprintf(NamePrefix+"%s/%s/%d", b.Proto, b.Addr, b.Port) }
 
 // BindFunc takes a socket on an address; the error is the system's.
 type BindFunc func(proto string, a netip.AddrPort) (*os.File, error)
