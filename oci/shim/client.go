@@ -201,12 +201,34 @@ func (c *Client) current(ctx context.Context) (*session, error) {
 // call makes one request. onReply runs in the reader's goroutine, before any later
 // event of the shim is seen, and owns the descriptors.
 func (c *Client) call(ctx context.Context, method string, body any, fds []int, onReply func(json.RawMessage, []int) error) error {
-	s, err := c.current(ctx)
-	if err != nil {
-		return err
+	for {
+		s, err := c.current(ctx)
+		if err != nil {
+			return err
+		}
+		err = s.call(ctx, method, body, fds, onReply)
+		if !errors.Is(err, errNotSent) {
+			return err
+		}
+		// The shim died before it had the request: its successor gets it.
+		s.wire.Close()
+		<-s.done
+		c.lost(s)
 	}
-	return s.call(ctx, method, body, fds, onReply)
 }
+
+// lost makes s no longer the session; calls wait for the next.
+func (c *Client) lost(s *session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sess == s {
+		c.sess = nil
+		c.ready = make(chan struct{})
+	}
+}
+
+// errNotSent says that a request did not reach the shim.
+var errNotSent = errors.New("the shim is gone")
 
 // session is one connection to one shim.
 type session struct {
@@ -246,7 +268,7 @@ func (s *session) call(ctx context.Context, method string, body any, fds []int, 
 	s.mu.Lock()
 	if s.err != nil {
 		s.mu.Unlock()
-		return s.err
+		return errclass.With(errdefs.ErrUnavailable, errNotSent)
 	}
 	s.next++
 	id := s.next
@@ -256,6 +278,9 @@ func (s *session) call(ctx context.Context, method string, body any, fds []int, 
 		s.mu.Lock()
 		delete(s.calls, id)
 		s.mu.Unlock()
+		if errors.Is(err, errdefs.ErrUnavailable) {
+			return errclass.With(errdefs.ErrUnavailable, errNotSent) // not all of it, so it is not done
+		}
 		return err
 	}
 	select {

@@ -269,11 +269,8 @@ func (c *Client) watch(s *session) {
 	defer c.wg.Done()
 	for {
 		<-s.done
+		c.lost(s)
 		c.mu.Lock()
-		if c.sess == s {
-			c.sess = nil
-			c.ready = make(chan struct{})
-		}
 		closed, ending := c.closed, c.ending
 		c.mu.Unlock()
 		s.wire.Close()
