@@ -121,9 +121,13 @@ type harness struct {
 	client *http.Client
 }
 
-func serve(t *testing.T) *harness {
+// setup sets fakes before the server starts: for clients in another process.
+func serve(t *testing.T, setup ...func(*harness)) *harness {
 	t.Helper()
 	h := &harness{c: &fakeContainers{}, i: &fakeImages{}, bus: event.New(), socket: filepath.Join(t.TempDir(), "s")}
+	for _, f := range setup {
+		f(h)
+	}
 	h.Server = New(Options{
 		Containers: h.c, Images: h.i, Networks: fakeNetworks{}, System: fakeSystem{h.bus},
 		EngineVersion: "0.1.0", Log: slog.New(slog.DiscardHandler),

@@ -361,8 +361,9 @@ func TestRealClient(t *testing.T) {
 	if err != nil {
 		t.Skip("no docker command on this machine")
 	}
-	h := serve(t)
-	h.c.list = func(container.ListOptions) ([]containertypes.Summary, error) { return nil, nil }
+	h := serve(t, func(h *harness) {
+		h.c.list = func(container.ListOptions) ([]containertypes.Summary, error) { return nil, nil }
+	})
 	for _, c := range []struct{ args, want string }{
 		{"version --format {{.Server.Version}}", "0.1.0\n"},
 		{"info --format {{.Driver}}", "overlayfs\n"},
