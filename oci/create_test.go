@@ -110,6 +110,10 @@ func TestInside(t *testing.T) {
 		{"rlimit", "ulimit -n; ulimit -Hn", "100\n200\n", func(s *specs.Spec) {
 			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 100, Hard: 200}}
 		}},
+		{"small address space", "ulimit -v; ulimit -u", "8192\n1\n", func(s *specs.Spec) {
+			s.Process.User.UID = 1000
+			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_AS", Soft: 8 << 20, Hard: 8 << 20}, {Type: "RLIMIT_NPROC", Soft: 1, Hard: 1}}
+		}},
 		{"cwd is made", "pwd", "/made/here\n", func(s *specs.Spec) { s.Process.Cwd = "/made/here" }},
 		{"read-only root", "echo x 2>/dev/null >/f || echo no", "no\n", func(s *specs.Spec) { s.Root.Readonly = true }},
 		{"read-only path", "echo x 2>/dev/null >/proc/sys/kernel/hostname || echo no", "no\n", nil},

@@ -36,8 +36,8 @@ func become(c *conn, m *initmsg.Message, r root) error {
 			return fail("set no_new_privs", err)
 		}
 	}
-	limits(c, p)
-	if err := identity(p); err != nil {
+	held, err := identity(p)
+	if err != nil {
 		return err
 	}
 	if chdirLater {
@@ -58,6 +58,12 @@ func become(c *conn, m *initmsg.Message, r root) error {
 	if err != nil {
 		return err
 	}
+	// Late, since they are meant for the program: under a small address space this
+	// process could not even allocate. Raising one takes a capability.
+	if err := newCapset(&initmsg.Caps{Effective: held, Permitted: held}).set(); err != nil {
+		return err
+	}
+	limits(c, p)
 	if m.WaitGo {
 		if err := c.awaitGo(); err != nil {
 			return err
@@ -224,8 +230,10 @@ func limits(c *conn, p *initmsg.Process) {
 	}
 }
 
-// identity takes on the ids, keeping the capabilities that last gives up.
-func identity(p *initmsg.Process) error {
+// identity takes on the ids. It keeps the permitted capabilities, which it
+// returns and which last gives up; in effect are only the program's own and the
+// one for the filter, so that its program is looked for with its own rights.
+func identity(p *initmsg.Process) (held uint64, err error) {
 	for capability := uint(0); capability < 64; capability++ {
 		if p.Caps.Bounding&(1<<capability) != 0 {
 			continue
@@ -234,32 +242,42 @@ func identity(p *initmsg.Process) error {
 			if errors.Is(err, unix.EINVAL) {
 				break // beyond the last one of this kernel
 			}
-			return fail("drop bounding capability", err)
+			return 0, fail("drop bounding capability", err)
 		}
 	}
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
-		return fail("keep capabilities", err)
+		return 0, fail("keep capabilities", err)
 	}
 	// Always, also with none: the groups of the runtime are not the program's.
 	groups := append(make([]uint32, 0, len(p.Groups)+1), p.Groups...)
 	if err := rawSetgroups(groups); err != nil {
-		return fail("setgroups", err)
+		return 0, fail("setgroups", err)
 	}
 	// Raw calls: credentials of this thread only, which is the one that execs.
 	if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(p.GID), uintptr(p.GID), uintptr(p.GID)); e != 0 {
-		return fail("setgid", e)
+		return 0, fail("setgid", e)
 	}
 	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(p.UID), uintptr(p.UID), uintptr(p.UID)); e != 0 {
-		return fail("setuid", e)
+		return 0, fail("setuid", e)
 	}
-	// The change cleared the effective set; the filter and a program that only a
-	// capability lets us see need it. Nothing of the container runs before last.
-	all := initmsg.Caps{Effective: p.Caps.Effective | 1<<unix.CAP_SYS_ADMIN, Permitted: p.Caps.Permitted | p.Caps.Effective | 1<<unix.CAP_SYS_ADMIN}
+	if held, err = permitted(); err != nil {
+		return 0, err
+	}
 	if p.UID == 0 {
-		return nil
+		return held, nil
 	}
-	cs := newCapset(&all)
-	return cs.set()
+	cs := newCapset(&initmsg.Caps{Effective: (p.Caps.Effective | 1<<unix.CAP_SYS_ADMIN) & held, Permitted: held})
+	return held, cs.set()
+}
+
+// permitted reads this thread's permitted capabilities.
+func permitted() (uint64, error) {
+	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var d [2]unix.CapUserData
+	if err := unix.Capget(&h, &d[0]); err != nil {
+		return 0, fail("read capabilities", err)
+	}
+	return uint64(d[0].Permitted) | uint64(d[1].Permitted)<<32, nil
 }
 
 func rawSetgroups(g []uint32) error {
