@@ -16,7 +16,7 @@ func Encode(m *Message) []byte {
 }
 
 // Decode reads what Encode wrote. Lengths are checked against what is there, so
-// hostile bytes cost no more memory than a small multiple of their own size.
+// that memory stays proportional to the input; the sender is the runtime itself.
 func Decode(b []byte) (*Message, error) {
 	c := coder{buf: b, dec: true}
 	m := new(Message)
