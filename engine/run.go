@@ -11,8 +11,10 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	containerdlog "github.com/containerd/log"
+	"github.com/gantry/gantry/internal/trim"
 	"github.com/gantry/gantry/internal/version"
 	"github.com/spf13/pflag"
 )
@@ -73,7 +75,8 @@ func run(args []string, cfg *Config, log *slog.Logger, level *slog.LevelVar, new
 	go func() { served <- e.Serve() }()
 	notify("READY=1")
 	log.Info("Daemon has completed initialization")
-	debug.FreeOSMemory() // the start read databases; the idle daemon needs little of that
+	stopTrim := e.trimWhenQuiet()
+	defer stopTrim()
 
 	for {
 		select {
@@ -93,6 +96,26 @@ func run(args []string, cfg *Config, log *slog.Logger, level *slog.LevelVar, new
 			log.Info("Daemon shutdown complete")
 			return nil
 		}
+	}
+}
+
+// trimAfter is how long the daemon must have been quiet before it gives memory back.
+const trimAfter = 5 * time.Second
+
+// trimWhenQuiet gives memory back whenever nothing has happened for a while: the
+// start read databases, a pull decompressed layers; the idle daemon needs little of
+// that. Events tell that something happens.
+func (e *Engine) trimWhenQuiet() (stop func()) {
+	t := trim.New(trimAfter)
+	_, sub := e.bus.Subscribe(time.Time{})
+	go func() {
+		for range sub.C() {
+			t.Touch()
+		}
+	}()
+	return func() {
+		sub.Close()
+		t.Stop()
 	}
 }
 
