@@ -34,14 +34,15 @@ const (
 // A container's hold on its image is two things. In the database one lease per chain
 // of layers, taken when the first container of that chain is made and dropped by the
 // garbage collector once no container needs it. And per container a symbolic link
-// image/leases/<container ID> whose text names chain and blobs: made by one atomic
-// system call that changes metadata only. So neither create nor rm of a further
-// container waits for a database transaction and its fsync; after kill -9 the link is
-// there, because the kernel has it; after a power cut the journal keeps the order of
-// metadata changes, so a container whose own record was synced later has its link too.
+// image/leases/<container ID> whose text is that lease's key, short enough to be kept
+// in the inode: made by one atomic system call that changes metadata only. So neither
+// create nor rm of a further container waits for a database transaction and its fsync;
+// after kill -9 the link is there, because the kernel has it; after a power cut the
+// journal keeps the order of metadata changes, so a container whose own record was
+// synced later has its link too.
 type chains struct {
 	mu    sync.Mutex
-	held  map[string]struct{} // lease IDs in the database
+	held  map[string]Hold     // by key: the leases in the database
 	lower map[string][]string // chain ID → lower directories, topmost first
 }
 
@@ -52,13 +53,19 @@ type Hold struct {
 	Created time.Time
 }
 
-func (h Hold) lease() string {
-	key := string(h.Chain)
+// labelHold keeps a hold's text with its lease.
+const labelHold = "gantry.hold"
+
+func (h Hold) text() string {
+	t := string(h.Chain)
 	for _, b := range h.Blobs {
-		key += "," + string(b)
+		t += "," + string(b)
 	}
-	return chainLease + key
+	return t
 }
+
+// key names the hold; a link's text of this length takes no block on disk.
+func (h Hold) key() string { return digest.FromString(h.text()).Encoded()[:40] }
 
 func parseHold(text string) (Hold, error) {
 	parts := strings.Split(text, ",")
@@ -82,14 +89,18 @@ func parseHold(text string) (Hold, error) {
 
 // loadChains reads which chain leases the database has.
 func (s *Store) loadChains() error {
-	s.chains.held, s.chains.lower = map[string]struct{}{}, map[string][]string{}
+	s.chains.held, s.chains.lower = map[string]Hold{}, map[string][]string{}
 	all, err := s.Leases.List(Context(context.Background()))
 	if err != nil {
 		return err
 	}
 	for _, l := range all {
-		if strings.HasPrefix(l.ID, chainLease) {
-			s.chains.held[l.ID] = struct{}{}
+		if key, ok := strings.CutPrefix(l.ID, chainLease); ok {
+			h, err := parseHold(l.Labels[labelHold])
+			if err != nil {
+				return err
+			}
+			s.chains.held[key] = h
 		}
 	}
 	return nil
@@ -103,9 +114,9 @@ func (s *Store) Lease(ctx context.Context, container string, h Hold) ([]string, 
 	}
 	s.chains.mu.Lock()
 	defer s.chains.mu.Unlock()
-	lease := h.lease()
-	if _, ok := s.chains.held[lease]; !ok {
-		if err := s.takeChain(Context(ctx), lease, h); err != nil {
+	key := h.key()
+	if _, ok := s.chains.held[key]; !ok {
+		if err := s.takeChain(Context(ctx), key, h); err != nil {
 			return nil, err
 		}
 		// Until now nothing kept the layers: look again whether they are there.
@@ -115,16 +126,15 @@ func (s *Store) Lease(ctx context.Context, container string, h Hold) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	s.chains.held[lease] = struct{}{}
+	s.chains.held[key] = h
 	link := s.leasePath(container)
-	text := strings.TrimPrefix(lease, chainLease)
-	err = os.Symlink(text, link)
+	err = os.Symlink(key, link)
 	if errors.Is(err, os.ErrExist) {
-		if old, rerr := os.Readlink(link); rerr == nil && old == text {
+		if old, rerr := os.Readlink(link); rerr == nil && old == key {
 			return lower, nil
 		}
 		if err = os.Remove(link); err == nil {
-			err = os.Symlink(text, link)
+			err = os.Symlink(key, link)
 		}
 	}
 	if err != nil {
@@ -134,17 +144,17 @@ func (s *Store) Lease(ctx context.Context, container string, h Hold) ([]string, 
 }
 
 // takeChain makes the lease of a chain and its blobs in one transaction.
-func (s *Store) takeChain(ctx context.Context, lease string, h Hold) error {
+func (s *Store) takeChain(ctx context.Context, key string, h Hold) error {
 	return s.db.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(ctx, tx)
 		l, err := s.Leases.Create(ctx, func(l *leases.Lease) error {
-			l.ID, l.Labels = lease, map[string]string{labelFlat: "1"}
+			l.ID, l.Labels = chainLease+key, map[string]string{labelFlat: "1", labelHold: h.text()}
 			return nil
 		})
 		if err != nil && !errdefs.IsAlreadyExists(err) {
 			return err
 		}
-		l.ID = lease
+		l.ID = chainLease + key
 		if h.Chain != "" {
 			r := leases.Resource{ID: string(h.Chain), Type: "snapshots/" + SnapshotterName}
 			if err := s.Leases.AddResource(ctx, l, r); err != nil {
@@ -179,28 +189,28 @@ func (s *Store) LeaseOf(ctx context.Context, container string) (Hold, []string, 
 	if !id.Valid(container) {
 		return Hold{}, nil, errclass.Invalid("invalid container ID: %q", container)
 	}
+	s.chains.mu.Lock()
+	defer s.chains.mu.Unlock()
 	h, err := s.readHold(container)
 	if err != nil {
 		return h, nil, err
 	}
-	s.chains.mu.Lock()
-	defer s.chains.mu.Unlock()
 	lower, err := s.lowerLocked(ctx, h.Chain)
 	return h, lower, err
 }
 
 func (s *Store) readHold(container string) (Hold, error) {
 	link := s.leasePath(container)
-	text, err := os.Readlink(link)
+	key, err := os.Readlink(link)
 	if errors.Is(err, os.ErrNotExist) {
 		return Hold{}, errclass.NotFound("container %s holds no image", id.Short(container))
 	}
 	if err != nil {
 		return Hold{}, err
 	}
-	h, err := parseHold(text)
-	if err != nil {
-		return h, err
+	h, ok := s.chains.held[key]
+	if !ok {
+		return Hold{}, errclass.NotFound("the image of container %s is lost", id.Short(container))
 	}
 	if fi, err := os.Lstat(link); err == nil {
 		h.Created = fi.ModTime()
@@ -267,8 +277,8 @@ func (s *Store) dropUnheld(ctx context.Context) error {
 	}
 	needed := map[string]struct{}{}
 	for _, e := range entries {
-		if text, err := os.Readlink(filepath.Join(s.root, "leases", e.Name())); err == nil {
-			needed[chainLease+text] = struct{}{}
+		if key, err := os.Readlink(filepath.Join(s.root, "leases", e.Name())); err == nil {
+			needed[key] = struct{}{}
 		}
 	}
 	var drop []string
@@ -284,7 +294,7 @@ func (s *Store) dropUnheld(ctx context.Context) error {
 	err = s.db.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(Context(ctx), tx)
 		for _, l := range drop {
-			if err := s.Leases.Delete(ctx, leases.Lease{ID: l}); err != nil && !errdefs.IsNotFound(err) {
+			if err := s.Leases.Delete(ctx, leases.Lease{ID: chainLease + l}); err != nil && !errdefs.IsNotFound(err) {
 				return err
 			}
 		}

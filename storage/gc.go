@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 )
 
 // gcDelay is how long a wanted collection waits for further deletes, so that a prune
@@ -27,7 +28,7 @@ func (c *collector) start(s *Store) {
 		defer close(c.done)
 		// Directories of layers whose removal a crash cut off.
 		if cl, ok := s.snaps.(snapshots.Cleaner); ok {
-			if err := cl.Cleanup(Context(context.Background())); err != nil {
+			if err := cl.Cleanup(Context(context.Background())); err != nil && !errdefs.IsNotFound(err) {
 				slog.Warn("cleaning up layers failed", "error", err)
 			}
 		}
