@@ -74,7 +74,7 @@ func TestPullFaults(t *testing.T) {
 		{"wrong password", func(r *testRegistry) { r.push(t, "a", "latest", good); r.user, r.password = "u", "p" },
 			&registry.AuthConfig{Username: "u", Password: "x"}, "unauthorized: authentication required", errdefs.IsUnauthorized},
 		{"other platform", func(r *testRegistry) { r.pushAs(t, "a", "latest", other, good) }, nil,
-			"image with reference REF was found but its platform (linux/" + other.Architecture + ") does not match the specified platform (linux/" + runtime.GOARCH + ")", errdefs.IsNotFound},
+			"no matching manifest for linux/" + runtime.GOARCH + " in the manifest list entries", errdefs.IsNotFound},
 		{"index of other platforms", func(r *testRegistry) {
 			d := r.pushAs(t, "a", "x", other, good)
 			d.Platform = &other
@@ -369,7 +369,8 @@ func childFull() {
 func TestPullNoSpace(t *testing.T) {
 	needRoot(t)
 	reg := newTestRegistry(t, false)
-	reg.push(t, "a", "latest", tarLayer(t, baseLayer...), tarLayer(t, testFile{name: "f", body: noise(8 << 20)}))
+	reg.push(t, "a", "latest", tarLayer(t, baseLayer...), tarLayer(t, testFile{name: "f", body: noise(8 << 20)}), tarLayer(t, testFile{name: "g", body: noise(7 << 20)}),
+		tarLayer(t, testFile{name: "h", body: strings.Repeat("compresses well", 1<<19)}))
 	c := child(t, "full", t.TempDir(), reg.host()+"/a")
 	c.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
 	if err := c.Run(); err != nil {

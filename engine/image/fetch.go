@@ -44,6 +44,10 @@ func (t *transfer) fetch(ctx context.Context, l *layer, unpacked bool) error {
 		defer sink.abort()
 	}
 	if err := t.download(ctx, l, w, st.Offset, sink); err != nil {
+		if isFull(err) {
+			// Room at once: even to forget things the database needs some.
+			_ = w.Truncate(0)
+		}
 		return err
 	}
 	t.p.Update(l.short(), "Verifying Checksum", 0, 0)

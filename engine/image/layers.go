@@ -16,6 +16,7 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
 	"github.com/gantry/gantry/storage"
+	"github.com/gantry/gantry/storage/tree"
 	"github.com/gantry/gantry/storage/unpack"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
@@ -206,6 +207,8 @@ func (t *transfer) prepare(ctx context.Context, l *layer) (*stage, error) {
 // discard removes a stage that will not become a layer.
 func (t *transfer) discard(ctx context.Context, st *stage) {
 	if st.dir != nil {
+		// Now, not when it is collected: the disk may be full.
+		_ = tree.Empty(int(st.dir.Fd()))
 		st.dir.Close()
 	}
 	if err := t.store.Snapshots.Remove(storage.Context(context.WithoutCancel(ctx)), st.key); err == nil {

@@ -91,7 +91,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]imagetypes.Summary
 		}
 		sum := imagetypes.Summary{
 			Containers: -1, ID: id.String(), Labels: img.Config.Config.Labels, SharedSize: -1,
-			RepoTags: filterTags(g.tags(), o.Filters), RepoDigests: repoDigests(g.names, id.String()),
+			RepoTags: filterTags(g.tags(), o.Filters), RepoDigests: filterTags(repoDigests(g.names, id.String()), o.Filters),
 		}
 		if sum.RepoDigests == nil {
 			sum.RepoDigests = []string{}

@@ -98,7 +98,6 @@ type puller struct {
 	*Service
 	p       Progress
 	fetcher remotes.Fetcher
-	lease   string
 	want    ocispec.Platform
 	chosen  bool // the caller chose the platform
 	ref     string
@@ -129,7 +128,7 @@ func (s *Service) pull(ctx context.Context, named reference.Named, o PullOptions
 	if pl.fetcher, err = resolver.Fetcher(ctx, name); err != nil {
 		return err
 	}
-	p.Update(what, "Pulling from "+reference.FamiliarName(reference.TrimNamed(named)), 0, 0)
+	p.Update(what, "Pulling from "+reference.Path(named), 0, 0)
 	ctx, done, err := s.leased(storage.Context(ctx))
 	if err != nil {
 		return err
@@ -168,8 +167,12 @@ func (s *Service) leased(ctx context.Context) (_ context.Context, done func(err 
 		if keep && err != nil && !isFull(err) {
 			return
 		}
-		_ = s.store.Leases.Delete(context.WithoutCancel(ctx), l)
-		if err != nil {
+		ctx := context.WithoutCancel(ctx)
+		_ = s.store.Leases.Delete(ctx, l)
+		switch {
+		case isFull(err):
+			_ = s.store.CollectNow(ctx) // whoever tries next shall find the space
+		case err != nil:
 			s.store.Collect()
 		}
 	}, nil
@@ -226,7 +229,11 @@ func (pl *puller) descend(ctx context.Context, desc ocispec.Descriptor, data []b
 		}
 		return pl.save(ctx, desc, data, indexLabels(ix))
 	}
-	return errclass.NotFound("no matching manifest for %s in the manifest list entries", platforms.FormatAll(pl.want))
+	return pl.noPlatform()
+}
+
+func (pl *puller) noPlatform() error {
+	return errclass.NotFound("no matching manifest for %s in the manifest list entries: no match for platform in manifest: not found", platforms.FormatAll(pl.want))
 }
 
 // image pulls the image of one manifest.
@@ -249,8 +256,7 @@ func (pl *puller) image(ctx context.Context, desc ocispec.Descriptor, data []byt
 		return err
 	}
 	if c.OS != "" && c.Architecture != "" && desc.Platform == nil && !platforms.Only(pl.want).Match(platforms.Normalize(c.Platform)) {
-		return errclass.NotFound("image with reference %s was found but its platform (%s) does not match the specified platform (%s)",
-			pl.ref, platforms.FormatAll(platforms.Normalize(c.Platform)), platforms.FormatAll(pl.want))
+		return pl.noPlatform()
 	}
 	layers, err := layersOf(m, c)
 	if err != nil {

@@ -46,6 +46,30 @@ func Remove(at int, name string) error {
 	return nil
 }
 
+// Empty deletes everything in the directory that dir is an open descriptor of.
+func Empty(dir int) error {
+	fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("emptying directory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), ".")
+	defer f.Close()
+	for {
+		names, err := f.Readdirnames(batch)
+		for _, n := range names {
+			if err := Remove(fd, n); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("emptying directory: %w", err)
+		}
+	}
+}
+
 type remover struct {
 	at    int
 	base  string
