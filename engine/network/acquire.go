@@ -5,15 +5,16 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strconv"
 
+	"github.com/gantry/gantry/engine/network/etcfiles"
 	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/ipam"
+	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
 	"github.com/gantry/gantry/internal/undo"
@@ -26,7 +27,7 @@ type joining struct {
 	n        *netw
 	e        *endpoint
 	settings *network.EndpointSettings
-	plug     *plug // nil for host and none
+	plug     *plumb.Plug // nil for host and none
 }
 
 // Acquire makes the network side of a container: namespace, endpoints, ports. When it
@@ -52,19 +53,19 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 	if err != nil {
 		return nil, err
 	}
-	u.Add(func() error { s.leave(sb, joins); return nil })
+	u.Add(func() error { s.locked(func() { leave(sb, joins) }); return nil })
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	gw4, gw6 := gateways(joins)
 	if gw4 != nil {
 		setGateways(gw4, gw6)
-		bs, err := s.publish(gw4.n, gw4.e, r)
+		bs, err := s.pub.publish(gw4.n, gw4.e, r)
 		if err != nil {
 			return nil, err
 		}
 		sb.bindings = bs
-		u.Add(func() error { s.unbind(bs); return nil })
+		u.Add(func() error { s.pub.unbind(bs); return nil })
 	} else if gw6 != nil {
 		setGateways(gw4, gw6)
 	}
@@ -73,13 +74,13 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 		return nil, err
 	}
 	if plugs := plugsOf(joins); len(plugs) > 0 {
-		if out.NetNS, err = makeSandbox(s.host, s.nl, plugs); err != nil {
+		if out.NetNS, err = plumb.MakeSandbox(s.host, s.nl, plugs); err != nil {
 			return nil, err
 		}
 		u.Add(out.NetNS.Close)
 	}
 	if gw4 != nil {
-		if err := s.fw.publish(r.ContainerID, s.firewallPorts(gw4.n, gw4.e)); err != nil {
+		if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(gw4.n, gw4.e)); err != nil {
 			return nil, err
 		}
 	}
@@ -90,7 +91,7 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 	}
 	s.mu.Unlock()
 	for _, j := range joins {
-		s.emit(events.ActionConnect, j.n, map[string]string{"container": r.ContainerID})
+		emit(s.bus, events.ActionConnect, j.n, map[string]string{"container": r.ContainerID})
 	}
 	return out, nil
 }
@@ -140,15 +141,15 @@ func (s *Service) join(r SandboxRequest, sb *sandbox) ([]*joining, error) {
 				continue
 			}
 		}
-		s.leaveLocked(sb, joins)
+		leave(sb, joins)
 		return nil, err
 	}
 	// Interfaces are numbered by gateway priority, then name, as Docker does.
 	slices.SortFunc(joins, func(a, b *joining) int {
 		return cmp.Or(-cmp.Compare(a.settings.GwPriority, b.settings.GwPriority), cmp.Compare(a.n.net.Name, b.n.net.Name))
 	})
-	if err := s.numberInterfaces(joins); err != nil {
-		s.leaveLocked(sb, joins)
+	if err := numberInterfaces(joins); err != nil {
+		leave(sb, joins)
 		return nil, err
 	}
 	return joins, nil
@@ -156,30 +157,30 @@ func (s *Service) join(r SandboxRequest, sb *sandbox) ([]*joining, error) {
 
 // numberInterfaces names the interfaces inside: a wished name, else the network's
 // prefix and the next free number.
-func (s *Service) numberInterfaces(joins []*joining) error {
+func numberInterfaces(joins []*joining) error {
 	used := map[string]bool{"lo": true}
 	for _, j := range joins {
-		if j.plug == nil || j.plug.ifName == "" {
+		if j.plug == nil || j.plug.IfName == "" {
 			continue
 		}
-		if used[j.plug.ifName] {
-			return errclass.Invalid("interface name %s is wanted twice", j.plug.ifName)
+		if used[j.plug.IfName] {
+			return errclass.Invalid("interface name %s is wanted twice", j.plug.IfName)
 		}
-		used[j.plug.ifName] = true
+		used[j.plug.IfName] = true
 	}
 	for _, j := range joins {
 		if j.plug == nil {
 			continue
 		}
-		for i := 0; j.plug.ifName == ""; i++ {
+		for i := 0; j.plug.IfName == ""; i++ {
 			if name := j.n.bridge.prefix() + strconv.Itoa(i); !used[name] {
-				j.plug.ifName, used[name] = name, true
+				j.plug.IfName, used[name] = name, true
 			}
 		}
-		j.e.IfName = j.plug.ifName
+		j.e.IfName = j.plug.IfName
 		if opt := j.settings.DriverOpts[optSysctls]; opt != "" {
 			var err error
-			if j.plug.sysctls, err = parseEndpointSysctls(opt, j.plug.ifName); err != nil {
+			if j.plug.Sysctls, err = plumb.ParseEndpointSysctls(opt, j.plug.IfName); err != nil {
 				return err
 			}
 		}
@@ -213,37 +214,37 @@ func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.En
 		n.users[sb.id] = e
 		return j, nil
 	}
-	if err := s.address(n, e, es); err != nil {
+	if err := n.address(e, es); err != nil {
 		return nil, err
 	}
 	n.users[sb.id] = e
-	j.plug = &plug{mac: net.HardwareAddr(parseMAC(e.MAC)), ifName: es.DriverOpts[optIfName], mtu: n.mtu()}
-	if name := j.plug.ifName; name != "" {
+	j.plug = &plumb.Plug{MAC: net.HardwareAddr(parseMAC(e.MAC)), IfName: es.DriverOpts[optIfName], MTU: n.mtu()}
+	if name := j.plug.IfName; name != "" {
 		if err := checkIfName(name); err != nil {
-			s.leaveLocked(sb, []*joining{j})
+			leave(sb, []*joining{j})
 			return nil, err
 		}
 	}
 	for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
 		if p.IsValid() {
-			j.plug.addrs = append(j.plug.addrs, p)
+			j.plug.Addrs = append(j.plug.Addrs, p)
 		}
 	}
 	if es.IPAMConfig != nil {
 		for _, ll := range es.IPAMConfig.LinkLocalIPs {
-			j.plug.addrs = append(j.plug.addrs, netip.PrefixFrom(ll, map[bool]int{true: 16, false: 64}[ll.Is4()]))
+			j.plug.Addrs = append(j.plug.Addrs, netip.PrefixFrom(ll, map[bool]int{true: 16, false: 64}[ll.Is4()]))
 		}
 	}
-	s.plugDriver(n, j)
+	plugDriver(n, j)
 	return j, nil
 }
 
 // plugDriver fills in how the interface is made.
-func (s *Service) plugDriver(n *netw, j *joining) {
+func plugDriver(n *netw, j *joining) {
 	e := j.e
 	e.HostIf = newHostIf()
-	j.plug.hostIf, j.plug.bridge, j.plug.isolated = e.HostIf, n.index, !n.bridge.icc
-	j.plug.filtered = bridgeFiltered()
+	j.plug.HostIf, j.plug.Bridge, j.plug.Isolated = e.HostIf, n.index, !n.bridge.icc
+	j.plug.Filtered = plumb.BridgeFiltered()
 }
 
 func newHostIf() string {
@@ -259,8 +260,9 @@ func (n *netw) mtu() int {
 	return defaultMTU
 }
 
-// address takes an endpoint's addresses; none is kept when it fails. s.mu is held.
-func (s *Service) address(n *netw, e *endpoint, es *network.EndpointSettings) error {
+// address takes an endpoint's addresses; none is kept when it fails.
+// Service.mu is held.
+func (n *netw) address(e *endpoint, es *network.EndpointSettings) error {
 	want := network.EndpointIPAMConfig{}
 	if es.IPAMConfig != nil {
 		want = *es.IPAMConfig
@@ -291,7 +293,7 @@ func (s *Service) address(n *netw, e *endpoint, es *network.EndpointSettings) er
 	}
 	if e.IPv6, err = take(true, want.IPv6Address); err != nil {
 		e.IPv6 = netip.Prefix{}
-		s.unaddress(n, e)
+		n.unaddress(e)
 		return err
 	}
 	mac := es.MacAddress
@@ -307,14 +309,14 @@ func (s *Service) address(n *netw, e *endpoint, es *network.EndpointSettings) er
 			m := ipam.MAC(from)
 			mac = m[:]
 		} else {
-			mac = network.HardwareAddr(randomMAC())
+			mac = network.HardwareAddr(plumb.RandomMAC())
 		}
 	}
 	e.MAC = mac.String()
 	return nil
 }
 
-func (s *Service) unaddress(n *netw, e *endpoint) {
+func (n *netw) unaddress(e *endpoint) {
 	for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
 		for _, sp := range n.spaces {
 			if p.IsValid() && sp.Subnet().Contains(p.Addr()) {
@@ -332,16 +334,10 @@ func parseMAC(s string) network.HardwareAddr {
 	return network.HardwareAddr(m)
 }
 
-// leave gives the addresses of endpoints back.
-func (s *Service) leave(sb *sandbox, joins []*joining) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.leaveLocked(sb, joins)
-}
-
-func (s *Service) leaveLocked(sb *sandbox, joins []*joining) {
+// leave gives the addresses of endpoints back. s.mu is held.
+func leave(sb *sandbox, joins []*joining) {
 	for _, j := range joins {
-		s.unaddress(j.n, j.e)
+		j.n.unaddress(j.e)
 		delete(j.n.users, sb.id)
 	}
 }
@@ -365,15 +361,15 @@ func gateways(joins []*joining) (gw4, gw6 *joining) {
 
 func setGateways(gw4, gw6 *joining) {
 	if gw4 != nil {
-		gw4.plug.gw4 = gw4.n.space4().gateway
+		gw4.plug.GW4 = gw4.n.space4().gateway
 	}
 	if gw6 != nil {
-		gw6.plug.gw6 = gw6.n.space6().gateway
+		gw6.plug.GW6 = gw6.n.space6().gateway
 	}
 }
 
-func plugsOf(joins []*joining) []plug {
-	var out []plug
+func plugsOf(joins []*joining) []plumb.Plug {
+	var out []plumb.Plug
 	for _, j := range joins {
 		if j.plug != nil {
 			out = append(out, *j.plug)
@@ -386,62 +382,38 @@ func plugsOf(joins []*joining) []plug {
 func (s *Service) describe(r SandboxRequest, joins []*joining) (*Sandbox, error) {
 	out := &Sandbox{Record: Record{ContainerID: r.ContainerID}, Endpoints: map[string]*network.EndpointSettings{}}
 	var ends []*endpoint
-	var own []hostLine
+	var own []etcfiles.HostLine
 	hostNet := false
 	for _, j := range joins {
 		out.Record.Endpoints = append(out.Record.Endpoints, j.e.EndpointRecord)
-		out.Endpoints[j.n.net.Name] = s.settings(r, j)
+		out.Endpoints[j.n.net.Name] = settings(r, j)
 		ends = append(ends, j.e)
 		hostNet = hostNet || j.n.net.Driver == "host"
 		for _, p := range []netip.Prefix{j.e.IPv4, j.e.IPv6} {
 			if p.IsValid() {
-				own = append(own, hostLine{p.Addr(), hostNames(r.Hostname, r.Domainname)})
+				own = append(own, etcfiles.HostLine{Addr: p.Addr(), Names: etcfiles.HostNames(r.Hostname, r.Domainname)})
 			}
 		}
 	}
 	out.Ports = portMap(r, ends)
-	extra, err := parseExtraHosts(r.ExtraHosts, s.hostGateways())
+	extra, err := etcfiles.ParseExtraHosts(r.ExtraHosts, s.hostGateways())
+	if err != nil {
+		return nil, err
+	}
+	rc, err := etcfiles.ReadResolvConf(s.cfg.ResolvConf)
 	if err != nil {
 		return nil, err
 	}
 	if hostNet {
-		out.ResolvConf, out.Hosts, err = s.hostFiles(r, extra)
+		out.ResolvConf, out.Hosts, err = etcfiles.Host(rc.Override(r.DNS, r.DNSSearch, r.DNSOptions), extra)
 		return out, err
 	}
 	_, err = os.Stat("/proc/sys/net/ipv6")
-	out.Hosts = renderHosts(err == nil, extra, own)
-	rc, err := s.readResolvConf()
-	if err != nil {
-		return nil, err
-	}
+	out.Hosts = etcfiles.RenderHosts(err == nil, extra, own)
 	ipv6 := slices.ContainsFunc(ends, func(e *endpoint) bool { return e.IPv6.IsValid() })
-	rc = rc.override(s.cfg.DNS, s.cfg.DNSSearch, s.cfg.DNSOptions).override(r.DNS, r.DNSSearch, r.DNSOptions)
-	out.ResolvConf = rc.reachable(ipv6).render()
+	rc = rc.Override(s.cfg.DNS, s.cfg.DNSSearch, s.cfg.DNSOptions).Override(r.DNS, r.DNSSearch, r.DNSOptions)
+	out.ResolvConf = rc.Reachable(ipv6).Render()
 	return out, nil
-}
-
-// hostFiles are the files of a container that uses the host's network.
-func (s *Service) hostFiles(r SandboxRequest, extra []hostLine) (resolv, hosts []byte, err error) {
-	hosts, err = readBounded("/etc/hosts")
-	if errors.Is(err, os.ErrNotExist) {
-		hosts, err = renderHosts(true, nil, nil), nil
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(extra) > 0 {
-		if len(hosts) > 0 && hosts[len(hosts)-1] != '\n' {
-			hosts = append(hosts, '\n')
-		}
-		for _, l := range extra {
-			hosts = append(hosts, l.addr.String()+"\t"+l.names+"\n"...)
-		}
-	}
-	rc, err := s.readResolvConf()
-	if err != nil {
-		return nil, nil, err
-	}
-	return rc.override(r.DNS, r.DNSSearch, r.DNSOptions).render(), hosts, nil
 }
 
 // hostGateways are the addresses that "host-gateway" stands for.
@@ -463,7 +435,7 @@ func (s *Service) hostGateways() []netip.Addr {
 }
 
 // settings are an endpoint as inspect shows it.
-func (s *Service) settings(r SandboxRequest, j *joining) *network.EndpointSettings {
+func settings(r SandboxRequest, j *joining) *network.EndpointSettings {
 	es, e := j.settings, j.e
 	es.NetworkID, es.EndpointID = j.n.net.ID, e.ID
 	if j.plug == nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -61,15 +62,15 @@ func BenchmarkVethFloor(b *testing.B) {
 	}
 	defer nl.Close()
 	defer cleanHost(b)
-	index, err := ensureBridge(nl, "br-floor", 1500, false, []netip.Prefix{netip.MustParsePrefix("172.31.0.1/16")}, true)
+	index, err := plumb.EnsureBridge(nl, "br-floor", 1500, false, []netip.Prefix{netip.MustParsePrefix("172.31.0.1/16")}, true)
 	if err != nil {
 		b.Fatal(err)
 	}
-	h, err := openHostNS()
+	h, err := plumb.OpenHostNS()
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer h.f.Close()
+	defer h.F.Close()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	n := 0
@@ -92,7 +93,7 @@ func BenchmarkVethFloor(b *testing.B) {
 			}
 			in.Close()
 			ns.Close()
-			if err := unix.Setns(int(h.f.Fd()), unix.CLONE_NEWNET); err != nil {
+			if err := unix.Setns(int(h.F.Fd()), unix.CLONE_NEWNET); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/moby/moby/api/types/network"
 )
 
@@ -82,7 +83,7 @@ func bothWays(t *testing.T, test func(t *testing.T)) {
 	const key = "net/bridge/bridge-nf-call-iptables"
 	for _, v := range []string{"0", "1"} {
 		t.Run("br_netfilter="+v, func(t *testing.T) {
-			if err := optionalSysctl(key, v); err != nil {
+			if err := plumb.OptionalSysctl(key, v); err != nil {
 				t.Fatal(err)
 			}
 			test(t)
@@ -171,7 +172,7 @@ func TestLoopbackIsNotRoutable(t *testing.T) {
 	s, _ := newService(t, nil)
 	c := run(t, s, request("evil"))
 	serve(t, s.host, hostFile(s), "tcp", "127.0.0.1:7000", "host secret")
-	err := s.host.inside(c.NetNS, func() error {
+	err := s.host.Inside(c.NetNS, func() error {
 		nl, err := dialNL()
 		if err != nil {
 			return err
@@ -281,11 +282,11 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := s.ports.Len(); n != 0 {
+	if n := s.pub.table.Len(); n != 0 {
 		t.Errorf("%d ports left", n)
 	}
 	waitFor(t, func() bool { return linkNames(t, s) == before })
-	if ok, err := s.fw.conn.Intact(computeFor(s)); err != nil || !ok {
+	if ok, err := s.nft.Intact(computeFor(s)); err != nil || !ok {
 		t.Errorf("firewall: %v %v", ok, err)
 	}
 	if got := elements(t); got != "" {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/gantry/gantry/engine/network/firewall"
+	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
@@ -43,28 +44,28 @@ func (s *Service) Connect(_ context.Context, ns *os.File, r SandboxRequest) (_ *
 		return nil, err
 	}
 	joins := []*joining{j}
-	u.Add(func() error { s.leave(sb, joins); return nil })
+	u.Add(func() error { s.locked(func() { leave(sb, joins) }); return nil })
 	out, err := s.describe(r, joins)
 	if err != nil {
 		return nil, err
 	}
 	if firstOut {
 		setGateways(gateways(joins))
-		bs, err := s.publish(j.n, j.e, r)
+		bs, err := s.pub.publish(j.n, j.e, r)
 		if err != nil {
 			return nil, err
 		}
-		u.Add(func() error { s.unbind(bs); sb.bindings = nil; return nil })
+		u.Add(func() error { s.pub.unbind(bs); sb.bindings = nil; return nil })
 		sb.bindings = bs
 		out.Ports = portMap(r, []*endpoint{j.e})
 	} else {
 		out.Ports = nil
 	}
-	if err := plugIn(s.host, s.nl, ns, *j.plug); err != nil {
+	if err := plumb.PlugIn(s.host, s.nl, ns, *j.plug); err != nil {
 		return nil, err
 	}
 	if firstOut {
-		if err := s.fw.publish(r.ContainerID, s.firewallPorts(j.n, j.e)); err != nil {
+		if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(j.n, j.e)); err != nil {
 			_, derr := s.nl.Do(rtnl.DelLink(j.e.HostIf))
 			return nil, errors.Join(err, derr)
 		}
@@ -74,7 +75,7 @@ func (s *Service) Connect(_ context.Context, ns *os.File, r SandboxRequest) (_ *
 	sb.ends = append(sb.ends, j.e)
 	out.Record = sb.record()
 	s.mu.Unlock()
-	s.emit(events.ActionConnect, j.n, map[string]string{"container": r.ContainerID})
+	emit(s.bus, events.ActionConnect, j.n, map[string]string{"container": r.ContainerID})
 	return out, nil
 }
 
@@ -118,24 +119,24 @@ func (s *Service) joinMore(r SandboxRequest, sb *sandbox) (*joining, bool, error
 	way := false
 	for _, e := range sb.ends {
 		used[e.IfName] = true
-		way = way || s.waysOut(e)
+		way = way || s.nets[e.NetworkID].waysOut(e)
 	}
-	for i := 0; j.plug.ifName == ""; i++ {
+	for i := 0; j.plug.IfName == ""; i++ {
 		if name := j.n.bridge.prefix() + strconv.Itoa(i); !used[name] {
-			j.plug.ifName = name
+			j.plug.IfName = name
 		}
 	}
-	if err := s.numberInterfaces([]*joining{j}); err != nil {
-		s.leaveLocked(sb, []*joining{j})
+	if err := numberInterfaces([]*joining{j}); err != nil {
+		leave(sb, []*joining{j})
 		return nil, false, err
 	}
 	gw4, gw6 := gateways([]*joining{j})
 	return j, !way && (gw4 != nil || gw6 != nil), nil
 }
 
-// waysOut tells whether an endpoint gives a default route. s.mu is held.
-func (s *Service) waysOut(e *endpoint) bool {
-	n := s.nets[e.NetworkID]
+// waysOut tells whether an endpoint on this network gives a default route; a network
+// that is gone gives none. Service.mu is held.
+func (n *netw) waysOut(e *endpoint) bool {
 	if n == nil || n.net.Driver != "bridge" || n.net.Internal || n.bridge.mode4 == firewall.ModeIsolated {
 		return false
 	}
@@ -174,16 +175,16 @@ func (s *Service) Disconnect(_ context.Context, ns *os.File, containerID, ref st
 	}
 	e := sb.ends[i]
 	sb.ends = slices.Delete(sb.ends, i, i+1)
-	wasOut := s.waysOut(e)
+	wasOut := s.nets[e.NetworkID].waysOut(e)
 	var next *endpoint
 	for _, o := range sb.ends {
-		if next == nil && s.waysOut(o) {
+		if next == nil && s.nets[o.NetworkID].waysOut(o) {
 			next = o
 		}
 	}
 	s.mu.Unlock()
 	if len(e.Ports) > 0 {
-		if err := s.fw.unpublish(containerID); err != nil {
+		if err := s.fw.Unpublish(containerID); err != nil {
 			s.log.Error("removing published ports from the firewall", "container", containerID, "error", err)
 		}
 	}
@@ -193,15 +194,15 @@ func (s *Service) Disconnect(_ context.Context, ns *os.File, containerID, ref st
 	if wasOut && next != nil {
 		s.moveWayOut(sb, ns, e, next)
 	} else if len(e.Ports) > 0 {
-		s.unbind(sb.bindings)
+		s.pub.unbind(sb.bindings)
 		sb.bindings = nil
 	}
 	s.mu.Lock()
-	s.unaddress(n, e)
+	n.unaddress(e)
 	delete(n.users, containerID)
 	rec := sb.record()
 	s.mu.Unlock()
-	s.emit(events.ActionDisconnect, n, map[string]string{"container": containerID})
+	emit(s.bus, events.ActionDisconnect, n, map[string]string{"container": containerID})
 	return rec, nil
 }
 
@@ -218,7 +219,7 @@ func (s *Service) moveWayOut(sb *sandbox, ns *os.File, from, to *endpoint) {
 	}
 	s.mu.Unlock()
 	if ns != nil {
-		err := s.host.inside(ns, func() error {
+		err := s.host.Inside(ns, func() error {
 			in, err := rtnl.Dial()
 			if err != nil {
 				return err
@@ -240,16 +241,16 @@ func (s *Service) moveWayOut(sb *sandbox, ns *os.File, from, to *endpoint) {
 		}
 	}
 	for _, b := range sb.bindings {
-		s.proxy.end(b.Name())
+		s.pub.proxy.End(b.Name())
 		for _, p := range to.Ports {
 			if p.Proto == b.Proto && p.HostIP == b.Addr && p.HostPort == b.Port {
-				if err := s.hold(b, to, p); err != nil {
+				if err := s.pub.hold(b, to, p); err != nil {
 					s.log.Error("moving a published port", "container", sb.id, "port", b.Name(), "error", err)
 				}
 			}
 		}
 	}
-	if err := s.fw.publish(sb.id, s.firewallPorts(n, to)); err != nil {
+	if err := s.fw.Publish(sb.id, s.pub.firewallPorts(n, to)); err != nil {
 		s.log.Error("moving published ports", "container", sb.id, "error", err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
@@ -49,7 +48,7 @@ func (s *Service) Create(_ context.Context, r network.CreateRequest) (_ network.
 			return network.CreateResponse{}, err
 		}
 		if n.net.Driver == "bridge" {
-			s.localnet(n)
+			s.openLocalnet(n)
 		}
 		if n.net.EnableIPv6 {
 			if err := s.forwarding(); err != nil {
@@ -61,7 +60,7 @@ func (s *Service) Create(_ context.Context, r network.CreateRequest) (_ network.
 	s.mu.Lock()
 	n.removing = false
 	s.mu.Unlock()
-	s.emit(events.ActionCreate, n, nil)
+	emit(s.bus, events.ActionCreate, n, nil)
 	return network.CreateResponse{ID: n.net.ID}, nil
 }
 
@@ -103,7 +102,7 @@ func (s *Service) plan(r network.CreateRequest) (*netw, error) {
 		}
 	}
 	if !n.net.ConfigOnly {
-		if err := s.planAddresses(n); err != nil {
+		if err := s.subnets.plan(s.nets, n); err != nil {
 			return nil, err
 		}
 	}
@@ -182,70 +181,6 @@ func (s *Service) draft(r network.CreateRequest) (*netw, error) {
 	return &netw{net: n, users: map[string]*endpoint{}}, nil
 }
 
-// planAddresses checks the wished subnets, adds what is missing, and gives every
-// subnet its gateway. s.mu is held.
-func (s *Service) planAddresses(n *netw) error {
-	have4, have6 := false, false
-	mine := ipam.NewTaken()
-	for i, c := range n.net.IPAM.Config {
-		if !c.Subnet.IsValid() {
-			return errclass.Invalid("invalid network config: invalid subnet: an IPAM config needs one")
-		}
-		if err := ipam.CheckConfig(c.Subnet, c.IPRange, c.Gateway); err != nil {
-			return err
-		}
-		for name, aux := range c.AuxAddress {
-			if !c.Subnet.Contains(aux) {
-				return errclass.Invalid("invalid network config: invalid auxiliary address %s (%s): parent subnet %s doesn't contain this address", aux, name, c.Subnet)
-			}
-		}
-		for _, t := range []*ipam.Taken{s.taken, mine} {
-			if _, hit := t.Overlap(c.Subnet); hit {
-				return errclass.Forbidden("invalid pool request: Pool overlaps with other one on this address space")
-			}
-		}
-		mine.Add(c.Subnet)
-		n.net.IPAM.Config[i] = c
-		have4, have6 = have4 || c.Subnet.Addr().Is4(), have6 || c.Subnet.Addr().Is6()
-	}
-	if have6 && !n.net.EnableIPv6 || have4 && !n.net.EnableIPv4 {
-		n.net.IPAM.Config = slices.DeleteFunc(n.net.IPAM.Config, func(c network.IPAMConfig) bool {
-			return c.Subnet.Addr().Is6() && !n.net.EnableIPv6 || c.Subnet.Addr().Is4() && !n.net.EnableIPv4
-		})
-	}
-	if n.net.EnableIPv4 && !have4 {
-		sub, err := ipam.NextSubnet(s.pools, false, s.taken, s.foreign())
-		if err != nil {
-			return err
-		}
-		n.net.IPAM.Config = append(n.net.IPAM.Config, network.IPAMConfig{Subnet: sub})
-	}
-	if n.net.EnableIPv6 && !have6 {
-		sub, err := ipam.NextSubnet(s.pools, true, s.taken, s.foreign())
-		if err != nil {
-			sub = s.ula()
-		}
-		n.net.IPAM.Config = append(n.net.IPAM.Config, network.IPAMConfig{Subnet: sub})
-	}
-	for i, c := range n.net.IPAM.Config {
-		if c.Gateway.IsValid() {
-			continue
-		}
-		sp, err := ipam.NewSpace(c.Subnet, c.IPRange)
-		if err != nil {
-			return err
-		}
-		for _, aux := range c.AuxAddress {
-			_ = sp.Take(aux)
-		}
-		if c.Gateway, err = sp.Next(); err != nil {
-			return err
-		}
-		n.net.IPAM.Config[i] = c
-	}
-	return n.makeSpaces()
-}
-
 // drop takes a network out of the tables.
 func (s *Service) drop(n *netw) {
 	s.mu.Lock()
@@ -255,7 +190,7 @@ func (s *Service) drop(n *netw) {
 		delete(s.names, n.net.Name)
 	}
 	for _, sp := range n.spaces {
-		s.taken.Remove(sp.Subnet())
+		s.subnets.taken.Remove(sp.Subnet())
 	}
 }
 
@@ -265,7 +200,7 @@ func (s *Service) stopDriver(n *netw) error {
 	if n.net.Driver != "bridge" {
 		return nil
 	}
-	err := s.fw.removeBridge(n.bridge.name)
+	err := s.fw.RemoveBridge(n.bridge.name)
 	l, lerr := s.nl.LinkByName(n.bridge.name)
 	if lerr == nil && l.Group == rtnl.Group {
 		_, lerr = s.nl.Do(rtnl.DelLink(n.bridge.name))
@@ -315,7 +250,7 @@ func (s *Service) Remove(_ context.Context, ref string) error {
 		return err
 	}
 	s.drop(n)
-	s.emit(events.ActionDestroy, n, nil)
+	emit(s.bus, events.ActionDestroy, n, nil)
 	return nil
 }
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gantry/gantry/engine/network/firewall"
+	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/nft"
 )
@@ -18,11 +18,11 @@ var netZero time.Time
 
 func dialNL() (*rtnl.Conn, error) { return rtnl.Dial() }
 
-func hostFile(s *Service) *os.File { return s.host.f }
+func hostFile(s *Service) *os.File { return s.host.F }
 
 // routeLoopbackAway makes 127.0.0.0/8 leave by eth0, as a hostile container can.
 func routeLoopbackAway(nl *rtnl.Conn) error {
-	if err := sysctl("net/ipv4/conf/eth0/route_localnet", "1"); err != nil {
+	if err := plumb.Sysctl("net/ipv4/conf/eth0/route_localnet", "1"); err != nil {
 		return err
 	}
 	if _, err := nl.Do(rtnl.DelAddr(1, netip.MustParsePrefix("127.0.0.1/8"))); err != nil {
@@ -58,11 +58,7 @@ func waitFor(t *testing.T, ok func() bool) {
 	}
 }
 
-func computeFor(s *Service) nft.Ruleset {
-	s.fw.mu.Lock()
-	defer s.fw.mu.Unlock()
-	return firewall.Compute(s.fw.state())
-}
+func computeFor(s *Service) nft.Ruleset { return s.fw.Ruleset() }
 
 // elements returns the port elements the kernel has.
 func elements(t *testing.T) string {

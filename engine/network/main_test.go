@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/moby/moby/api/types/network"
@@ -144,10 +145,10 @@ func (b *box) stop() {
 
 // serve answers every connection to port in the namespace with the text and the
 // address it sees.
-func serve(t testing.TB, h hostNS, ns *os.File, netw, addr, text string) {
+func serve(t testing.TB, h plumb.HostNS, ns *os.File, netw, addr, text string) {
 	t.Helper()
 	var l net.Listener
-	err := h.inside(ns, func() (err error) { l, err = net.Listen(netw, addr); return err })
+	err := h.Inside(ns, func() (err error) { l, err = net.Listen(netw, addr); return err })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,16 +166,16 @@ func serve(t testing.TB, h hostNS, ns *os.File, netw, addr, text string) {
 }
 
 // ask connects from a namespace (nil: the host's) and returns what it is told.
-func ask(h hostNS, ns *os.File, addr string) (string, error) {
+func ask(h plumb.HostNS, ns *os.File, addr string) (string, error) {
 	return askFor(h, ns, addr, 5*time.Second)
 }
 
 // tryAsk is ask where no answer is expected: it waits less.
-func tryAsk(h hostNS, ns *os.File, addr string) (string, error) {
+func tryAsk(h plumb.HostNS, ns *os.File, addr string) (string, error) {
 	return askFor(h, ns, addr, 400*time.Millisecond)
 }
 
-func askFor(h hostNS, ns *os.File, addr string, patience time.Duration) (string, error) {
+func askFor(h plumb.HostNS, ns *os.File, addr string, patience time.Duration) (string, error) {
 	var c net.Conn
 	var err error
 	dial := func() error {
@@ -184,7 +185,7 @@ func askFor(h hostNS, ns *os.File, addr string, patience time.Duration) (string,
 	if ns == nil {
 		err = dial()
 	} else {
-		err = h.inside(ns, dial)
+		err = h.Inside(ns, dial)
 	}
 	if err != nil {
 		return "", err
@@ -227,8 +228,8 @@ func dialHere(addr string, patience time.Duration) (net.Conn, error) {
 func neighbour(t testing.TB, s *Service) *os.File {
 	t.Helper()
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 2}
-	ns, err := makeSandbox(s.host, s.nl, []plug{{ifName: "eth0", hostIf: "wan0", mac: mac, bridge: 0,
-		addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("2001:db8::2/64")}, gw4: netip.MustParseAddr("192.0.2.1")}})
+	ns, err := plumb.MakeSandbox(s.host, s.nl, []plumb.Plug{{IfName: "eth0", HostIf: "wan0", MAC: mac, Bridge: 0,
+		Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("2001:db8::2/64")}, GW4: netip.MustParseAddr("192.0.2.1")}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package network
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -11,14 +12,18 @@ import (
 
 	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/ports"
+	"github.com/gantry/gantry/engine/network/proxy"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/moby/moby/api/types/network"
 )
 
-var (
-	anyAddr4 = netip.IPv4Unspecified()
-	anyAddr6 = netip.IPv6Unspecified()
-)
+// publisher takes host ports for containers and gives them back.
+type publisher struct {
+	cfg   *Config
+	table *ports.Table
+	proxy *proxy.Set
+	log   *slog.Logger
+}
 
 // portWish is one -p: a container port, the host addresses it is wanted on, and the
 // numbers allowed there.
@@ -77,9 +82,9 @@ func hostAddrs(want, bind netip.Addr, v6 bool) []netip.Addr {
 	case want.IsValid():
 		return []netip.Addr{want.Unmap()}
 	case v6:
-		return []netip.Addr{anyAddr4, anyAddr6}
+		return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
 	default:
-		return []netip.Addr{anyAddr4}
+		return []netip.Addr{netip.IPv4Unspecified()}
 	}
 }
 
@@ -101,19 +106,19 @@ func parseHostPort(s string) (first, last uint16, err error) {
 }
 
 // publish takes the host ports of one endpoint. On failure nothing is taken.
-func (s *Service) publish(n *netw, e *endpoint, r SandboxRequest) (bs []ports.Binding, err error) {
-	bind := s.cfg.DefaultBindIP
+func (pb *publisher) publish(n *netw, e *endpoint, r SandboxRequest) (bs []ports.Binding, err error) {
+	bind := pb.cfg.DefaultBindIP
 	if n.bridge.bindIP.IsValid() {
 		bind = n.bridge.bindIP
 	}
-	v6 := hostHasIPv6() && (e.IPv6.IsValid() && natMode(n.bridge.mode6) || s.cfg.UserlandProxy)
+	v6 := hostHasIPv6() && (e.IPv6.IsValid() && natMode(n.bridge.mode6) || pb.cfg.UserlandProxy)
 	wishes, err := portWishes(r, bind, v6)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			s.unbind(bs)
+			pb.unbind(bs)
 			bs = nil
 			err = fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", r.Name, e.ID, err)
 		}
@@ -124,12 +129,12 @@ func (s *Service) publish(n *netw, e *endpoint, r SandboxRequest) (bs []ports.Bi
 		}
 		if !natMode(n.bridge.mode4) || !e.IPv4.IsValid() && !e.IPv6.IsValid() {
 			// Routed: the port is open on the container's own address, nothing is taken here.
-			e.Ports = append(e.Ports, PortRecord{Proto: string(w.port.Proto()), ContainerPort: w.port.Num(), HostIP: anyAddr4})
+			e.Ports = append(e.Ports, PortRecord{Proto: string(w.port.Proto()), ContainerPort: w.port.Num(), HostIP: netip.IPv4Unspecified()})
 		}
 		if len(w.addrs) == 0 {
 			continue
 		}
-		got, err := s.ports.Take(r.Name, ports.Request{Proto: string(w.port.Proto()), Addrs: w.addrs, First: w.first, Last: w.last,
+		got, err := pb.table.Take(r.Name, ports.Request{Proto: string(w.port.Proto()), Addrs: w.addrs, First: w.first, Last: w.last,
 			To: netip.AddrPortFrom(e.IPv4.Addr(), w.port.Num()).String()})
 		if err != nil {
 			return bs, err
@@ -138,7 +143,7 @@ func (s *Service) publish(n *netw, e *endpoint, r SandboxRequest) (bs []ports.Bi
 		for _, b := range got {
 			pr := PortRecord{Proto: b.Proto, HostIP: b.Addr, HostPort: b.Port, ContainerPort: w.port.Num()}
 			e.Ports = append(e.Ports, pr)
-			if err := s.hold(b, e, pr); err != nil {
+			if err := pb.hold(b, e, pr); err != nil {
 				return bs, err
 			}
 		}
@@ -148,47 +153,82 @@ func (s *Service) publish(n *netw, e *endpoint, r SandboxRequest) (bs []ports.Bi
 
 // hold keeps a binding's socket beyond our life, and forwards from it what the kernel
 // cannot.
-func (s *Service) hold(b ports.Binding, e *endpoint, pr PortRecord) error {
+func (pb *publisher) hold(b ports.Binding, e *endpoint, pr PortRecord) error {
 	if b.Socket == nil {
 		return nil
 	}
-	if s.cfg.Keeper != nil {
-		if err := s.cfg.Keeper.Store(b.Name(), b.Socket); err != nil {
-			s.log.Warn("keeping a published port's socket", "port", b.Name(), "error", err)
+	if pb.cfg.Keeper != nil {
+		if err := pb.cfg.Keeper.Store(b.Name(), b.Socket); err != nil {
+			pb.log.Warn("keeping a published port's socket", "port", b.Name(), "error", err)
 		}
 	}
-	if s.cfg.UserlandProxy && b.Addr.Is6() {
+	if pb.cfg.UserlandProxy && b.Addr.Is6() {
 		to := netip.AddrPortFrom(e.IPv4.Addr(), pr.ContainerPort)
 		if !e.IPv4.IsValid() {
 			to = netip.AddrPortFrom(e.IPv6.Addr(), pr.ContainerPort)
 		}
-		return s.proxy.start(b.Name(), b.Proto, b.Socket, to)
+		return pb.proxy.Start(b.Name(), b.Proto, b.Socket, to)
 	}
 	return nil
 }
 
 // unbind gives host ports back.
-func (s *Service) unbind(bs []ports.Binding) {
+func (pb *publisher) unbind(bs []ports.Binding) {
 	for _, b := range bs {
-		s.proxy.end(b.Name())
-		if s.cfg.Keeper != nil && b.Socket != nil {
-			if err := s.cfg.Keeper.Drop(b.Name()); err != nil {
-				s.log.Warn("dropping a published port's socket", "port", b.Name(), "error", err)
+		pb.proxy.End(b.Name())
+		if pb.cfg.Keeper != nil && b.Socket != nil {
+			if err := pb.cfg.Keeper.Drop(b.Name()); err != nil {
+				pb.log.Warn("dropping a published port's socket", "port", b.Name(), "error", err)
 			}
 		}
 	}
-	s.ports.Release(bs)
+	pb.table.Release(bs)
+}
+
+// kept returns how to get at the sockets a keeper holds for us, and what to do
+// when all containers have theirs: sockets of a start that was never recorded go.
+func (pb *publisher) kept() (take func(name string) *os.File, dropRest func()) {
+	k := pb.cfg.Keeper
+	if k == nil {
+		return func(string) *os.File { return nil }, func() {}
+	}
+	l, ok := k.(KeeperLister)
+	if !ok {
+		return func(name string) *os.File {
+			f, err := k.Take(name)
+			if err != nil {
+				pb.log.Warn("taking a published port's socket back", "port", name, "error", err)
+			}
+			return f
+		}, func() {}
+	}
+	all, err := l.TakeAll(ports.NamePrefix)
+	if err != nil {
+		pb.log.Warn("taking published ports' sockets back", "error", err)
+	}
+	return func(name string) *os.File {
+			f := all[name]
+			delete(all, name)
+			return f
+		}, func() {
+			for name, f := range all {
+				f.Close()
+				if err := k.Drop(name); err != nil {
+					pb.log.Warn("dropping a socket that no container has", "port", name, "error", err)
+				}
+			}
+		}
 }
 
 // firewallPorts are an endpoint's published ports as the firewall sees them.
-func (s *Service) firewallPorts(n *netw, e *endpoint) []firewall.Port {
+func (pb *publisher) firewallPorts(n *netw, e *endpoint) []firewall.Port {
 	var out []firewall.Port
 	for _, p := range e.Ports {
 		to := e.IPv4.Addr()
 		if p.HostIP.Is6() {
 			to = e.IPv6.Addr()
 		}
-		if !to.IsValid() || to.Is6() && !s.cfg.Firewall6 {
+		if !to.IsValid() || to.Is6() && !pb.cfg.Firewall6 {
 			continue // forwarded in the daemon
 		}
 		out = append(out, firewall.Port{Bridge: n.bridge.name, Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort,

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/atomicfile"
@@ -32,10 +33,10 @@ func (s *Service) Release(_ context.Context, containerID string) error {
 	if sb.gone {
 		return nil
 	}
-	if err := s.fw.unpublish(containerID); err != nil {
+	if err := s.fw.Unpublish(containerID); err != nil {
 		s.log.Error("removing published ports from the firewall", "container", containerID, "error", err)
 	}
-	s.unbind(sb.bindings)
+	s.pub.unbind(sb.bindings)
 	sb.bindings = nil
 	s.mu.Lock()
 	ends := sb.ends
@@ -47,7 +48,7 @@ func (s *Service) Release(_ context.Context, containerID string) error {
 		if n == nil {
 			continue
 		}
-		s.unaddress(n, e)
+		n.unaddress(e)
 		if n.users[containerID] == e {
 			delete(n.users, containerID)
 		}
@@ -56,11 +57,11 @@ func (s *Service) Release(_ context.Context, containerID string) error {
 	s.mu.Unlock()
 	for _, e := range ends {
 		if e.HostIf != "" {
-			s.reaper.later(e.HostIf)
+			s.reaper.Later(e.HostIf)
 		}
 	}
 	for _, n := range nets {
-		s.emit(events.ActionDisconnect, n, map[string]string{"container": containerID})
+		emit(s.bus, events.ActionDisconnect, n, map[string]string{"container": containerID})
 	}
 	return nil
 }
@@ -76,7 +77,7 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	}
 	s.mu.Unlock()
 	known := map[string]bool{}
-	take, dropRest := s.keptPorts()
+	take, dropRest := s.pub.kept()
 	for _, r := range records {
 		for _, e := range r.Endpoints {
 			known[e.HostIf] = true
@@ -87,7 +88,7 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	if err := s.forwarding(); err != nil {
 		return err
 	}
-	if err := s.fw.apply(); err != nil {
+	if err := s.fw.Apply(); err != nil {
 		return err
 	}
 	if s.nft != nil {
@@ -106,7 +107,7 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	}
 	s.mu.Unlock()
 	for _, n := range bridges {
-		s.localnet(n)
+		s.openLocalnet(n)
 	}
 	s.sweep(known)
 	s.mu.Lock()
@@ -117,47 +118,12 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 
 // repair makes our table again after somebody removed or flushed it.
 func (s *Service) repair() {
-	switch repaired, err := s.fw.check(); {
+	switch repaired, err := s.fw.Check(); {
 	case err != nil:
 		s.log.Error("repairing the firewall", "error", err)
 	case repaired:
 		s.log.Warn("somebody changed our nftables table: made it again")
 	}
-}
-
-// keptPorts returns how to get at the sockets a keeper holds for us, and what to do
-// when all containers have theirs: sockets of a start that was never recorded go.
-func (s *Service) keptPorts() (take func(name string) *os.File, dropRest func()) {
-	k := s.cfg.Keeper
-	if k == nil {
-		return func(string) *os.File { return nil }, func() {}
-	}
-	l, ok := k.(KeeperLister)
-	if !ok {
-		return func(name string) *os.File {
-			f, err := k.Take(name)
-			if err != nil {
-				s.log.Warn("taking a published port's socket back", "port", name, "error", err)
-			}
-			return f
-		}, func() {}
-	}
-	all, err := l.TakeAll(ports.NamePrefix)
-	if err != nil {
-		s.log.Warn("taking published ports' sockets back", "error", err)
-	}
-	return func(name string) *os.File {
-			f := all[name]
-			delete(all, name)
-			return f
-		}, func() {
-			for name, f := range all {
-				f.Close()
-				if err := k.Drop(name); err != nil {
-					s.log.Warn("dropping a socket that no container has", "port", name, "error", err)
-				}
-			}
-		}
 }
 
 // adopt takes one running container's endpoints and ports back.
@@ -207,9 +173,9 @@ func (s *Service) adoptPorts(sb *sandbox, e *endpoint, take func(string) *os.Fil
 		}
 		b := ports.Binding{Proto: p.Proto, Addr: p.HostIP, Port: p.HostPort}
 		b.Socket = take(b.Name())
-		b, err := s.ports.Adopt(e.Name, b)
+		b, err := s.pub.table.Adopt(e.Name, b)
 		if err == nil {
-			err = s.hold(b, e, p)
+			err = s.pub.hold(b, e, p)
 		}
 		if err != nil {
 			s.log.Error("taking a published port back", "container", sb.id, "port", b.Name(), "error", err)
@@ -220,18 +186,19 @@ func (s *Service) adoptPorts(sb *sandbox, e *endpoint, take func(string) *os.Fil
 	s.mu.Lock()
 	n := s.nets[e.NetworkID]
 	s.mu.Unlock()
-	if err := s.fw.publish(sb.id, s.firewallPorts(n, e)); err != nil {
+	if err := s.fw.Publish(sb.id, s.pub.firewallPorts(n, e)); err != nil {
 		s.log.Error("publishing a running container's ports", "container", sb.id, "error", err)
 	}
 }
 
-// localnet lets connections from 127.0.0.1 reach published ports: the kernel routes
-// such sources onto a bridge only when told to.
-func (s *Service) localnet(n *netw) {
+// openLocalnet lets connections from 127.0.0.1 reach a bridge's published ports: the kernel
+// routes such sources onto a bridge only when told to. The firewall must be applied:
+// without its guard 127.0.0.0/8 would be open to the wire.
+func (s *Service) openLocalnet(n *netw) {
 	if s.nft == nil {
-		return // without our rules 127.0.0.0/8 would be open to the wire
+		return
 	}
-	if err := sysctl("net/ipv4/conf/"+n.bridge.name+"/route_localnet", "1"); err != nil {
+	if err := plumb.Sysctl("net/ipv4/conf/"+n.bridge.name+"/route_localnet", "1"); err != nil {
 		s.log.Warn("published ports will not answer on 127.0.0.1", "network", n.net.Name, "error", err)
 	}
 }
@@ -294,17 +261,15 @@ func (s *Service) forwarding() error {
 		}
 		was = true
 	}
-	s.fw.mu.Lock()
-	s.fw.drop = was && s.cfg.IPForward && !s.cfg.ForwardNoDrop
-	s.fw.mu.Unlock()
+	s.fw.DropForward(was && s.cfg.IPForward && !s.cfg.ForwardNoDrop)
 	if len(off) > 0 && s.nft != nil {
 		// The drop first, then the forwarding.
-		if err := s.fw.apply(); err != nil {
+		if err := s.fw.Apply(); err != nil {
 			return err
 		}
 	}
 	for _, k := range off {
-		if err := sysctl(k, "1"); err != nil {
+		if err := plumb.Sysctl(k, "1"); err != nil {
 			return fmt.Errorf("switching forwarding on: %w", err)
 		}
 	}

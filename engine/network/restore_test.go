@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/event"
 	"golang.org/x/sys/unix"
@@ -104,15 +105,15 @@ func TestRestore(t *testing.T) {
 	rules := ruleset(t)
 	// kill -9: the memory is gone, descriptors of this process are closed.
 	for _, b := range s.sandboxes[r.ContainerID].bindings {
-		s.proxy.end(b.Name())
+		s.pub.proxy.End(b.Name())
 		b.Socket.Close()
 	}
 	s.Close()
-	h, err := openHostNS()
+	h, err := plumb.OpenHostNS()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.f.Close()
+	defer h.F.Close()
 	if got, err := ask(h, nil, "127.0.0.1:8080"); err != nil || got != "web 172.17.0.1" {
 		t.Errorf("while the daemon is dead: %q %v", got, err)
 	}
@@ -125,7 +126,7 @@ func TestRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nl.Close()
-	stray, err := makeSandbox(h, nl, []plug{{ifName: "eth0", hostIf: "vethdeadbee", mac: randomMAC(), bridge: s.nets[s.names[NameBridge]].index}})
+	stray, err := plumb.MakeSandbox(h, nl, []plumb.Plug{{IfName: "eth0", HostIf: "vethdeadbee", MAC: plumb.RandomMAC(), Bridge: s.nets[s.names[NameBridge]].index}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +218,7 @@ func TestForeignFlush(t *testing.T) {
 	for _, flush := range [][]string{{"flush", "ruleset"}, {"flush", "table", "inet", "gantry"}, {"flush", "chain", "inet", "gantry", "in"}} {
 		nft(flush...)
 		waitFor(t, func() bool {
-			ok, err := s.fw.conn.Intact(computeFor(s))
+			ok, err := s.nft.Intact(computeFor(s))
 			return ok && err == nil
 		})
 		if got, err := ask(s.host, nil, "127.0.0.1:8080"); err != nil || got != "web 172.17.0.1" {
@@ -235,7 +236,7 @@ func TestForeignFlush(t *testing.T) {
 		}
 	}
 	nft("add", "rule", "inet", "gantry", "user", "ip", "daddr", "172.17.0.9", "drop")
-	if err := s.fw.apply(); err != nil {
+	if err := s.fw.Apply(); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(ruleset(t), "ip daddr 172.17.0.9 drop") {

@@ -1,10 +1,10 @@
 package network
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"strconv"
@@ -12,8 +12,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/ipam"
+	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/ports"
+	"github.com/gantry/gantry/engine/network/proxy"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/event"
@@ -32,15 +35,13 @@ type Service struct {
 	bus    *event.Bus
 	log    *slog.Logger
 	store  store
-	host   hostNS
+	host   plumb.HostNS
 	nl     *rtnl.Conn
-	fw     *fw
+	fw     *firewall.Live
 	nft    *nft.Conn // nil when the firewall is switched off
-	ports  *ports.Table
+	pub    *publisher
 	watch  *nft.Watcher
-	reaper *reaper
-	proxy  *proxies
-	pools  []ipam.Pool
+	reaper *plumb.Reaper
 
 	closing sync.Once
 	closed  error // what closing met
@@ -50,9 +51,7 @@ type Service struct {
 	nets      map[string]*netw    // by ID
 	names     map[string]string   // name → ID
 	sandboxes map[string]*sandbox // by container ID
-	taken     *ipam.Taken         // subnets of our networks
-	routes    *ipam.Taken         // what foreign found at routesAt
-	routesAt  time.Time
+	subnets   *subnets
 }
 
 // sandbox is one container's side in memory. Service.mu guards the fields but busy.
@@ -71,11 +70,12 @@ type sandbox struct {
 // nothing to restore.
 func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 	s := &Service{cfg: cfg, bus: bus, log: cfg.Log, nets: map[string]*netw{}, names: map[string]string{},
-		sandboxes: map[string]*sandbox{}, taken: ipam.NewTaken()}
+		sandboxes: map[string]*sandbox{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.pools, err = poolsOf(cfg.AddressPools); err != nil {
+	pools, err := poolsOf(cfg.AddressPools)
+	if err != nil {
 		return nil, err
 	}
 	if s.store, err = newStore(cfg.DataRoot); err != nil {
@@ -86,7 +86,7 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 			s.Close()
 		}
 	}()
-	if s.host, err = openHostNS(); err != nil {
+	if s.host, err = plumb.OpenHostNS(); err != nil {
 		return nil, err
 	}
 	if s.nl, err = rtnl.Dial(); err != nil {
@@ -97,13 +97,14 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 			return nil, err
 		}
 	}
-	s.fw = newFW(s.nft, cfg.AllowDirectRouting)
-	s.ports = ports.NewTable(ports.Bind, 32768, 60999)
-	if first, last, ok := ephemeralRange(); ok {
-		s.ports = ports.NewTable(ports.Bind, first, last)
+	s.fw = firewall.NewLive(s.nft, cfg.AllowDirectRouting)
+	s.subnets = &subnets{pools: pools, taken: ipam.NewTaken(), nl: s.nl, log: s.log, dataRoot: cfg.DataRoot}
+	first, last, ok := ephemeralRange()
+	if !ok {
+		first, last = 32768, 60999
 	}
-	s.reaper = newReaper(s.nl, s.log)
-	s.proxy = newProxies(s.log)
+	s.pub = &publisher{cfg: &s.cfg, table: ports.NewTable(ports.Bind, first, last), proxy: proxy.NewSet(s.log), log: s.log}
+	s.reaper = plumb.NewReaper(s.nl, s.log)
 	if err := s.load(); err != nil {
 		return nil, err
 	}
@@ -153,10 +154,10 @@ func (s *Service) close() error {
 		errs = append(errs, s.watch.Close())
 	}
 	if s.reaper != nil {
-		s.reaper.close()
+		s.reaper.Close()
 	}
-	if s.proxy != nil {
-		s.proxy.close()
+	if s.pub != nil {
+		s.pub.proxy.Close()
 	}
 	if s.nft != nil {
 		errs = append(errs, s.nft.Close())
@@ -164,8 +165,8 @@ func (s *Service) close() error {
 	if s.nl != nil {
 		errs = append(errs, s.nl.Close())
 	}
-	if s.host.f != nil {
-		errs = append(errs, s.host.f.Close())
+	if s.host.F != nil {
+		errs = append(errs, s.host.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -212,7 +213,7 @@ func (s *Service) add(n *netw) {
 	s.nets[n.net.ID] = n
 	s.names[n.net.Name] = n.net.ID
 	for _, sp := range n.spaces {
-		s.taken.Add(sp.Subnet())
+		s.subnets.taken.Add(sp.Subnet())
 	}
 }
 
@@ -227,7 +228,7 @@ func (s *Service) bringUp(r network.Network) error {
 		return err
 	}
 	for _, sp := range n.spaces {
-		s.taken.Add(sp.Subnet())
+		s.subnets.taken.Add(sp.Subnet())
 	}
 	return s.startDriver(n)
 }
@@ -301,11 +302,11 @@ func (s *Service) loadDefault(old network.Network) error {
 	if err := s.store.save(n); err != nil {
 		return err
 	}
-	if nw.index, err = ensureBridge(s.nl, name, mtu, n.EnableIPv6, own, s.cfg.Bridge == ""); err != nil {
+	if nw.index, err = plumb.EnsureBridge(s.nl, name, mtu, n.EnableIPv6, own, s.cfg.Bridge == ""); err != nil {
 		return fmt.Errorf("error creating default \"bridge\" network: %w", err)
 	}
 	s.add(nw)
-	return s.fw.setBridge(nw.firewallBridge(s.cfg.Firewall6))
+	return s.fw.SetBridge(nw.firewallBridge(s.cfg.Firewall6))
 }
 
 // defaultAddresses decides the default bridge's subnets: what the configuration says,
@@ -329,7 +330,7 @@ func (s *Service) defaultAddresses(bridge string) ([]network.IPAMConfig, []netip
 		if s.cfg.Bridge != "" {
 			return nil, nil, errclass.Invalid("bridge %s has no IPv4 address, and no bip is configured", bridge)
 		}
-		sub, err := ipam.NextSubnet(s.pools, false, s.taken, s.foreign())
+		sub, err := s.subnets.next(s.nets, false)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -347,7 +348,7 @@ func (s *Service) defaultAddresses(bridge string) ([]network.IPAMConfig, []netip
 			bip6 = netip.PrefixFrom(ipam.First(s.cfg.FixedCIDR6), s.cfg.FixedCIDR6.Bits())
 		}
 		if !bip6.IsValid() {
-			sub := s.ula()
+			sub := s.subnets.ula()
 			bip6 = netip.PrefixFrom(ipam.First(sub), 64)
 		}
 		gw6 := bip6.Addr()
@@ -365,47 +366,21 @@ func (s *Service) defaultAddresses(bridge string) ([]network.IPAMConfig, []netip
 	return conf, own, nil
 }
 
-// foreignAge is how long the list of the host's routes serves: asking for a thousand of
-// them again for every network of a compose project would cost more than the network.
-const foreignAge = 2 * time.Second
-
-// foreign are the prefixes that this host already routes somewhere else. s.mu is held,
-// or nobody else knows s yet.
-func (s *Service) foreign() *ipam.Taken {
-	if s.routes != nil && time.Since(s.routesAt) < foreignAge {
-		return s.routes
-	}
-	t := ipam.NewTaken()
-	routes, err := s.nl.Routes()
-	if err != nil {
-		s.log.Warn("listing the host's routes", "error", err)
-		return t
-	}
-	ours := map[int]bool{}
-	for _, n := range s.nets {
-		if n.index != 0 {
-			ours[n.index] = true
-		}
-	}
-	for _, r := range routes {
-		if r.Dst.IsValid() && r.Dst.Bits() > 0 && !ours[r.OIF] {
-			t.Add(r.Dst)
-		}
-	}
-	s.routes, s.routesAt = t, time.Now()
-	return t
-}
-
 // emit publishes a network event.
-func (s *Service) emit(action events.Action, n *netw, attrs map[string]string) {
-	if s.bus == nil {
+func emit(bus *event.Bus, action events.Action, n *netw, attrs map[string]string) {
+	if bus == nil {
 		return
 	}
 	a := map[string]string{"name": n.net.Name, "type": n.net.Driver}
-	for k, v := range attrs {
-		a[k] = v
-	}
-	s.bus.Emit(events.NetworkEventType, action, n.net.ID, a)
+	maps.Copy(a, attrs)
+	bus.Emit(events.NetworkEventType, action, n.net.ID, a)
+}
+
+// locked runs do with mu held.
+func (s *Service) locked(do func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	do()
 }
 
 // find resolves a name, an ID or an unambiguous prefix of an ID. s.mu is held.
@@ -452,29 +427,8 @@ func (s *Service) startDriver(n *netw) error {
 	if mtu == 0 {
 		mtu = defaultMTU
 	}
-	if n.index, err = ensureBridge(s.nl, n.bridge.name, mtu, n.net.EnableIPv6, own, true); err != nil {
+	if n.index, err = plumb.EnsureBridge(s.nl, n.bridge.name, mtu, n.net.EnableIPv6, own, true); err != nil {
 		return err
 	}
-	return s.fw.setBridge(n.firewallBridge(s.cfg.Firewall6))
-}
-
-// ula derives the host's unique local prefix from its machine id, so that it is the
-// same at every start.
-func (s *Service) ula() netip.Prefix {
-	var gid [5]byte
-	data, _ := os.ReadFile("/etc/machine-id")
-	copy(gid[:], ulaHash(string(data), s.cfg.DataRoot))
-	for n := range uint16(65535) {
-		p := ipam.ULA(gid, n)
-		if _, hit := s.taken.Overlap(p); !hit {
-			return p
-		}
-	}
-	return ipam.ULA(gid, 65535)
-}
-
-// ulaHash is the global ID of this installation (RFC 4193, section 3.2.2).
-func ulaHash(machineID, dataRoot string) []byte {
-	h := sha256.Sum256([]byte("gantry ula\x00" + strings.TrimSpace(machineID) + "\x00" + dataRoot))
-	return h[:5]
+	return s.fw.SetBridge(n.firewallBridge(s.cfg.Firewall6))
 }

@@ -71,7 +71,7 @@ func testUserNetworks(t *testing.T) {
 		{"inside", k, i.ip().String() + ":80", true},
 		{"into the internal network", c, i.ip().String() + ":80", false},
 	} {
-		var ns = s.host.f
+		var ns = s.host.F
 		if q.from != nil {
 			ns = q.from.NetNS
 		}
@@ -200,7 +200,7 @@ func TestConnectDisconnect(t *testing.T) {
 	if got, err := tryAsk(s.host, nil, "127.0.0.1:8080"); err == nil {
 		t.Errorf("still answers %q", got)
 	}
-	if s.ports.Len() != 0 {
+	if s.pub.table.Len() != 0 {
 		t.Error("ports are still taken")
 	}
 	if sb, err = s.Connect(ctx, a.NetNS, on(r, "two")); err != nil || len(sb.Ports) != 1 {
@@ -280,7 +280,7 @@ func TestPruneWhileJoining(t *testing.T) {
 	wg.Wait()
 	s.Prune(ctx, nil)
 	waitFor(t, func() bool { return linkNames(t, s) == "docker0 lo" })
-	if ok, err := s.fw.conn.Intact(computeFor(s)); err != nil || !ok {
+	if ok, err := s.nft.Intact(computeFor(s)); err != nil || !ok {
 		t.Error(ok, err)
 	}
 }

@@ -1,4 +1,6 @@
-package network
+// Package plumb makes network namespaces, the interfaces in them, and bridges, with as
+// few netlink messages as it can. It decides nothing.
+package plumb
 
 import (
 	"errors"
@@ -14,39 +16,49 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// plug is one interface to be made in a container's namespace.
-type plug struct {
-	ifName  string
-	hostIf  string // veth's host end; empty for macvlan and ipvlan
-	mac     net.HardwareAddr
-	mtu     int
-	addrs   []netip.Prefix
-	gw4     netip.Addr // default routes, where this interface gives them
-	gw6     netip.Addr
-	routes  []netip.Prefix // straight onto the interface (macvlan without gateway)
-	sysctls [][2]string    // path below /proc/sys, value: before the interface is up
-	// link makes the interface with the given inside index and namespace.
-	bridge   int  // index of the bridge to plug into
-	isolated bool // icc off
-	filtered bool // bridgeFiltered of the host
-	child    func(rtnl.Peer) *rtnl.Request
+// Plug is one interface to be made in a container's namespace.
+type Plug struct {
+	IfName string
+	// HostIf is a veth's host end; empty for macvlan and ipvlan.
+	HostIf string
+	MAC    net.HardwareAddr
+	MTU    int
+	Addrs  []netip.Prefix
+	// GW4 and GW6 are default routes, where this interface gives them.
+	GW4, GW6 netip.Addr
+	// Routes go straight onto the interface (macvlan without gateway).
+	Routes []netip.Prefix
+	// Sysctls are paths below /proc/sys and values, set before the interface is up.
+	Sysctls [][2]string
+	// Bridge is the index of the bridge to plug into; 0 is none.
+	Bridge int
+	// Isolated cuts the port off from the bridge's other isolated ports (icc off).
+	Isolated bool
+	// Filtered is what BridgeFiltered says in the host's namespace.
+	Filtered bool
+	// Child makes the interface instead of a veth pair.
+	Child func(rtnl.Peer) *rtnl.Request
 }
 
-// hostNS is the namespace the daemon works in: opened once, on the thread that makes
-// the Service, because every goroutine that enters another one must find back.
-type hostNS struct{ f *os.File }
+// HostNS is the namespace the daemon works in: opened once, on a thread that is in it,
+// because every goroutine that enters another one must find back.
+type HostNS struct{ F *os.File }
 
-func openHostNS() (hostNS, error) {
+// OpenHostNS opens the calling thread's network namespace. Close it.
+func OpenHostNS() (HostNS, error) {
 	f, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
-		return hostNS{}, fmt.Errorf("opening the network namespace: %w", err)
+		return HostNS{}, fmt.Errorf("opening the network namespace: %w", err)
 	}
-	return hostNS{f}, nil
+	return HostNS{f}, nil
 }
 
-// inside runs do on a thread in another network namespace: a new one when ns is nil.
+// Close closes the descriptor.
+func (h HostNS) Close() error { return h.F.Close() }
+
+// Inside runs do on a thread in another network namespace: a new one when ns is nil.
 // A thread that cannot come back is not used again.
-func (h hostNS) inside(ns *os.File, do func() error) error {
+func (h HostNS) Inside(ns *os.File, do func() error) error {
 	errc := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -62,7 +74,7 @@ func (h hostNS) inside(ns *os.File, do func() error) error {
 			return
 		}
 		err = do()
-		if back := unix.Setns(int(h.f.Fd()), unix.CLONE_NEWNET); back == nil {
+		if back := unix.Setns(int(h.F.Fd()), unix.CLONE_NEWNET); back == nil {
 			runtime.UnlockOSThread()
 		} // else the thread ends with this goroutine
 		errc <- err
@@ -70,11 +82,11 @@ func (h hostNS) inside(ns *os.File, do func() error) error {
 	return <-errc
 }
 
-// makeSandbox makes a network namespace with loopback and the given interfaces up.
+// MakeSandbox makes a network namespace with loopback and the given interfaces up.
 // When it fails nothing is left: the namespace dies with its descriptor, and the
 // interfaces with the namespace.
-func makeSandbox(h hostNS, host *rtnl.Conn, plugs []plug) (ns *os.File, err error) {
-	err = h.inside(nil, func() (err error) {
+func MakeSandbox(h HostNS, host *rtnl.Conn, plugs []Plug) (ns *os.File, err error) {
+	err = h.Inside(nil, func() (err error) {
 		ns, err = os.Open("/proc/thread-self/ns/net")
 		if err != nil {
 			return fmt.Errorf("opening a network namespace: %w", err)
@@ -108,16 +120,16 @@ func makeSandbox(h hostNS, host *rtnl.Conn, plugs []plug) (ns *os.File, err erro
 	return ns, err
 }
 
-// plugIn adds one interface to a running container's namespace.
-func plugIn(h hostNS, host *rtnl.Conn, ns *os.File, p plug) error {
-	return h.inside(ns, func() error {
+// PlugIn adds one interface to a running container's namespace.
+func PlugIn(h HostNS, host *rtnl.Conn, ns *os.File, p Plug) error {
+	return h.Inside(ns, func() error {
 		in, err := rtnl.Dial()
 		if err != nil {
 			return err
 		}
 		defer in.Close()
-		if _, err := in.LinkByName(p.ifName); err == nil {
-			return errclass.Conflict("interface %s exists in the container", p.ifName)
+		if _, err := in.LinkByName(p.IfName); err == nil {
+			return errclass.Conflict("interface %s exists in the container", p.IfName)
 		}
 		index, err := makeLink(host, in, p, 0, ns)
 		if err != nil {
@@ -128,10 +140,10 @@ func plugIn(h hostNS, host *rtnl.Conn, ns *os.File, p plug) error {
 			_, err = in.Do(reqs...)
 		}
 		if err == nil {
-			err = awaitCarrier(host, []plug{p})
+			err = awaitCarrier(host, []Plug{p})
 		}
 		if err != nil {
-			_, derr := in.Do(rtnl.DelLink(p.ifName))
+			_, derr := in.Do(rtnl.DelLink(p.IfName))
 			err = errors.Join(err, derr)
 		}
 		return err
@@ -141,14 +153,14 @@ func plugIn(h hostNS, host *rtnl.Conn, ns *os.File, p plug) error {
 // awaitCarrier has the kernel finish what it does beside us when a link comes up: until
 // then the bridge's port drops packets, and a first connection costs a second's
 // retransmission. Asking for a link does that at once (rtnl_getlink, kernel 6.8).
-func awaitCarrier(host *rtnl.Conn, plugs []plug) error {
+func awaitCarrier(host *rtnl.Conn, plugs []Plug) error {
 	var reqs []*rtnl.Request
 	for _, p := range plugs {
-		if p.hostIf != "" {
-			reqs = append(reqs, rtnl.GetLink(p.hostIf))
+		if p.HostIf != "" {
+			reqs = append(reqs, rtnl.GetLink(p.HostIf))
 		}
-		if p.bridge != 0 {
-			reqs = append(reqs, rtnl.GetLinkIndex(p.bridge)) // its own carrier comes with the first port
+		if p.Bridge != 0 {
+			reqs = append(reqs, rtnl.GetLinkIndex(p.Bridge)) // its own carrier comes with the first port
 		}
 	}
 	_, err := host.Do(reqs...)
@@ -158,13 +170,13 @@ func awaitCarrier(host *rtnl.Conn, plugs []plug) error {
 // makeLink makes the interface, down, and returns its index inside. wish is the index
 // to ask for: knowing it beforehand saves a question. It may be taken (kernels with
 // fall-back tunnels in every namespace).
-func makeLink(host, in *rtnl.Conn, p plug, wish int, ns *os.File) (int, error) {
-	peer := rtnl.Peer{Name: p.ifName, Index: wish, MAC: p.mac, NS: int(ns.Fd())}
+func makeLink(host, in *rtnl.Conn, p Plug, wish int, ns *os.File) (int, error) {
+	peer := rtnl.Peer{Name: p.IfName, Index: wish, MAC: p.MAC, NS: int(ns.Fd())}
 	make := func() ([]rtnl.Reply, error) {
-		if p.child != nil {
-			return host.Do(p.child(peer))
+		if p.Child != nil {
+			return host.Do(p.Child(peer))
 		}
-		return host.Do(rtnl.AddVeth(rtnl.Veth{Name: p.hostIf, Master: p.bridge, MTU: p.mtu, Peer: peer}).Echo())
+		return host.Do(rtnl.AddVeth(rtnl.Veth{Name: p.HostIf, Master: p.Bridge, MTU: p.MTU, Peer: peer}).Echo())
 	}
 	replies, err := make()
 	if wish != 0 && (errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST)) {
@@ -174,7 +186,7 @@ func makeLink(host, in *rtnl.Conn, p plug, wish int, ns *os.File) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if p.child == nil {
+	if p.Child == nil {
 		if err := settlePort(host, p, replies); err != nil {
 			return 0, err
 		}
@@ -182,73 +194,73 @@ func makeLink(host, in *rtnl.Conn, p plug, wish int, ns *os.File) (int, error) {
 	if wish != 0 {
 		return wish, nil
 	}
-	l, err := in.LinkByName(p.ifName)
+	l, err := in.LinkByName(p.IfName)
 	return l.Index, err
 }
 
 // settlePort finishes the host end: the bridge learns the container's address at once,
 // and not from an older port that had it.
-func settlePort(host *rtnl.Conn, p plug, replies []rtnl.Reply) error {
+func settlePort(host *rtnl.Conn, p Plug, replies []rtnl.Reply) error {
 	var index int
 	for _, m := range replies {
-		if l, ok := rtnl.ParseLink(m); ok && l.Name == p.hostIf {
+		if l, ok := rtnl.ParseLink(m); ok && l.Name == p.HostIf {
 			index = l.Index
 		}
 	}
 	if index == 0 { // a kernel that does not echo (before 6.2)
-		l, err := host.LinkByName(p.hostIf)
+		l, err := host.LinkByName(p.HostIf)
 		if err != nil {
 			return err
 		}
 		index = l.Index
 	}
-	if p.bridge == 0 {
+	if p.Bridge == 0 {
 		return nil
 	}
-	reqs := []*rtnl.Request{rtnl.PinMAC(index, p.mac)}
+	reqs := []*rtnl.Request{rtnl.PinMAC(index, p.MAC)}
 	// With br_netfilter a connection to a published port of the same network is turned
 	// around inside the bridge: the port must take it back, and must not be cut off
 	// from the others; bridged packets then meet our forward chain, which holds icc.
-	if p.filtered || p.isolated {
-		reqs = append(reqs, rtnl.SetPort(index, p.isolated && !p.filtered, p.filtered))
+	if p.Filtered || p.Isolated {
+		reqs = append(reqs, rtnl.SetPort(index, p.Isolated && !p.Filtered, p.Filtered))
 	}
 	_, err := host.Do(reqs...)
 	return err
 }
 
-// bridgeFiltered tells whether bridged packets pass the IP hooks (br_netfilter).
-func bridgeFiltered() bool {
+// BridgeFiltered tells whether bridged packets pass the IP hooks (br_netfilter).
+func BridgeFiltered() bool {
 	v, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables")
 	return err == nil && len(v) > 0 && v[0] == '1'
 }
 
 // configure sets what must be set before the interface is up, and returns the rest as
 // one batch. It runs in the container's namespace.
-func configure(p plug, index int) ([]*rtnl.Request, error) {
+func configure(p Plug, index int) ([]*rtnl.Request, error) {
 	ipv6 := false
-	for _, a := range p.addrs {
+	for _, a := range p.Addrs {
 		ipv6 = ipv6 || a.Addr().Is6()
 	}
 	if !ipv6 {
 		// Without IPv6 on the network: no link-local address, no multicast chatter.
-		if err := optionalSysctl("net/ipv6/conf/"+p.ifName+"/disable_ipv6", "1"); err != nil {
+		if err := OptionalSysctl("net/ipv6/conf/"+p.IfName+"/disable_ipv6", "1"); err != nil {
 			return nil, err
 		}
 	}
-	for _, kv := range p.sysctls {
-		if err := sysctl(kv[0], kv[1]); err != nil {
+	for _, kv := range p.Sysctls {
+		if err := Sysctl(kv[0], kv[1]); err != nil {
 			return nil, errclass.Invalid("%v", err)
 		}
 	}
 	var reqs []*rtnl.Request
-	for _, a := range p.addrs {
+	for _, a := range p.Addrs {
 		reqs = append(reqs, rtnl.AddAddr(index, a))
 	}
 	reqs = append(reqs, rtnl.SetUp(index))
-	for _, r := range p.routes {
+	for _, r := range p.Routes {
 		reqs = append(reqs, rtnl.AddRoute(index, r, netip.Addr{}))
 	}
-	for _, gw := range []netip.Addr{p.gw4, p.gw6} {
+	for _, gw := range []netip.Addr{p.GW4, p.GW6} {
 		if gw.IsValid() {
 			reqs = append(reqs, rtnl.AddRoute(index, netip.Prefix{}, gw))
 		}
@@ -256,9 +268,9 @@ func configure(p plug, index int) ([]*rtnl.Request, error) {
 	return reqs, nil
 }
 
-// parseEndpointSysctls decodes the driver option of interface sysctls,
+// ParseEndpointSysctls decodes the driver option of interface sysctls,
 // "net.ipv4.conf.IFNAME.log_martians=1,…". Errors are of class Invalid.
-func parseEndpointSysctls(opt, ifName string) ([][2]string, error) {
+func ParseEndpointSysctls(opt, ifName string) ([][2]string, error) {
 	var out [][2]string
 	for _, kv := range strings.Split(opt, ",") {
 		if kv = strings.TrimSpace(kv); kv == "" {

@@ -1,16 +1,15 @@
-package network
+package firewall
 
 import (
 	"sync"
 
-	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/internal/nft"
 )
 
-// fw keeps what the firewall should be and brings the kernel there. Changes that come
+// Live keeps what the firewall should be and brings the kernel there. Changes that come
 // in while a transaction runs share the next one: a commit costs the same for one
-// port and for a hundred.
-type fw struct {
+// port and for a hundred. Safe for concurrent use.
+type Live struct {
 	conn   *nft.Conn // nil: the firewall is switched off
 	direct bool
 
@@ -18,39 +17,41 @@ type fw struct {
 
 	mu      sync.Mutex
 	ready   bool // Apply has been made once
-	bridges map[string]firewall.Bridge
-	ports   map[string][]firewall.Port // by owner
+	bridges map[string]Bridge
+	ports   map[string][]Port // by owner
 	drop    bool
-	want    map[string]*fwElem
+	want    map[string]*liveElem
 	dirty   map[string]struct{}
-	next    *fwBatch
+	next    *liveBatch
 }
 
-// fwElem is one element of a set, as wanted and as the kernel has it.
-type fwElem struct {
+// liveElem is one element of a set, as wanted and as the kernel has it.
+type liveElem struct {
 	nft.SetElems
 	refs    int
 	applied bool
 }
 
-type fwBatch struct {
+type liveBatch struct {
 	done chan struct{}
 	err  error
 }
 
-func newFW(conn *nft.Conn, direct bool) *fw {
-	return &fw{conn: conn, direct: direct, bridges: map[string]firewall.Bridge{}, ports: map[string][]firewall.Port{},
-		want: map[string]*fwElem{}, dirty: map[string]struct{}{}}
+// NewLive returns an empty firewall; nothing is applied before Apply, and nothing ever
+// when conn is nil. direct is the daemon's allow-direct-routing.
+func NewLive(conn *nft.Conn, direct bool) *Live {
+	return &Live{conn: conn, direct: direct, bridges: map[string]Bridge{}, ports: map[string][]Port{},
+		want: map[string]*liveElem{}, dirty: map[string]struct{}{}}
 }
 
-// setBridge adds or replaces a bridge network.
-func (f *fw) setBridge(b firewall.Bridge) error {
+// SetBridge adds or replaces a bridge network.
+func (f *Live) SetBridge(b Bridge) error {
 	f.mu.Lock()
 	if old, ok := f.bridges[b.Name]; ok {
-		f.ref(firewall.BridgeElems(old), -1)
+		f.ref(bridgeElems(old), -1)
 	}
 	f.bridges[b.Name] = b
-	f.ref(firewall.BridgeElems(b), 1)
+	f.ref(bridgeElems(b), 1)
 	err := f.flush()
 	if err != nil {
 		f.dropBridge(b.Name)
@@ -58,27 +59,27 @@ func (f *fw) setBridge(b firewall.Bridge) error {
 	return err
 }
 
-// removeBridge forgets a bridge network.
-func (f *fw) removeBridge(name string) error {
+// RemoveBridge forgets a bridge network.
+func (f *Live) RemoveBridge(name string) error {
 	f.mu.Lock()
 	if b, ok := f.bridges[name]; ok {
-		f.ref(firewall.BridgeElems(b), -1)
+		f.ref(bridgeElems(b), -1)
 		delete(f.bridges, name)
 	}
 	return f.flush()
 }
 
-func (f *fw) dropBridge(name string) {
+func (f *Live) dropBridge(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if b, ok := f.bridges[name]; ok {
-		f.ref(firewall.BridgeElems(b), -1)
+		f.ref(bridgeElems(b), -1)
 		delete(f.bridges, name)
 	}
 }
 
-// publish adds an owner's ports; with none it costs nothing.
-func (f *fw) publish(owner string, ports []firewall.Port) error {
+// Publish adds an owner's ports; with none it costs nothing.
+func (f *Live) Publish(owner string, ports []Port) error {
 	if len(ports) == 0 {
 		return nil
 	}
@@ -95,8 +96,8 @@ func (f *fw) publish(owner string, ports []firewall.Port) error {
 	return nil
 }
 
-// unpublish removes an owner's ports.
-func (f *fw) unpublish(owner string) error {
+// Unpublish removes an owner's ports.
+func (f *Live) Unpublish(owner string) error {
 	f.mu.Lock()
 	ports, ok := f.ports[owner]
 	if !ok {
@@ -108,18 +109,18 @@ func (f *fw) unpublish(owner string) error {
 	return f.flush()
 }
 
-func (f *fw) refPorts(ports []firewall.Port, n int) {
+func (f *Live) refPorts(ports []Port, n int) {
 	for _, p := range ports {
-		f.ref(firewall.PortElems(p, f.bridges[p.Bridge], f.direct), n)
+		f.ref(portElems(p, f.bridges[p.Bridge], f.direct), n)
 	}
 }
 
-func (f *fw) ref(elems []nft.SetElems, n int) {
+func (f *Live) ref(elems []nft.SetElems, n int) {
 	for _, se := range elems {
 		key := se.Set + " " + se.Elems[0].String()
 		e := f.want[key]
 		if e == nil {
-			e = &fwElem{SetElems: se}
+			e = &liveElem{SetElems: se}
 			f.want[key] = e
 		}
 		e.refs += n
@@ -129,14 +130,14 @@ func (f *fw) ref(elems []nft.SetElems, n int) {
 
 // flush is called with mu held and returns without it, when the kernel has what was
 // wanted at the call.
-func (f *fw) flush() error {
+func (f *Live) flush() error {
 	if f.conn == nil || !f.ready {
 		f.mu.Unlock()
 		return nil
 	}
 	b, leader := f.next, false
 	if b == nil {
-		b, leader = &fwBatch{done: make(chan struct{})}, true
+		b, leader = &liveBatch{done: make(chan struct{})}, true
 		f.next = b
 	}
 	f.mu.Unlock()
@@ -169,9 +170,9 @@ func (f *fw) flush() error {
 
 // changes turns the dirty elements into one transaction and takes it as made; undo
 // takes that back.
-func (f *fw) changes() (nft.Changes, func()) {
+func (f *Live) changes() (nft.Changes, func()) {
 	var ch nft.Changes
-	flipped := map[string]*fwElem{}
+	flipped := map[string]*liveElem{}
 	for key := range f.dirty {
 		e := f.want[key]
 		switch {
@@ -219,8 +220,8 @@ func merge(ch nft.Changes) nft.Changes {
 	return nft.Changes{Add: one(ch.Add), Del: one(ch.Del)}
 }
 
-// apply makes the kernel's table what the state says, from whatever it is.
-func (f *fw) apply() error {
+// Apply makes the kernel's table what the state says, from whatever it is.
+func (f *Live) Apply() error {
 	if f.conn == nil {
 		return nil
 	}
@@ -230,9 +231,9 @@ func (f *fw) apply() error {
 }
 
 // applyAll is apply with commit held.
-func (f *fw) applyAll() error {
+func (f *Live) applyAll() error {
 	f.mu.Lock()
-	rs := firewall.Compute(f.state())
+	rs := Compute(f.state())
 	applied := map[string]bool{}
 	for key, e := range f.want {
 		applied[key] = e.refs > 0
@@ -250,17 +251,15 @@ func (f *fw) applyAll() error {
 	return nil
 }
 
-// check applies the table again when somebody removed or flushed it; it returns
+// Check applies the table again when somebody removed or flushed it; it returns
 // whether that was so.
-func (f *fw) check() (bool, error) {
+func (f *Live) Check() (bool, error) {
 	if f.conn == nil {
 		return false, nil
 	}
 	f.commit.Lock()
 	defer f.commit.Unlock()
-	f.mu.Lock()
-	rs := firewall.Compute(f.state())
-	f.mu.Unlock()
+	rs := f.Ruleset()
 	ok, err := f.conn.Intact(rs)
 	if err != nil || ok {
 		return false, err
@@ -268,8 +267,23 @@ func (f *fw) check() (bool, error) {
 	return true, f.applyAll()
 }
 
-func (f *fw) state() firewall.State {
-	s := firewall.State{DirectRouting: f.direct, DropForward: f.drop}
+// DropForward sets whether forwarded packets that are none of ours are dropped, from
+// the next Apply on.
+func (f *Live) DropForward(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drop = on
+}
+
+// Ruleset is what the kernel should have now.
+func (f *Live) Ruleset() nft.Ruleset {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return Compute(f.state())
+}
+
+func (f *Live) state() State {
+	s := State{DirectRouting: f.direct, DropForward: f.drop}
 	for _, b := range f.bridges {
 		s.Bridges = append(s.Bridges, b)
 	}

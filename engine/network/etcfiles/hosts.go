@@ -1,4 +1,4 @@
-package network
+package etcfiles
 
 import (
 	"bytes"
@@ -12,15 +12,15 @@ import (
 // hostGateway is the word in --add-host that stands for the host's own address.
 const hostGateway = "host-gateway"
 
-// hostLine is one line of an /etc/hosts.
-type hostLine struct {
-	addr  netip.Addr
-	names string
+// HostLine is one line of an /etc/hosts.
+type HostLine struct {
+	Addr  netip.Addr
+	Names string
 }
 
-// parseExtraHosts turns "name:address" (or "name=address") lines into host lines.
-func parseExtraHosts(lines []string, gateways []netip.Addr) ([]hostLine, error) {
-	var out []hostLine
+// ParseExtraHosts turns "name:address" (or "name=address") lines into host lines.
+func ParseExtraHosts(lines []string, gateways []netip.Addr) ([]HostLine, error) {
+	var out []HostLine
 	for _, l := range lines {
 		name, addr, ok := cutHost(l)
 		if !ok || name == "" {
@@ -31,7 +31,7 @@ func parseExtraHosts(lines []string, gateways []netip.Addr) ([]hostLine, error) 
 				return nil, errclass.Invalid("unable to derive the IP value for host-gateway")
 			}
 			for _, g := range gateways {
-				out = append(out, hostLine{g, name})
+				out = append(out, HostLine{g, name})
 			}
 			continue
 		}
@@ -39,7 +39,7 @@ func parseExtraHosts(lines []string, gateways []netip.Addr) ([]hostLine, error) 
 		if err != nil {
 			return nil, errclass.Invalid("invalid IP address in add-host: %q", addr)
 		}
-		out = append(out, hostLine{a, name})
+		out = append(out, HostLine{a, name})
 	}
 	return out, nil
 }
@@ -51,21 +51,21 @@ func cutHost(l string) (name, addr string, ok bool) {
 	return "", "", false
 }
 
-// renderHosts writes a container's /etc/hosts.
-func renderHosts(ipv6 bool, extra, own []hostLine) []byte {
+// RenderHosts writes a container's /etc/hosts.
+func RenderHosts(ipv6 bool, extra, own []HostLine) []byte {
 	var b bytes.Buffer
 	b.WriteString("127.0.0.1\tlocalhost\n")
 	if ipv6 {
 		b.WriteString("::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
 	}
 	for _, l := range append(extra, own...) {
-		fmt.Fprintf(&b, "%s\t%s\n", l.addr, l.names)
+		fmt.Fprintf(&b, "%s\t%s\n", l.Addr, l.Names)
 	}
 	return b.Bytes()
 }
 
-// hostNames is how a container calls itself in its /etc/hosts.
-func hostNames(hostname, domain string) string {
+// HostNames is how a container calls itself in its /etc/hosts.
+func HostNames(hostname, domain string) string {
 	if host, _, ok := strings.Cut(hostname, "."); ok && domain == "" {
 		return hostname + " " + host
 	}

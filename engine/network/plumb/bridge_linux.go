@@ -1,4 +1,4 @@
-package network
+package plumb
 
 import (
 	"crypto/rand"
@@ -13,29 +13,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sysctl writes below /proc/sys in the calling thread's network namespace. The parts
+// Sysctl writes below /proc/sys in the calling thread's network namespace. The parts
 // are ours or checked interface names.
-func sysctl(path, value string) error {
+func Sysctl(path, value string) error {
 	if err := os.WriteFile("/proc/sys/"+path, []byte(value), 0); err != nil {
 		return fmt.Errorf("setting %s: %w", path, err)
 	}
 	return nil
 }
 
-func optionalSysctl(path, value string) error {
-	if err := sysctl(path, value); err != nil && !errors.Is(err, os.ErrNotExist) {
+// OptionalSysctl is Sysctl where the kernel may lack the setting.
+func OptionalSysctl(path, value string) error {
+	if err := Sysctl(path, value); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-// ensureBridge makes a bridge what a network wants it to be: existing, with the given
+// EnsureBridge makes a bridge what a network wants it to be: existing, with the given
 // addresses and no other of the same families, up. An existing bridge is adopted with
 // what is plugged into it. It returns the interface's index.
-func ensureBridge(c *rtnl.Conn, name string, mtu int, ipv6 bool, addrs []netip.Prefix, exclusive bool) (int, error) {
+func EnsureBridge(c *rtnl.Conn, name string, mtu int, ipv6 bool, addrs []netip.Prefix, exclusive bool) (int, error) {
 	l, err := c.LinkByName(name)
 	if errors.Is(err, unix.ENODEV) {
-		if _, err := c.Do(rtnl.AddBridge(name, randomMAC(), mtu)); err != nil && !errors.Is(err, unix.EEXIST) {
+		if _, err := c.Do(rtnl.AddBridge(name, RandomMAC(), mtu)); err != nil && !errors.Is(err, unix.EEXIST) {
 			return 0, err
 		}
 		l, err = c.LinkByName(name)
@@ -55,7 +56,7 @@ func ensureBridge(c *rtnl.Conn, name string, mtu int, ipv6 bool, addrs []netip.P
 		// A container with CAP_NET_RAW must not configure the host by router advertisements.
 		{"net/ipv6/conf/" + name + "/accept_ra", "0"},
 	} {
-		if err := optionalSysctl(kv[0], kv[1]); err != nil {
+		if err := OptionalSysctl(kv[0], kv[1]); err != nil {
 			return 0, err
 		}
 	}
@@ -84,8 +85,8 @@ func ensureBridge(c *rtnl.Conn, name string, mtu int, ipv6 bool, addrs []netip.P
 	return l.Index, err
 }
 
-// randomMAC is a locally administered unicast address.
-func randomMAC() net.HardwareAddr {
+// RandomMAC is a locally administered unicast address.
+func RandomMAC() net.HardwareAddr {
 	m := make(net.HardwareAddr, 6)
 	rand.Read(m)
 	m[0] = m[0]&^1 | 2

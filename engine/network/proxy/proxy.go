@@ -1,4 +1,6 @@
-package network
+// Package proxy forwards in the daemon what the kernel cannot: connections to ::1 and
+// to IPv6 addresses of the host for a container that has IPv4 only.
+package proxy
 
 import (
 	"errors"
@@ -20,20 +22,20 @@ const (
 	maxTCPFlows = 4096
 )
 
-// proxies forward in the daemon what the kernel cannot: connections to ::1 and to
-// IPv6 addresses of the host for a container that has IPv4 only.
-type proxies struct {
+// Set is a set of forwarded ports. Safe for concurrent use.
+type Set struct {
 	log *slog.Logger
 	mu  sync.Mutex
 	all map[string]io.Closer
 }
 
-func newProxies(log *slog.Logger) *proxies {
-	return &proxies{log: log, all: map[string]io.Closer{}}
+// NewSet returns an empty set.
+func NewSet(log *slog.Logger) *Set {
+	return &Set{log: log, all: map[string]io.Closer{}}
 }
 
-// start forwards what arrives at the socket (kept by the caller) to a container.
-func (p *proxies) start(name, proto string, socket *os.File, to netip.AddrPort) error {
+// Start forwards what arrives at the socket (kept by the caller) to a container.
+func (p *Set) Start(name, proto string, socket *os.File, to netip.AddrPort) error {
 	var c io.Closer
 	switch proto {
 	case "tcp":
@@ -60,7 +62,8 @@ func (p *proxies) start(name, proto string, socket *os.File, to netip.AddrPort) 
 	return nil
 }
 
-func (p *proxies) end(name string) {
+// End stops forwarding; an unknown name is no error. Connections that stand go on.
+func (p *Set) End(name string) {
 	p.mu.Lock()
 	c := p.all[name]
 	delete(p.all, name)
@@ -70,7 +73,8 @@ func (p *proxies) end(name string) {
 	}
 }
 
-func (p *proxies) close() {
+// Close stops all.
+func (p *Set) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, c := range p.all {
@@ -79,7 +83,7 @@ func (p *proxies) close() {
 	}
 }
 
-func (p *proxies) tcp(l net.Listener, to netip.AddrPort) {
+func (p *Set) tcp(l net.Listener, to netip.AddrPort) {
 	room := make(chan struct{}, maxTCPFlows)
 	for {
 		c, err := l.Accept()

@@ -1,4 +1,4 @@
-package network
+package plumb
 
 import (
 	"errors"
@@ -14,9 +14,9 @@ import (
 // Removing it by hand earlier would only make somebody wait for RCU twice.
 const reapDelay = 2 * time.Second
 
-// reaper removes, beside the requests, host interfaces that outlived their sandbox:
+// Reaper removes, beside the requests, host interfaces that outlived their sandbox:
 // a namespace that somebody else holds keeps its end of a veth alive.
-type reaper struct {
+type Reaper struct {
 	nl   *rtnl.Conn
 	log  *slog.Logger
 	mu   sync.Mutex
@@ -31,14 +31,15 @@ type reapItem struct {
 	at   time.Time
 }
 
-func newReaper(nl *rtnl.Conn, log *slog.Logger) *reaper {
-	r := &reaper{nl: nl, log: log, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+// NewReaper starts one that removes by nl. Close it.
+func NewReaper(nl *rtnl.Conn, log *slog.Logger) *Reaper {
+	r := &Reaper{nl: nl, log: log, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	go r.run()
 	return r
 }
 
-// later asks for an interface to be gone soon.
-func (r *reaper) later(name string) {
+// Later asks for an interface to be gone soon.
+func (r *Reaper) Later(name string) {
 	r.mu.Lock()
 	r.due = append(r.due, reapItem{name, time.Now().Add(reapDelay)})
 	first := len(r.due) == 1
@@ -51,13 +52,13 @@ func (r *reaper) later(name string) {
 	}
 }
 
-// close stops the reaper; what is still due is found again at the next start.
-func (r *reaper) close() {
+// Close stops the Reaper; what is still due is found again at the next start.
+func (r *Reaper) Close() {
 	close(r.stop)
 	<-r.done
 }
 
-func (r *reaper) run() {
+func (r *Reaper) run() {
 	defer close(r.done)
 	for {
 		var wait <-chan time.Time
