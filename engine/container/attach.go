@@ -42,6 +42,9 @@ func (s *Service) Attach(ctx context.Context, ref string, opts AttachOptions, hi
 		return errclass.Conflict("container %s is restarting, wait until the container is running", o.id)
 	}
 	cfg := o.rec.Load().Config
+	if !cfg.Tty {
+		keys = nil // data is data: only a terminal's user detaches by keys
+	}
 	conn, err := hijack(!cfg.Tty)
 	if err != nil {
 		return err

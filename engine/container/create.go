@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/container/fsm"
 	"github.com/gantry/gantry/engine/image"
 	"github.com/gantry/gantry/internal/errclass"
@@ -279,28 +278,18 @@ func endpoints(h *container.HostConfig, n *networktypes.NetworkingConfig) (map[s
 // them, and takes over the host name of one whose network is joined.
 func (s *Service) nameNamespaces(r *record) error {
 	h := r.HostConfig
-	full := func(ref string) (*owner, error) {
-		o, err := s.index.get(ref)
-		if err != nil && errdefs.IsNotFound(err) {
-			return nil, errclass.NotFound("No such container: %s", ref)
-		}
-		return o, err
-	}
+	// One that is not there yet is no error: it has to be when this one starts.
 	if h.NetworkMode.IsContainer() {
-		o, err := full(h.NetworkMode.ConnectedContainer())
-		if err != nil {
-			return err
+		if o, err := s.index.get(h.NetworkMode.ConnectedContainer()); err == nil {
+			h.NetworkMode = container.NetworkMode("container:" + o.id)
+			other := o.rec.Load().Config
+			r.Config.Hostname, r.Config.Domainname = other.Hostname, other.Domainname
 		}
-		h.NetworkMode = container.NetworkMode("container:" + o.id)
-		other := o.rec.Load().Config
-		r.Config.Hostname, r.Config.Domainname = other.Hostname, other.Domainname
 	}
 	if h.PidMode.IsContainer() {
-		o, err := full(h.PidMode.Container())
-		if err != nil {
-			return err
+		if o, err := s.index.get(h.PidMode.Container()); err == nil {
+			h.PidMode = container.PidMode("container:" + o.id)
 		}
-		h.PidMode = container.PidMode("container:" + o.id)
 	}
 	if h.IpcMode.IsContainer() {
 		return errclass.NotImplemented("joining the IPC namespace of another container is not built yet")

@@ -166,6 +166,9 @@ func (s *Service) ExecCreate(_ context.Context, ref string, req container.ExecCr
 	if e.keys, err = detachKeys(req.DetachKeys); err != nil {
 		return "", err
 	}
+	if !req.Tty {
+		e.keys = nil // data is data: only a terminal's user detaches by keys
+	}
 	if err := s.execs.add(e); err != nil {
 		return "", err
 	}
@@ -343,7 +346,7 @@ func writeError(c pendingAttach, err error) {
 	text := []byte(err.Error() + "\r\n")
 	if c.spec.Mux {
 		head := make([]byte, 8, 8+len(text))
-		head[0] = 2 // stderr
+		head[0] = 1 // stdout, as Docker does
 		binary.BigEndian.PutUint32(head[4:], uint32(len(text)))
 		text = append(head, text...)
 	}

@@ -36,7 +36,9 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container
 	if v.Ran || v.Phase.Up() {
 		files := o.id
 		if r.HostConfig.NetworkMode.IsContainer() {
-			files = r.HostConfig.NetworkMode.ConnectedContainer()
+			if other, err := s.index.get(r.HostConfig.NetworkMode.ConnectedContainer()); err == nil {
+				files = other.id
+			}
 		}
 		resp.HostnamePath = s.hostFile(files, "hostname")
 		resp.HostsPath = s.hostFile(files, "hosts")

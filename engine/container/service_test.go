@@ -120,7 +120,7 @@ func TestCreateRefusals(t *testing.T) {
 		{CreateOptions{HostConfig: &container.HostConfig{LogConfig: container.LogConfig{Type: "paper"}}}, errdefs.ErrInvalidArgument, "logger: no log driver named 'paper' is registered"},
 		{CreateOptions{HostConfig: &container.HostConfig{LogConfig: container.LogConfig{Type: "json-file", Config: map[string]string{"x": "y"}}}}, errdefs.ErrInvalidArgument, "unknown log opt 'x' for json-file log driver"},
 		{CreateOptions{HostConfig: &container.HostConfig{CapAdd: []string{"FLY"}}}, errdefs.ErrInvalidArgument, `invalid CapAdd: unknown capability: "CAP_FLY"`},
-		{CreateOptions{HostConfig: &container.HostConfig{NetworkMode: "container:gone"}}, errdefs.ErrNotFound, "No such container: gone"},
+		{CreateOptions{HostConfig: &container.HostConfig{NetworkMode: "container:"}}, errdefs.ErrInvalidArgument, "invalid container format container:<name|id>"},
 		{CreateOptions{HostConfig: &container.HostConfig{AutoRemove: true, RestartPolicy: container.RestartPolicy{Name: "always"}}}, errdefs.ErrInvalidArgument, "can't create 'AutoRemove' container with restart policy"},
 		{CreateOptions{HostConfig: &container.HostConfig{Sysctls: map[string]string{"kernel.panic": "1"}}}, errdefs.ErrInvalidArgument, "sysctl 'kernel.panic' is not whitelisted"},
 	} {
@@ -336,7 +336,7 @@ func TestAttachBeforeStart(t *testing.T) {
 	r.must(r.Attach(bg, id, AttachOptions{Stream: true, Stdout: true, DetachKeys: "ctrl-a,x"}, hijack))
 	r.must(r.Start(bg, id))
 	p := r.shim.procs[r.index.byFullID(id).key(1)]
-	if len(p.req.Attach) != 1 || string(p.req.Attach[0].DetachKeys) != "\x01x" || !p.req.Attach[0].Mux {
+	if len(p.req.Attach) != 1 || p.req.Attach[0].DetachKeys != nil || !p.req.Attach[0].Mux {
 		t.Errorf("%+v", p.req.Attach)
 	}
 	// The connection of a client whose container cannot start is closed.
@@ -351,6 +351,33 @@ func TestAttachBeforeStart(t *testing.T) {
 	}
 	err := r.Attach(bg, id, AttachOptions{DetachKeys: "ctrl-"}, nil)
 	wantErr(t, err, errdefs.ErrInvalidArgument, "Invalid detach keys")
+}
+
+func TestJoinNetwork(t *testing.T) {
+	r := newRig(t)
+	a := r.create("a1", nil, "sleep")
+	b := r.create("b1", &container.HostConfig{NetworkMode: "container:a1"}, "sleep")
+	if i, _ := r.Inspect(bg, b, false); i.HostConfig.NetworkMode != container.NetworkMode("container:"+a) || i.Config.Hostname != a[:12] {
+		t.Errorf("%+v", i.HostConfig.NetworkMode)
+	}
+	wantErr(t, r.Start(bg, b), errdefs.ErrConflict, "cannot join network of a non running container: "+a)
+	r.must(r.Start(bg, a))
+	r.must(r.Start(bg, b))
+	c := r.create("c1", &container.HostConfig{NetworkMode: "container:gone"}, "sleep")
+	wantErr(t, r.Start(bg, c), errdefs.ErrNotFound, "No such container: gone")
+}
+
+func TestDetachKeys(t *testing.T) {
+	for in, want := range map[string]string{"": "\x10\x11", "ctrl-a,x": "\x01x", "ctrl-@,ctrl-[,ctrl-_": "\x00\x1b\x1f", "DEL": "\x7f"} {
+		if got, err := detachKeys(in); err != nil || string(got) != want {
+			t.Errorf("%q: %q %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"ctrl-", "ctrl-1", "ab", ",", "ctrl-é"} {
+		if got, err := detachKeys(in); err == nil {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
 }
 
 func TestExec(t *testing.T) {
