@@ -19,8 +19,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// gcPercent keeps the idle daemon small: the heap may grow by half before it is collected.
-const gcPercent = 50
+// gcPercent lets the small heap triple between collections, which otherwise take a
+// fifth of the processor time of a request; what that leaves goes back when it is quiet.
+const gcPercent = 200
 
 // Main is the dockerd command: it runs until a signal ends it, and returns the exit
 // code. newAPI makes the server over the engine.
