@@ -25,8 +25,10 @@ const removing = ".removing-"
 // Below upper the container writes what it likes, so it is touched by descriptors
 // only, never by following a path. Safe for concurrent use on different ids.
 type Layers struct {
-	root string
-	dir  *os.File // of root
+	root  string
+	dir   *os.File // of root
+	quit  chan struct{}
+	swept chan struct{}
 }
 
 // Layer is where one container writes.
@@ -48,20 +50,26 @@ func openLayers(root string) (*Layers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening layers: %w", err)
 	}
-	l := &Layers{root: root, dir: dir}
+	l := &Layers{root: root, dir: dir, quit: make(chan struct{}), swept: make(chan struct{})}
 	go l.sweep()
 	return l, nil
 }
 
 // sweep finishes removals that a crash interrupted.
 func (l *Layers) sweep() {
+	defer close(l.swept)
 	entries, err := os.ReadDir(l.root)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
+		select {
+		case <-l.quit:
+			return
+		default:
+		}
 		if strings.HasPrefix(e.Name(), removing) {
-			if err := tree.Remove(int(l.dir.Fd()), e.Name()); err != nil {
+			if err := tree.Remove(int(l.dir.Fd()), e.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				slog.Warn("removing layer", "name", e.Name(), "error", err)
 			}
 		}
@@ -174,4 +182,8 @@ func (l *Layers) List() ([]string, error) {
 	return ids, nil
 }
 
-func (l *Layers) close() error { return l.dir.Close() }
+func (l *Layers) close() error {
+	close(l.quit)
+	<-l.swept
+	return l.dir.Close()
+}

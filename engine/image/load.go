@@ -131,10 +131,10 @@ func (s *Service) unpackLoaded(ctx context.Context, target ocispec.Descriptor, p
 	return s.unpackManifest(ctx, img, p)
 }
 
-// archived is a file of an archive: small ones in memory, all in the content store.
+// archived is a file of an archive, which is in the content store.
 type archived struct {
 	desc ocispec.Descriptor
-	data []byte
+	data []byte // of the lists only
 	link string // of a symbolic or hard link: the path it leads to
 }
 
@@ -179,7 +179,10 @@ func (a *archive) read(ctx context.Context, r io.Reader) error {
 // it is called by.
 func (a *archive) store(ctx context.Context, name string, size int64, r io.Reader) (*archived, error) {
 	var f archived
-	if size <= manifest.MaxConfig {
+	if name == "index.json" || name == "manifest.json" {
+		if size > manifest.MaxConfig {
+			return nil, errclass.Invalid("larger than %d bytes", manifest.MaxConfig)
+		}
 		data, err := io.ReadAll(io.LimitReader(r, size))
 		if err != nil {
 			return nil, err
@@ -398,7 +401,11 @@ func (a *archive) dockerImage(ctx context.Context, config string, layers []strin
 	if err != nil {
 		return none, err
 	}
-	c, err := manifest.ParseConfig(cf.data)
+	conf, err := a.s.readBlob(ctx, cf.desc, manifest.MaxConfig)
+	if err != nil {
+		return none, err
+	}
+	c, err := manifest.ParseConfig(conf)
 	if err != nil {
 		return none, err
 	}

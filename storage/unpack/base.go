@@ -87,7 +87,7 @@ func (x *extractor) mkdir(dir string) error {
 		return unix.Fsetxattr(fd, opaqueXattr, []byte("y"), 0)
 	}
 	x.implicit = append(x.implicit, dir)
-	return nil
+	return x.remember(dir)
 }
 
 // Complete gives the directories that a layer only implies the attributes they have in

@@ -123,6 +123,9 @@ func (x *extractor) directoryAttributes(fd int, name string, hdr *tar.Header) er
 	if err := fdXattrs(fd, hdr); err != nil {
 		return err
 	}
+	if err := x.remember(name); err != nil {
+		return err
+	}
 	x.explicit[name] = struct{}{}
 	x.times = append(x.times, dirTime{name, times(hdr)})
 	return nil

@@ -35,9 +35,11 @@ const (
 	defaultEntries = 4 << 20
 	defaultBytes   = 256 << 30
 	maxPath        = 4096
-	maxXattrs      = 256
-	maxXattrValue  = 64 << 10
-	copyBuffer     = 256 << 10
+	// maxNames bounds, in bytes, the paths of directories that are kept in memory.
+	maxNames      = 128 << 20
+	maxXattrs     = 256
+	maxXattrValue = 64 << 10
+	copyBuffer    = 256 << 10
 )
 
 // Options for Extract.
@@ -132,6 +134,15 @@ type extractor struct {
 	explicit map[string]struct{} // directories the archive holds
 	implicit []string            // directories made because something is in them
 	times    []dirTime
+	names    int // bytes of the paths in these
+}
+
+// remember counts a path that is kept until the end.
+func (x *extractor) remember(name string) error {
+	if x.names += len(name); x.names > maxNames {
+		return errclass.Invalid("layer has too many directories")
+	}
+	return nil
 }
 
 type dirTime struct {
@@ -210,16 +221,16 @@ func (x *extractor) entry(name string, hdr *tar.Header, r io.Reader) error {
 		return err
 	}
 	if hidden, ok := strings.CutPrefix(base, whiteoutPrefix); ok {
-		return x.whiteout(at, parent, hidden)
+		return x.whiteout(at, hidden)
 	}
 	return x.create(at, path.Join(parent, base), base, hdr, r)
 }
 
 // whiteout hides what the layers below have.
-func (x *extractor) whiteout(at int, parent, hidden string) error {
+func (x *extractor) whiteout(at int, hidden string) error {
 	switch {
 	case hidden == ".wh..opq":
-		return setOpaque(at, x.root, parent)
+		return setOpaque(at)
 	case strings.HasPrefix(hidden, ".wh."):
 		return nil // notes that aufs left for itself
 	case hidden == "" || hidden == "." || hidden == "..":
@@ -247,7 +258,7 @@ func (x *extractor) whiteout(at int, parent, hidden string) error {
 const opaqueXattr = "trusted.overlay.opaque"
 
 // setOpaque marks a directory, which may be open for its path only.
-func setOpaque(at, root int, name string) error {
+func setOpaque(at int) error {
 	fd, err := unix.Openat(at, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
