@@ -154,7 +154,11 @@ func (t *transfer) layer(ctx context.Context, l *layer, unpacked bool) error {
 		return errclass.NotFound("layer %s of the image is missing", l.desc.Digest)
 	}
 	t.fetched.Store(true)
-	return t.fetch(ctx, l, unpacked)
+	if err := t.fetch(ctx, l, unpacked); err != nil || !unpacked {
+		return err
+	}
+	t.p.Update(l.short(), "Pull complete", 0, 0)
+	return nil
 }
 
 // stored reports whether a blob is there, and makes the lease hold it if so.
