@@ -60,14 +60,10 @@ func checkCreate(o *CreateOpts) error {
 		return errclass.Invalid("container id %q is not valid", o.ID)
 	case o.Spec == nil:
 		return errclass.Invalid("a container needs a spec")
-	case o.Spec.Hooks != nil && hasHooks(o.Spec.Hooks):
-		return errclass.NotImplemented("hooks are not supported")
+	case o.StartSocket != nil && !o.Hold:
+		return errclass.Invalid("a start socket is of use with Hold only")
 	}
 	return nil
-}
-
-func hasHooks(h *specs.Hooks) bool {
-	return len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) != 0 //nolint:staticcheck // Prestart is in use
 }
 
 // starting is one attempt to start a process, with what must be undone.
@@ -80,6 +76,8 @@ type starting struct {
 	proc  *Process
 	// late is applied when init is ready: what its own threads must not be subject to.
 	late func() error
+	// runtimeHooks runs the hooks that are ours while init waits.
+	runtimeHooks func() error
 }
 
 func (s *starting) done() {
@@ -127,6 +125,9 @@ func (s *starting) create(o *CreateOpts) error {
 	if err != nil {
 		return err
 	}
+	if err := planExtra(o, m, so); err != nil {
+		return err
+	}
 	if s.child, err = spawn(so); err != nil {
 		return fmt.Errorf("start init: %w", err)
 	}
@@ -141,10 +142,20 @@ func (s *starting) create(o *CreateOpts) error {
 	}
 	s.proc = &Process{Pid: s.child.pid, PidFD: s.child.pidfd, Cgroup: ref}
 	s.oomScore(o.Spec.Process.OOMScoreAdj)
+	if err := s.planHooks(o, m); err != nil {
+		return err
+	}
 	if err := s.child.conn.sendMessage(m); err != nil {
 		return err
 	}
-	return s.await(o.Hold)
+	if err := s.await(o.Hold); err != nil {
+		return err
+	}
+	if o.StartSocket != nil {
+		s.proc.held = nil
+		s.child.conn.close()
+	}
+	return nil
 }
 
 // watch ends the attempt when ctx is over: the child dies, the socket ends.
@@ -200,6 +211,13 @@ func (s *starting) await(hold bool) error {
 			s.proc.Warnings = append(s.proc.Warnings, string(payload))
 		case initmsg.FrameConsole:
 			if err := s.console(c.takeFD()); err != nil {
+				return err
+			}
+		case initmsg.FrameHooks:
+			if err := s.runtimeHooks(); err != nil {
+				return err
+			}
+			if err := c.sendGo(); err != nil {
 				return err
 			}
 		case initmsg.FrameReady:

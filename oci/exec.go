@@ -52,7 +52,7 @@ func (s *starting) exec(o *ExecOpts) error {
 	if err != nil {
 		return err
 	}
-	if frozen, err := group.Frozen(); err == nil && frozen {
+	if frozen, err := group.Frozen(); err == nil && frozen && !o.IgnorePaused {
 		return precondition("container is paused")
 	}
 	m := &initmsg.Message{
@@ -62,6 +62,9 @@ func (s *starting) exec(o *ExecOpts) error {
 	so := &spawnOpts{stdio: o.Stdio, extra: []int{pidfd}, pidNS: pidfd}
 	if o.Process.Terminal {
 		so.stdio = Stdio{}
+	}
+	if err := planPreserve(o.Preserve, m, so); err != nil {
+		return err
 	}
 	if s.child, err = spawn(so); err != nil {
 		if isGone(err) {

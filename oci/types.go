@@ -69,6 +69,20 @@ type CreateOpts struct {
 	// program, passes signals on, reaps orphans and ends with the program's status.
 	// It has the program's own credentials and shows as /sbin/docker-init.
 	InitReaper bool
+	// StartSocket, with Hold, is what the held init waits on instead of
+	// Process.Release: a listening socket made by ListenStart. Any later process
+	// calls StartHeld; this one may end.
+	StartSocket *os.File
+	// Preserve are descriptors that the program gets as 3, 4, ….
+	Preserve []*os.File
+	// NoPivot makes the root by chroot(2) where pivot_root(2) refuses (a ramdisk).
+	NoPivot bool
+	// NoNewKeyring leaves the program the caller's session keyring.
+	NoNewKeyring bool
+	// Bundle is the path that hooks are told. Create runs the hooks prestart,
+	// createRuntime, createContainer and startContainer; poststart and
+	// poststop are the caller's, by RunHooks.
+	Bundle string
 }
 
 // ExecOpts describes a further process in a running container.
@@ -85,6 +99,11 @@ type ExecOpts struct {
 	SeccompFlags uint32
 	Stdio        Stdio
 	ConsoleSize  WinSize
+	// Preserve are descriptors that the program gets as 3, 4, ….
+	Preserve []*os.File
+	// IgnorePaused starts the process in a paused container too; Exec then returns
+	// when somebody has resumed it.
+	IgnorePaused bool
 }
 
 // CgroupRef names a container's cgroup so that a later process of ours finds it

@@ -20,8 +20,10 @@ func become(c *conn, m *initmsg.Message, r root) error {
 		return err
 	}
 	// A session keyring of its own: the container must not see the host's keys.
-	if _, err := unix.KeyctlJoinSessionKeyring("_ses." + m.ID); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EDQUOT) {
-		return fail("join session keyring", err)
+	if !m.Extra.NoNewKeyring {
+		if _, err := unix.KeyctlJoinSessionKeyring("_ses." + m.ID); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EDQUOT) {
+			return fail("join session keyring", err)
+		}
 	}
 	env := environment(r, p)
 	chdirLater, err := enterCwd(p.Cwd)
@@ -64,18 +66,22 @@ func become(c *conn, m *initmsg.Message, r root) error {
 		return err
 	}
 	limits(c, p)
+	if err := preserve(c, &m.Extra); err != nil {
+		return err
+	}
 	if m.WaitGo {
-		if err := c.awaitGo(); err != nil {
+		if err := c.awaitGo(int(m.Extra.StartFD)); err != nil {
 			return err
 		}
 	}
-	return last(c, p, x)
+	return last(c, m, x)
 }
 
 // last is what happens with the fewest rights: the filter, the final
 // capabilities, execve. The filter goes first because without no_new_privs it
 // needs CAP_SYS_ADMIN; after it only capset, prctl and execve are called.
-func last(c *conn, p *initmsg.Process, x *execve) error {
+func last(c *conn, m *initmsg.Message, x *execve) error {
+	p := &m.Process
 	caps := newCapset(&p.Caps)
 	frame := [5]byte{initmsg.FrameExec}
 	if _, err := unix.Write(c.fd, frame[:]); err != nil {
@@ -85,6 +91,10 @@ func last(c *conn, p *initmsg.Process, x *execve) error {
 		if err := loadFilter(p.Seccomp, p.SeccompFlags); err != nil {
 			return err
 		}
+	}
+	// Hooks of the container's own programs, under its filter.
+	if err := runHooks("startContainer", m.Extra.StartContainer, m.Extra.StateCreated); err != nil {
+		return err
 	}
 	if err := caps.apply(); err != nil {
 		return err

@@ -53,11 +53,19 @@ func (c *conn) message() (*initmsg.Message, error) {
 	return initmsg.Decode(b)
 }
 
-// awaitGo waits for the permission to execute the program.
-func (c *conn) awaitGo() error {
+// awaitGo waits for the permission to execute the program, which comes over
+// the socket, or over a connection to the listening socket start when that is not 0.
+func (c *conn) awaitGo(start int) error {
 	if err := c.frame(initmsg.FrameReady, nil, -1); err != nil {
 		return err
 	}
+	if start != 0 {
+		return c.awaitStart(start)
+	}
+	return c.readGo()
+}
+
+func (c *conn) readGo() error {
 	var b [1]byte
 	if err := c.readFull(b[:]); err != nil {
 		return err

@@ -63,7 +63,7 @@ func start(c *conn, m *initmsg.Message) error {
 		if err != nil {
 			return fail("open /", err)
 		}
-	} else if rootFD, err = setUpRoot(m); err != nil {
+	} else if rootFD, err = setUpRoot(c, m); err != nil {
 		return err
 	}
 	if !m.Exec {

@@ -13,7 +13,7 @@ import (
 // setUpRoot assembles the container's tree and makes it the root of this mount
 // namespace; nothing of the host's tree stays reachable. The descriptor returned
 // is the new root's.
-func setUpRoot(m *initmsg.Message) (int, error) {
+func setUpRoot(c *conn, m *initmsg.Message) (int, error) {
 	// Devices and directories get the modes asked for.
 	unix.Umask(0)
 	if err := setPropagation(unix.AT_FDCWD, "/", m.Root.Propagation, m.Root.PropagationRec); err != nil {
@@ -60,7 +60,14 @@ func setUpRoot(m *initmsg.Message) (int, error) {
 	if err := maskPaths(r, m); err != nil {
 		return -1, err
 	}
-	if err := pivot(tree); err != nil {
+	if err := hooksBeforePivot(c, m); err != nil {
+		return -1, err
+	}
+	change := pivot
+	if m.Extra.NoPivot {
+		change = chroot
+	}
+	if err := change(tree); err != nil {
 		return -1, err
 	}
 	if m.Root.Own != 0 {

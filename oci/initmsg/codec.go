@@ -140,6 +140,7 @@ func (m *Message) code(c *coder) {
 	list(c, &m.ReadonlyPaths, c.str)
 	list(c, &m.Sysctl, c.kv)
 	m.Process.code(c)
+	m.Extra.code(c)
 }
 
 func (r *Root) code(c *coder) {

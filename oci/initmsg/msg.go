@@ -29,6 +29,7 @@ type Message struct {
 	ReadonlyPaths []string
 	Sysctl        []KV
 	Process       Process
+	Extra         Extra
 }
 
 // Join is one setns(2): a descriptor and the CLONE_NEW* flags for it.
