@@ -154,7 +154,7 @@ func (r *reader) drain(ctx context.Context, src io.Reader, drop int) error {
 }
 
 func (r *reader) line(line []byte) error {
-	if len(line) == 0 {
+	if len(line) == 0 || len(line) > maxLine {
 		return nil
 	}
 	m, err := r.dec.decode(line)

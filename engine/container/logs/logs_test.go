@@ -1,0 +1,240 @@
+package logs
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var day = time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
+
+func line(i int) string {
+	return fmt.Sprintf(`{"log":"line %d\n","stream":"%s","time":"%s"}`+"\n", i,
+		[]string{"stdout", "stderr"}[i%2], day.Add(time.Duration(i)*time.Second).Format(time.RFC3339Nano))
+}
+
+func lines(from, to int) string {
+	var b strings.Builder
+	for i := from; i < to; i++ {
+		b.WriteString(line(i))
+	}
+	return b.String()
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if strings.HasSuffix(path, ".gz") {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		z.Write([]byte(text))
+		z.Close()
+		text = b.String()
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t testing.TB, o Options) string {
+	t.Helper()
+	var b strings.Builder
+	err := Read(context.Background(), o, func(m *Message) error { b.Write(m.Line); return nil }, func() error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func plain(from, to int) string {
+	var b strings.Builder
+	for i := from; i < to; i++ {
+		fmt.Fprintf(&b, "line %d\n", i)
+	}
+	return b.String()
+}
+
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "x.log")
+	write(t, path+".2.gz", lines(0, 100))
+	write(t, path+".1", lines(100, 200))
+	write(t, path, lines(200, 250)+`{"log":"torn`)
+	for _, c := range []struct {
+		o    Options
+		want string
+	}{
+		{Options{Tail: -1}, plain(0, 250)},
+		{Options{Tail: 0}, ""},
+		{Options{Tail: 1}, ""}, // the torn line is the last one
+		{Options{Tail: 11}, plain(240, 250)},
+		{Options{Tail: 51}, plain(200, 250)},
+		{Options{Tail: 61}, plain(190, 250)},
+		{Options{Tail: 171}, plain(80, 250)},
+		{Options{Tail: 9999}, plain(0, 250)},
+		{Options{Tail: -1, Since: day.Add(240 * time.Second)}, plain(240, 250)},
+		{Options{Tail: -1, Until: day.Add(9 * time.Second)}, plain(0, 10)},
+	} {
+		c.o.Path = path
+		if got := read(t, c.o); got != c.want {
+			t.Errorf("%+v: %d bytes, want %d:\n%.200s", c.o, len(got), len(c.want), got)
+		}
+	}
+	if got := read(t, Options{Path: filepath.Join(dir, "none"), Tail: -1}); got != "" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestSeekTail(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	for _, text := range []string{"", "\n", "a", "a\n", "a\nb", "a\nb\n", "\n\n\n", strings.Repeat("x", 70<<10) + "\n" + strings.Repeat("y", 64<<10) + "\n"} {
+		write(t, path, text)
+		parts := strings.SplitAfter(text, "\n")
+		if parts[len(parts)-1] == "" {
+			parts = parts[:len(parts)-1]
+		}
+		for n := range 4 {
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found, err := seekTail(f, n)
+			rest, _ := os.ReadFile(path)
+			pos, _ := f.Seek(0, 1)
+			want := min(n, len(parts))
+			if err != nil || found != want || string(rest[pos:]) != strings.Join(parts[len(parts)-want:], "") {
+				t.Errorf("%.20q tail %d: found %d at %d, %v", text, n, found, pos, err)
+			}
+			f.Close()
+		}
+	}
+}
+
+// TestFollow writes through rotations while a follower reads: nothing is missing,
+// nothing twice, and it ends when the writer has.
+func TestFollow(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.log")
+	write(t, path, lines(0, 10))
+	var mu sync.Mutex
+	over := false
+	changed := make(chan struct{})
+	const n = 2000
+	go func() {
+		f, _ := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+		for i := 10; i < n; i++ {
+			l := line(i)
+			f.WriteString(l[:i%len(l)]) // in two writes, so that lines are seen torn
+			f.WriteString(l[i%len(l):])
+			if i%500 == 0 {
+				for k := 8; k > 0; k-- {
+					os.Rename(fmt.Sprintf("%s.%d", path, k), fmt.Sprintf("%s.%d", path, k+1))
+				}
+				os.Rename(path, path+".1")
+				f.Close()
+				f, _ = os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+			}
+		}
+		f.Close()
+		mu.Lock()
+		over = true
+		mu.Unlock()
+		close(changed)
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var b strings.Builder
+	err := Read(ctx, Options{Path: path, Tail: 5, Follow: true,
+		Ended:   func() bool { mu.Lock(); defer mu.Unlock(); return over },
+		Changed: func() <-chan struct{} { return changed },
+	}, func(m *Message) error { b.Write(m.Line); return nil }, func() error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Split(strings.TrimSpace(b.String()), "\n")
+	first := 0
+	fmt.Sscanf(got[0], "line %d", &first)
+	for i, l := range got {
+		if l != fmt.Sprintf("line %d", first+i) {
+			t.Fatalf("after %q came %q", got[max(i-1, 0)], l)
+		}
+	}
+	if last := got[len(got)-1]; last != fmt.Sprintf("line %d", n-1) {
+		t.Errorf("ended with %q", last)
+	}
+}
+
+func TestFollowCancelled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.log")
+	ctx, cancel := context.WithCancel(context.Background())
+	flushed := 0
+	err := Read(ctx, Options{Path: path, Tail: -1, Follow: true, Ended: func() bool { return false },
+		Changed: func() <-chan struct{} { return nil }},
+		func(*Message) error { return nil }, func() error { flushed++; cancel(); return nil })
+	if !errors.Is(err, context.Canceled) || flushed == 0 {
+		t.Errorf("%v, flushed %d", err, flushed)
+	}
+}
+
+func TestLongLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.log")
+	write(t, path, `{"log":"`+strings.Repeat("x", maxLine+100)+`","stream":"stdout","time":"2026-01-01T00:00:00Z"}`+"\n"+line(1))
+	if got := read(t, Options{Path: path, Tail: -1}); got != "line 1\n" {
+		t.Errorf("%.100q", got)
+	}
+}
+
+func TestDecode(t *testing.T) {
+	for _, c := range []struct{ in, out string }{
+		{`{"log":"a\"\\\/\b\f\n\r\té😀\ud83d","stream":"stdout","time":"2026-01-01T00:00:00.5Z"}`, "a\"\\/\b\f\n\r\té😀\uFFFD"},
+		{`{"log":"\u00e9\ud83d\ude00\u003c","stream":"stderr","time":"2026-01-01T00:00:00Z"}`, "é😀<"},
+		{`{"time":"2026-01-01T00:00:00Z","stream":"stdout","log":"other order"}`, "other order"},
+		{`{"log":"with attrs","stream":"stdout","attrs":{"a":"b"},"time":"2026-01-01T00:00:00Z"}`, "with attrs"},
+	} {
+		var d decoder
+		m, err := d.decode([]byte(c.in))
+		if err != nil || string(m.Line) != c.out || m.Time.Year() != 2026 {
+			t.Errorf("%s: %+v %v", c.in, m, err)
+		}
+	}
+}
+
+func BenchmarkRead100k(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "x.log")
+	write(b, path, lines(0, 100_000))
+	for b.Loop() {
+		n := 0
+		if err := Read(context.Background(), Options{Path: path, Tail: -1}, func(*Message) error { n++; return nil },
+			func() error { return nil }); err != nil || n != 100_000 {
+			b.Fatal(n, err)
+		}
+	}
+}
+
+// FuzzDecode holds the fast way against the slow one.
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(line(1)))
+	f.Add([]byte(`{"log":"\u00e9\ud83d\ude00","stream":"stderr","time":"2026-01-01T00:00:00Z"}`))
+	f.Add([]byte(`{"log":"a","stream":"stdout","attrs":{"a":"b"},"time":"2026-01-01T00:00:00Z"}`))
+	f.Add([]byte(`{"log":"torn`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var d decoder
+		if !d.fast(in) {
+			return
+		}
+		var e entry
+		if err := json.Unmarshal(in, &e); err != nil {
+			return // the fast way forgives more; it must not misread what is right
+		}
+		if want := strings.ToValidUTF8(e.Log, "\uFFFD"); strings.ToValidUTF8(string(d.msg.Line), "\uFFFD") != want || d.msg.Stderr != (e.Stream == "stderr") || !d.msg.Time.Equal(e.Time) {
+			t.Errorf("%q: %q, want %q", in, d.msg.Line, want)
+		}
+	})
+}
