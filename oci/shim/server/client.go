@@ -248,22 +248,19 @@ func (c *client) read() {
 		c.leave(false)
 		c.mu.Unlock()
 	}()
-	d := newDetacher(c.spec.DetachKeys)
-	if b := c.prefix; len(b) > 0 {
-		c.prefix = nil
-		if c.input(d, b) {
-			return
-		}
+	var d *detacher
+	if c.p.pty != nil { // only a terminal's input has keys: elsewhere it is data
+		d = newDetacher(c.spec.DetachKeys)
 	}
+	b := c.prefix
+	c.prefix = nil
+	c.input(d, b)
 	r := newReader(c.conn)
 	for {
 		b, err := r.next()
 		if err == nil {
-			detach := c.input(d, b)
+			c.input(d, b)
 			r.release()
-			if detach {
-				return
-			}
 			continue
 		}
 		if err == io.EOF {
@@ -274,16 +271,17 @@ func (c *client) read() {
 	}
 }
 
-// input hands bytes of the client to the process; true: the detach keys came.
-func (c *client) input(d *detacher, b []byte) bool {
-	if !c.spec.Stdin {
-		return false
+// input hands bytes of the client to the process. Once the client has left, by the
+// detach keys too, its input is dropped until it hangs up or has lingered.
+func (c *client) input(d *detacher, b []byte) {
+	if !c.spec.Stdin || len(b) == 0 {
+		return
 	}
 	c.mu.Lock()
 	gone := c.gone
 	c.mu.Unlock()
 	if gone {
-		return false // lingering: dropped
+		return
 	}
 	b, detach := d.feed(b)
 	c.p.writeStdin(b)
@@ -292,11 +290,16 @@ func (c *client) input(d *detacher, b []byte) bool {
 		c.leave(true)
 		c.mu.Unlock()
 	}
-	return detach
 }
 
 func (c *client) inputEnded(d *detacher) {
 	if !c.spec.Stdin {
+		return
+	}
+	c.mu.Lock()
+	gone := c.gone
+	c.mu.Unlock()
+	if gone {
 		return
 	}
 	c.p.writeStdin(d.rest())

@@ -238,7 +238,8 @@ func TestExecBulk(t *testing.T) {
 	ours, theirs := pair(t)
 	_, err := r.c.Exec(ctxOf(t), &shim.ExecRequest{
 		Key: key, Process: &specs.Process{Args: []string{"cat"}, Cwd: "/", Env: []string{"PATH=/bin"}},
-		OpenStdin: true, Attach: []shim.AttachSpec{{Client: "x", Stdin: true, Stdout: true, Stderr: true, Mux: true}},
+		// Keys are for terminals: in data they mean nothing.
+		OpenStdin: true, Attach: []shim.AttachSpec{{Client: "x", Stdin: true, Stdout: true, Stderr: true, Mux: true, DetachKeys: []byte{16, 17}}},
 	}, []*os.File{theirs})
 	must(t, err)
 	theirs.Close()
