@@ -63,7 +63,7 @@ func runAttach(ctx context.Context, cli *command.Cli, ref string, o attachOption
 		return err
 	}
 	keys := cli.DetachKeys(o.detachKeys)
-	exit := waitExit(ctx, cl, ref, "")
+	exit := waitExit(ctx, cli.Err, cl, ref, "")
 	if o.sigProxy {
 		ctx = context.WithoutCancel(ctx)
 		defer forwardSignals(ctx, cl, c.ID, c.Config.Tty)()
@@ -197,7 +197,7 @@ func startAttached(ctx context.Context, cli *command.Cli, cl *client.Client, ref
 	defer endStream()
 	streamed := make(chan error, 1)
 	go func() { streamed <- s.run(streamCtx) }()
-	exit := waitExit(ctx, cl, c.ID, waitCondition(c.HostConfig != nil && c.HostConfig.AutoRemove))
+	exit := waitExit(ctx, cli.Err, cl, c.ID, waitCondition(c.HostConfig != nil && c.HostConfig.AutoRemove))
 	if _, err := cl.ContainerStart(ctx, c.ID, so); err != nil {
 		endStream()
 		<-streamed

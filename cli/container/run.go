@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
+	"net"
 	"strings"
+	"time"
 
 	"github.com/gantry/gantry/cli/command"
 	"github.com/gantry/gantry/cli/container/run"
@@ -137,7 +139,7 @@ func (o *runOptions) runAttached(ctx context.Context, cli *command.Cli, cl *clie
 	streamed := make(chan error, 1)
 	go func() { streamed <- s.run(streamCtx) }()
 
-	exit := waitExit(context.WithoutCancel(ctx), cl, id, waitCondition(res.Host.AutoRemove))
+	exit := waitExit(context.WithoutCancel(ctx), cli.Err, cl, id, waitCondition(res.Host.AutoRemove))
 	if _, err := cl.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
 		endStream()
 		<-streamed
@@ -186,24 +188,53 @@ func waitCondition(autoRemove bool) container.WaitCondition {
 
 // waitExit asks for the end of the container before it starts; the channel gets the exit
 // code, 125 when the daemon could not tell it.
-func waitExit(ctx context.Context, cl *client.Client, id string, cond container.WaitCondition) <-chan int {
+func waitExit(ctx context.Context, stderr io.Writer, cl *client.Client, id string, cond container.WaitCondition) <-chan int {
 	ch := make(chan int, 1)
+	// The first wait stands when this returns; the caller may start the container then.
 	w := cl.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: cond})
 	go func() {
-		select {
-		case r := <-w.Result:
-			if r.Error != nil {
-				fmt.Fprintln(os.Stderr, "Error waiting for container:", r.Error.Message)
-				ch <- 125
+		var err error
+		for try := range waitTries {
+			select {
+			case r := <-w.Result:
+				if r.Error != nil {
+					fmt.Fprintln(stderr, "Error waiting for container:", r.Error.Message)
+					ch <- 125
+					return
+				}
+				ch <- int(r.StatusCode)
 				return
+			case err = <-w.Error:
 			}
-			ch <- int(r.StatusCode)
-		case err := <-w.Error:
-			fmt.Fprintln(os.Stderr, "error waiting for container:", err)
-			ch <- 125
+			if !lostConnection(err) || ctx.Err() != nil {
+				break
+			}
+			// The daemon died under us; the container did not. What it missed meanwhile it
+			// learns from its shim, so the same question gets its answer from the next one.
+			if cond == container.WaitConditionNextExit {
+				cond = container.WaitConditionNotRunning
+			}
+			time.Sleep(time.Duration(try) * waitPause)
+			w = cl.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: cond})
 		}
+		fmt.Fprintln(stderr, "error waiting for container:", err)
+		ch <- 125
 	}()
 	return ch
+}
+
+const (
+	// waitTries bounds how often a wait is put again after the daemon went away.
+	waitTries = 8
+	// waitPause grows by itself with every try.
+	waitPause = 200 * time.Millisecond
+)
+
+// lostConnection tells a connection that broke, or could not be made, from an answer
+// of the daemon.
+func lostConnection(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) || client.IsErrConnectionFailed(err)
 }
 
 func exitStatus(code int) error {
