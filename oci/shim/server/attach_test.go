@@ -153,6 +153,21 @@ func TestClients(t *testing.T) {
 	}
 }
 
+// TestClientDies: the input of a process whose only client broke off ends.
+func TestClientDies(t *testing.T) {
+	r := newRig(t)
+	q := r.request("sh", "-c", "echo ready; cat; exit 8")
+	q.OpenStdin, q.StdinOnce = true, true
+	q.Attach = []shim.AttachSpec{{Client: "a", Stdin: true, Stdout: true, StdinOnce: true}}
+	ours, theirs := pair(t)
+	r.start(q, theirs)
+	theirs.Close()
+	ours.Close() // with output unread: a reset
+	if x := r.exited(q.Key); x.Code != 8 {
+		t.Errorf("exit %+v", x)
+	}
+}
+
 func TestCgroupCalls(t *testing.T) {
 	r := newRig(t)
 	limit := int64(32 << 20)

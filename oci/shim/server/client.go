@@ -38,6 +38,7 @@ type client struct {
 	writing bool // the goroutine runs
 	ending  bool // no more output; shut down when the queue is empty
 	gone    bool // shut down, or the other side left
+	byKeys  bool // gone since it detached: the process's input stays open
 }
 
 type piece struct {
@@ -225,7 +226,7 @@ func (c *client) leave(keys bool) {
 	if c.gone {
 		return
 	}
-	c.gone = true
+	c.gone, c.byKeys = true, keys
 	for _, p := range c.queue {
 		chunks.Put(p.buf)
 	}
@@ -263,8 +264,9 @@ func (c *client) read() {
 			r.release()
 			continue
 		}
+		// A connection that broke ends the input as one that was ended.
+		c.inputEnded(d)
 		if err == io.EOF {
-			c.inputEnded(d)
 			c.awaitHangup()
 		}
 		return
@@ -297,9 +299,9 @@ func (c *client) inputEnded(d *detacher) {
 		return
 	}
 	c.mu.Lock()
-	gone := c.gone
+	detached := c.byKeys
 	c.mu.Unlock()
-	if gone {
+	if detached {
 		return
 	}
 	c.p.writeStdin(d.rest())
