@@ -35,7 +35,15 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	// The parent of the tests' cgroups, where it is empty.
+	for _, pattern := range []string{"/sys/fs/cgroup/gantry-shim-test", "/sys/fs/cgroup/*/gantry-shim-test"} {
+		dirs, _ := filepath.Glob(pattern)
+		for _, dir := range dirs {
+			_ = os.Remove(dir)
+		}
+	}
+	os.Exit(code)
 }
 
 const deadline = 20 * time.Second

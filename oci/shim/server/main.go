@@ -111,7 +111,7 @@ func settle(l *log.Logger) error {
 		l.Printf("no protection from the kernel's out-of-memory killer: %v", err)
 	}
 	runtime.GOMAXPROCS(min(runtime.NumCPU(), 4))
-	debug.SetGCPercent(50)
+	debug.SetGCPercent(200) // starts stay cheap; what is left over goes back when it is quiet
 	return nil
 }
 

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/trim"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/oci/shim"
 	"golang.org/x/sys/unix"
@@ -46,6 +46,8 @@ type Server struct {
 	closing  bool
 	guarded  atomic.Int64 // panics caught, for tests
 
+	warned   map[string]bool // warnings of the runtime that were said already
+
 	tidy *time.Timer // gives memory back once starts and exits have ceased
 }
 
@@ -60,12 +62,9 @@ func New(root string, logf func(format string, a ...any)) *Server {
 	}
 	s := &Server{
 		root: root, logf: logf, strangers: make(chan struct{}, 1), down: make(chan struct{}), slots: make(chan struct{}, maxRequests),
-		procs: map[shim.Key]*proc{}, starting: map[shim.Key]bool{}, stored: map[string]int{},
+		procs: map[shim.Key]*proc{}, starting: map[shim.Key]bool{}, stored: map[string]int{}, warned: map[string]bool{},
 	}
-	s.tidy = time.AfterFunc(tidyWait, func() {
-		runtime.GC() // twice, for what pools hold
-		debug.FreeOSMemory()
-	})
+	s.tidy = time.AfterFunc(tidyWait, trim.Now)
 	return s
 }
 
@@ -314,6 +313,18 @@ func (s *Server) put(p *proc) {
 	defer s.mu.Unlock()
 	s.procs[p.key] = p
 	s.tidy.Reset(tidyWait)
+}
+
+// warn says what the runtime could not do, each thing once.
+func (s *Server) warn(warnings []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range warnings {
+		if !s.warned[w] && len(s.warned) < 1000 {
+			s.warned[w] = true
+			s.logf("%s", w)
+		}
+	}
 }
 
 // get finds a held process, ended or not.

@@ -259,6 +259,7 @@ func (s *Server) hold(p *proc, op *oci.Process, t *streams, stdin bool) error {
 	p.started = shim.Started{Pid: op.Pid, Started: op.Started.UTC(), Cgroup: op.Cgroup}
 	// An ended child stays in /proc until it is reaped, so this cannot miss it.
 	p.started.StartTicks, _ = shim.StartTicks(op.Pid)
+	s.warn(op.Warnings)
 	set := func(name string, f *os.File) (*source, error) {
 		if f == nil {
 			return nil, nil
