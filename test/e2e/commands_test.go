@@ -29,6 +29,7 @@ func commands() map[string]func(ts *testscript.TestScript, neg bool, args []stri
 		"setvar":     cmdSetvar,
 		"atmost":     cmdAtmost,
 		"gone":       cmdGone,
+		"newshim":    cmdNewShim,
 	}
 }
 
@@ -138,6 +139,15 @@ func cmdGone(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		if time.Now().After(deadline) {
 			ts.Fatalf("process %s still runs", args[0])
+		}
+	}
+}
+
+// cmdNewShim: newshim waits until a shim runs.
+func cmdNewShim(ts *testscript.TestScript, _ bool, _ []string) {
+	for deadline := time.Now().Add(10 * time.Second); of(ts).shimPid() == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("no new shim runs")
 		}
 	}
 }

@@ -111,25 +111,40 @@ func (s *sandbox) watch(env *testscript.Env, tb testing.TB) error {
 				return
 			case <-timer.C:
 				timer.Reset(time.Second)
-				s.mu.Lock()
-				s.timed = true
-				keep := map[int]bool{}
-				if s.daemon != nil {
-					keep[s.daemon.pid()] = true
-				}
-				for _, h := range s.helpers {
-					keep[h.pid()] = true
-				}
-				s.mu.Unlock()
-				for _, p := range processes() {
-					if p.ppid == os.Getpid() && p.netns() == s.netns && !keep[p.pid] {
-						_ = syscall.Kill(p.pid, syscall.SIGKILL)
-					}
-				}
+				s.endCommands()
 			}
 		}
 	}()
 	return nil
+}
+
+// endCommands kills what the script runs: every process in its network namespace but
+// daemon, shim and the harness's helpers, and what those have started.
+func (s *sandbox) endCommands() {
+	all := processes()
+	keep := map[int]bool{s.shimPid(): true}
+	s.mu.Lock()
+	s.timed = true
+	if s.daemon != nil {
+		keep[s.daemon.pid()] = true
+	}
+	for _, h := range s.helpers {
+		keep[h.pid()] = true
+	}
+	s.mu.Unlock()
+	parent := map[int]int{}
+	for _, p := range all {
+		parent[p.pid] = p.ppid
+	}
+	for _, p := range all {
+		kept := p.pid == os.Getpid()
+		for pid := p.pid; pid > 1 && !kept; pid = parent[pid] {
+			kept = keep[pid]
+		}
+		if !kept && p.netns() == s.netns {
+			_ = syscall.Kill(p.pid, syscall.SIGKILL)
+		}
+	}
 }
 
 // finish is the end of every script: containers removed, daemon stopped, and
