@@ -51,6 +51,7 @@ type proc struct {
 	out, errOut *source // nil: none; for a terminal out is the pty
 	pty         *os.File
 	pumps       sync.WaitGroup
+	ooms        atomic.Uint64 // kills that the daemon knows of
 	over        atomic.Bool   // the process ended: nobody waits for slow clients any more
 	told        chan struct{} // closed by reaped
 
@@ -145,6 +146,7 @@ func (p *proc) finish() {
 	if p.key.Exec == "" {
 		if n, err := oci.OOMCount(p.started.Cgroup); err == nil && n > 0 {
 			x.OOMKilled = true
+			p.tellOOM(n)
 		}
 		if p.sharedPID || p.adopted {
 			_ = oci.KillAll(p.started.Cgroup, syscall.SIGKILL)
@@ -173,6 +175,13 @@ func (p *proc) finish() {
 		time.AfterFunc(ackWait, p.endStreams)
 	} else {
 		p.endStreams()
+	}
+}
+
+// tellOOM tells the daemon that the kernel killed n times so far, if that is news.
+func (p *proc) tellOOM(n uint64) {
+	if old := p.ooms.Load(); n > old && p.ooms.CompareAndSwap(old, n) {
+		p.s.emit(shim.Event{OOM: &p.key})
 	}
 }
 

@@ -364,19 +364,16 @@ func (s *Server) watchOOM(p *proc) {
 	go func() {
 		defer s.guard("out of memory events")
 		defer f.Close()
-		var seen uint64
 		buf := make([]byte, 512)
 		for {
+			// Before the first read too: it may have happened before f was there.
+			if n, err := oci.OOMCount(p.started.Cgroup); err != nil || p.isOver() {
+				return
+			} else {
+				p.tellOOM(n)
+			}
 			if _, err := f.Read(buf); err != nil {
 				return
-			}
-			n, err := oci.OOMCount(p.started.Cgroup)
-			if err != nil || p.isOver() {
-				return
-			}
-			if n > seen {
-				seen = n
-				s.emit(shim.Event{OOM: &p.key})
 			}
 		}
 	}()
