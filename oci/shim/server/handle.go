@@ -280,8 +280,26 @@ func (s *Server) handleProc(method string, r *shim.KeyRequest) error {
 		case err != nil:
 			return errclass.Internal("signal %s: %v", name(r.Key), err)
 		}
+		if syscall.Signal(r.Signal) == syscall.SIGKILL {
+			s.thawToDie(r.Key)
+		}
 	}
 	return nil
+}
+
+// thawToDie lets a paused container take the SIGKILL it was sent: the freezer of
+// cgroup v1 keeps it from dying.
+func (s *Server) thawToDie(key shim.Key) {
+	box, err := s.container(key)
+	if err != nil {
+		return
+	}
+	box.mu.Lock()
+	paused := box.paused
+	box.mu.Unlock()
+	if paused {
+		box.setPaused(oci.Resume(box.started.Cgroup), false)
+	}
 }
 
 func (p *proc) detach(name string) error {
@@ -329,7 +347,11 @@ func (s *Server) handleContainer(method string, r *shim.KeyRequest) (any, error)
 	ref := p.started.Cgroup
 	switch method {
 	case shim.MethodKillAll:
-		return nil, oci.KillAll(ref, syscall.Signal(r.Signal))
+		err := oci.KillAll(ref, syscall.Signal(r.Signal))
+		if syscall.Signal(r.Signal) == syscall.SIGKILL {
+			s.thawToDie(r.Key)
+		}
+		return nil, err
 	case shim.MethodPause:
 		err = oci.Pause(ref)
 		p.setPaused(err, true)
