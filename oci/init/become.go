@@ -1,8 +1,8 @@
 package ociinit
 
 import (
+	"encoding/binary"
 	"errors"
-	"fmt"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -44,7 +44,7 @@ func become(c *conn, m *initmsg.Message, r root) error {
 	}
 	if chdirLater {
 		if later, err := enterCwd(p.Cwd); err != nil || later {
-			return cwdError(p.Cwd, unix.EACCES)
+			return initmsg.CwdError(p.Cwd, unix.EACCES)
 		}
 	}
 	exe, err := lookPath(p.Args[0], env)
@@ -65,7 +65,7 @@ func become(c *conn, m *initmsg.Message, r root) error {
 	if err := newCapset(&initmsg.Caps{Effective: held, Permitted: held}).set(); err != nil {
 		return err
 	}
-	limits(c, p)
+	files := limits(c, p)
 	if err := preserve(c, &m.Extra); err != nil {
 		return err
 	}
@@ -74,16 +74,19 @@ func become(c *conn, m *initmsg.Message, r root) error {
 			return err
 		}
 	}
-	return last(c, m, x)
+	return last(c, m, x, &files)
 }
 
 // last is what happens with the fewest rights: the filter, the final
 // capabilities, execve. The filter goes first because without no_new_privs it
 // needs CAP_SYS_ADMIN; after it only capset, prctl and execve are called.
-func last(c *conn, m *initmsg.Message, x *execve) error {
+func last(c *conn, m *initmsg.Message, x *execve, files *syscall.Rlimit) error {
 	p := &m.Process
 	caps := newCapset(&p.Caps)
-	frame := [5]byte{initmsg.FrameExec}
+	// Small enough for one write, which the peer's buffer always has room for.
+	frame := [5 + 16]byte{initmsg.FrameExec, 16}
+	binary.LittleEndian.PutUint64(frame[5:], files.Cur)
+	binary.LittleEndian.PutUint64(frame[13:], files.Max)
 	if _, err := unix.Write(c.fd, frame[:]); err != nil {
 		return err
 	}
@@ -169,29 +172,25 @@ func enterCwd(cwd string) (later bool, err error) {
 		return true, nil
 	}
 	if err != nil {
-		return false, cwdError(cwd, err)
+		return false, initmsg.CwdError(cwd, err)
 	}
 	defer unix.Close(fd)
 	if err := unix.Fchdir(fd); err != nil {
 		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 			return true, nil
 		}
-		return false, cwdError(cwd, err)
+		return false, initmsg.CwdError(cwd, err)
 	}
 	// The kernel itself says whether this is below the root.
 	var b [unix.PathMax]byte
 	n, err := unix.Getcwd(b[:])
 	if err != nil {
-		return false, cwdError(cwd, err)
+		return false, initmsg.CwdError(cwd, err)
 	}
 	if n < 1 || b[0] != '/' {
-		return false, errclass.Invalid("current working directory is outside of container mount namespace root -- possible container breakout detected")
+		return false, initmsg.ErrBreakout
 	}
 	return false, nil
-}
-
-func cwdError(cwd string, err error) error {
-	return errclass.Invalid("chdir to cwd (%q) set in config.json failed: %w", cwd, err)
 }
 
 // labels prepares the labels that execve takes on, through a private procfs.
@@ -217,12 +216,14 @@ func labels(p *initmsg.Process) error {
 	return nil
 }
 
-// limits sets rlimits. One that may not be raised is reported and stays.
-func limits(c *conn, p *initmsg.Process) {
+// limits sets rlimits. One that may not be raised is reported and stays. It returns
+// the limit of open files that a process has which nobody set any for.
+func limits(c *conn, p *initmsg.Process) (files syscall.Rlimit) {
 	// The Go runtime has raised the soft limit of open files for itself and lowers it
 	// again before execve, but only in its own Exec: make it do so by one that
 	// cannot succeed.
 	_ = syscall.Exec("", []string{""}, nil)
+	_ = syscall.Getrlimit(unix.RLIMIT_NOFILE, &files)
 	for _, l := range p.Rlimits {
 		rl := syscall.Rlimit{Cur: l.Soft, Max: l.Max}
 		var err error
@@ -238,6 +239,7 @@ func limits(c *conn, p *initmsg.Process) {
 			c.warn("error setting rlimit type %s: %v", l.Name, err)
 		}
 	}
+	return files
 }
 
 // identity takes on the ids. It keeps the permitted capabilities, which it
@@ -391,38 +393,20 @@ func newExecve(m *initmsg.Message, exe string, env []string) (*execve, error) {
 func (x *execve) run() error {
 	_, _, e := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(x.dir), uintptr(unsafe.Pointer(x.path)),
 		uintptr(unsafe.Pointer(&x.argv[0])), uintptr(unsafe.Pointer(&x.envv[0])), x.flag, 0)
-	err := fmt.Errorf("exec %s: %w", x.name, e)
-	switch e {
-	case unix.ENOENT, unix.ENOTDIR:
-		return errclass.NotFound("%w", err)
-	case unix.EACCES, unix.EPERM:
-		return errclass.Forbidden("%w", err)
-	}
-	return errclass.Invalid("%w", err)
+	return initmsg.ExecError(x.name, e)
 }
 
 // lookPath finds the program as the container's PATH says, with the program's
-// credentials. The texts are those that Docker's users know.
+// credentials.
 func lookPath(name string, env []string) (string, error) {
 	if strings.Contains(name, "/") {
 		if err := executable(name); err != nil {
-			if e, ok := err.(unix.Errno); ok && (e == unix.ENOENT || e == unix.ENOTDIR || e == unix.ELOOP) {
-				return "", errclass.NotFound("exec: %q: stat %s: %w", name, name, err)
-			}
-			if errors.Is(err, unix.EISDIR) {
-				return "", errclass.Forbidden("exec: %q: is a directory", name)
-			}
-			return "", errclass.Forbidden("exec: %q: permission denied", name)
+			return "", initmsg.LookError(name, err)
 		}
 		return name, nil
 	}
 	denied := false
-	for _, dir := range strings.Split(getenv(env, "PATH"), ":") {
-		// An empty or relative entry means the working directory: never run from there.
-		if !strings.HasPrefix(dir, "/") || name == "" {
-			continue
-		}
-		full := strings.TrimSuffix(dir, "/") + "/" + name
+	for _, full := range initmsg.Candidates(name, initmsg.Getenv(env, "PATH")) {
 		err := executable(full)
 		if err == nil {
 			return full, nil
@@ -430,9 +414,9 @@ func lookPath(name string, env []string) (string, error) {
 		denied = denied || errors.Is(err, unix.EACCES)
 	}
 	if denied {
-		return "", errclass.Forbidden("exec: %q: permission denied", name)
+		return "", initmsg.DeniedError(name)
 	}
-	return "", errclass.NotFound("exec: %q: executable file not found in $PATH", name)
+	return "", initmsg.MissingError(name)
 }
 
 func executable(p string) error {

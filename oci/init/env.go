@@ -3,7 +3,6 @@ package ociinit
 import (
 	"bytes"
 	"strconv"
-	"strings"
 
 	"github.com/gantry/gantry/oci/initmsg"
 	"golang.org/x/sys/unix"
@@ -12,34 +11,9 @@ import (
 // maxPasswd bounds how much of an image's /etc/passwd is read.
 const maxPasswd = 1 << 20
 
-// environment is the program's: of doubles the last wins, and HOME is always set.
+// environment is the program's.
 func environment(r root, p *initmsg.Process) []string {
-	at := make(map[string]int, len(p.Env)+1)
-	env := make([]string, 0, len(p.Env)+1)
-	for _, kv := range p.Env {
-		k, _, _ := strings.Cut(kv, "=")
-		if i, ok := at[k]; ok {
-			env[i] = kv
-			continue
-		}
-		at[k] = len(env)
-		env = append(env, kv)
-	}
-	if i, ok := at["HOME"]; !ok {
-		env = append(env, "HOME="+home(r, p.UID))
-	} else if env[i] == "HOME=" {
-		env[i] = "HOME=" + home(r, p.UID)
-	}
-	return env
-}
-
-func getenv(env []string, key string) string {
-	for _, kv := range env {
-		if k, v, _ := strings.Cut(kv, "="); k == key {
-			return v
-		}
-	}
-	return ""
+	return initmsg.Environment(p.Env, func() string { return home(r, p.UID) })
 }
 
 // home looks the home directory of uid up in the image's /etc/passwd.

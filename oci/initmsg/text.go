@@ -1,0 +1,96 @@
+package initmsg
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gantry/gantry/internal/errclass"
+	"golang.org/x/sys/unix"
+)
+
+// ErrBreakout says that a working directory is not below the container's root.
+var ErrBreakout = errclass.Invalid("current working directory is outside of container mount namespace root -- possible container breakout detected")
+
+// CwdError says why the working directory could not be entered.
+func CwdError(cwd string, err error) error {
+	return errclass.Invalid("chdir to cwd (%q) set in config.json failed: %w", cwd, err)
+}
+
+// LookError says why name, which was given as a path, is no program that can be
+// executed. The texts of this and the following are those that Docker's users know.
+func LookError(name string, err error) error {
+	if e, ok := err.(unix.Errno); ok && (e == unix.ENOENT || e == unix.ENOTDIR || e == unix.ELOOP) {
+		return errclass.NotFound("exec: %q: stat %s: %w", name, name, err)
+	}
+	if errors.Is(err, unix.EISDIR) {
+		return errclass.Forbidden("exec: %q: is a directory", name)
+	}
+	return DeniedError(name)
+}
+
+// DeniedError says that name was found but may not be executed.
+func DeniedError(name string) error {
+	return errclass.Forbidden("exec: %q: permission denied", name)
+}
+
+// MissingError says that no directory of PATH has name.
+func MissingError(name string) error {
+	return errclass.NotFound("exec: %q: executable file not found in $PATH", name)
+}
+
+// ExecError says why execve of the file failed.
+func ExecError(file string, e unix.Errno) error {
+	err := fmt.Errorf("exec %s: %w", file, e)
+	switch e {
+	case unix.ENOENT, unix.ENOTDIR:
+		return errclass.NotFound("%w", err)
+	case unix.EACCES, unix.EPERM:
+		return errclass.Forbidden("%w", err)
+	}
+	return errclass.Invalid("%w", err)
+}
+
+// Candidates are the files that name, which has no slash, may mean, in order. An
+// empty or relative entry of PATH means the working directory: never run from there.
+func Candidates(name, searchPath string) []string {
+	var out []string
+	for _, dir := range strings.Split(searchPath, ":") {
+		if strings.HasPrefix(dir, "/") && name != "" {
+			out = append(out, strings.TrimSuffix(dir, "/")+"/"+name)
+		}
+	}
+	return out
+}
+
+// Environment is the program's: of doubles the last wins, and HOME is always set,
+// from home when nobody did.
+func Environment(in []string, home func() string) []string {
+	at := make(map[string]int, len(in)+1)
+	env := make([]string, 0, len(in)+1)
+	for _, kv := range in {
+		k, _, _ := strings.Cut(kv, "=")
+		if i, ok := at[k]; ok {
+			env[i] = kv
+			continue
+		}
+		at[k] = len(env)
+		env = append(env, kv)
+	}
+	if i, ok := at["HOME"]; !ok {
+		env = append(env, "HOME="+home())
+	} else if env[i] == "HOME=" {
+		env[i] = "HOME=" + home()
+	}
+	return env
+}
+
+// Getenv is the value of the first variable with that name.
+func Getenv(env []string, key string) string {
+	for _, kv := range env {
+		if k, v, _ := strings.Cut(kv, "="); k == key {
+			return v
+		}
+	}
+	return ""
+}
