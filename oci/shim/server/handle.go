@@ -261,13 +261,14 @@ func (s *Server) handleProc(method string, r *shim.KeyRequest) error {
 		return nil
 	case shim.MethodDetach:
 		return p.detach(r.Client)
+	case shim.MethodCloseStdin: // of an ended process it is closed already
+		p.closeStdin()
+		return nil
 	}
 	if p.isOver() {
 		return gone(r.Key)
 	}
 	switch method {
-	case shim.MethodCloseStdin:
-		p.closeStdin()
 	case shim.MethodResize:
 		return p.resize(r.Size)
 	case shim.MethodSignal:
