@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -149,18 +148,20 @@ func sendConsole(socket string, console *os.File) error {
 		return fmt.Errorf("console socket: %w", err)
 	}
 	defer dir.Close()
-	addr := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(socket))
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: addr, Net: "unix"})
+	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
+		return fmt.Errorf("console socket: %w", err)
+	}
+	defer unix.Close(sock)
+	addr := &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(socket))}
+	if err := unix.Connect(sock, addr); err != nil {
 		return fmt.Errorf("console socket %s: %w", socket, err)
 	}
-	defer conn.Close()
 	return control(console, func(fd int) error {
 		if err := unix.SetNonblock(fd, false); err != nil { // the receiver expects it so
 			return err
 		}
-		_, _, err := conn.WriteMsgUnix([]byte("/dev/ptmx"), unix.UnixRights(fd), nil)
-		if err != nil {
+		if err := unix.Sendmsg(sock, []byte("/dev/ptmx"), unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL); err != nil {
 			return fmt.Errorf("console socket %s: %w", socket, err)
 		}
 		return nil

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // logger writes errors and warnings in the two formats of runc, which callers
@@ -61,17 +63,21 @@ func (l *logger) line(level, msg string) []byte {
 	return append(b, '\n')
 }
 
+// warn reports what is not worth failing for: to the log, or to a person at a
+// terminal. Standard error may be the container's own, where it would be taken for
+// the program's output.
 func (l *logger) warn(format string, a ...any) {
 	if l == nil {
 		return
 	}
-	var w io.Writer = l.file
-	if l.file == nil {
-		if w = l.stderr; w == nil {
-			return
-		}
+	line := l.line("warning", fmt.Sprintf(format, a...))
+	if l.file != nil {
+		_, _ = l.file.Write(line)
+		return
 	}
-	_, _ = w.Write(l.line("warning", fmt.Sprintf(format, a...)))
+	if _, err := unix.IoctlGetTermios(unix.Stderr, unix.TCGETS); err == nil && l.stderr != nil {
+		_, _ = l.stderr.Write(line)
+	}
 }
 
 // failure reports why the command fails: in the log and, in words, on standard

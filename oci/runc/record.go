@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -58,10 +58,12 @@ type container struct {
 	dir  *os.File
 }
 
-var idPattern = regexp.MustCompile(`^[\w+.-]+$`)
-
+// checkID takes letters, digits, and _ + . - but not what means a directory.
 func checkID(id string) error {
-	if len(id) > maxIDBytes || !idPattern.MatchString(id) || id == "." || id == ".." {
+	other := strings.IndexFunc(id, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_+.-", r))
+	})
+	if id == "" || len(id) > maxIDBytes || other >= 0 || id == "." || id == ".." {
 		return errclass.Invalid("invalid id format: %q", id)
 	}
 	return nil
