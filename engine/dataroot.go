@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -160,14 +161,25 @@ func writePidfile(path string) error {
 }
 
 // isDaemon tells whether pid is alive and runs a program called as this one: a
-// reused pid is no obstacle.
+// reused pid is no obstacle, nor is a killed daemon whose parent has not reaped it.
 func isDaemon(pid int) bool {
-	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	other, state := nameAndState(fmt.Sprintf("/proc/%d/stat", pid))
+	own, _ := nameAndState("/proc/self/stat")
+	return other != "" && other == own && state != 'Z' && state != 'X'
+}
+
+// nameAndState reads a process's name and state (proc_pid_stat(5), fields 2 and 3);
+// "" when there is no such process.
+func nameAndState(stat string) (name string, state byte) {
+	data, err := os.ReadFile(stat)
 	if err != nil {
-		return false
+		return "", 0
 	}
-	own, err := os.ReadFile("/proc/self/comm")
-	return err == nil && string(own) == string(comm)
+	from, to := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
+	if from < 0 || to < from || to+2 >= len(data) {
+		return "", 0
+	}
+	return string(data[from+1 : to]), data[to+2]
 }
 
 // removePidfile removes the file when it is still ours.

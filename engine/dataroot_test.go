@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -110,4 +112,52 @@ func TestPidfile(t *testing.T) {
 	if _, err := os.Stat(path); err != nil {
 		t.Error("removed somebody else's pidfile")
 	}
+}
+
+// A daemon that was killed and that nobody has reaped yet must not keep the next
+// from starting; one that lives must.
+func TestPidfileOfZombie(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, "-test.run=^$", "-test.count=1")
+	cmd.Env = append(os.Environ(), "GANTRY_TEST_STAY=1")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "d.pid")
+	pid := strconv.Itoa(cmd.Process.Pid)
+	if err := os.WriteFile(path, []byte(pid), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := writePidfile(path); err == nil {
+		t.Error("the pidfile of a living process of the same name was taken over")
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	stdin.Close()
+	for {
+		if _, state := nameAndState("/proc/" + pid + "/stat"); state == 'Z' {
+			break
+		}
+	}
+	if err := writePidfile(path); err != nil {
+		t.Errorf("zombie: %v", err)
+	}
+	_ = cmd.Wait()
+}
+
+// TestMain lets a test start a copy of this program that stays until its input ends.
+func TestMain(m *testing.M) {
+	if os.Getenv("GANTRY_TEST_STAY") != "" {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return
+	}
+	os.Exit(m.Run())
 }
