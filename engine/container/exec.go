@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +21,6 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"os"
 )
 
 // Bounds on execs kept for inspection, per container.
@@ -91,6 +91,18 @@ func (x *execs) add(e *execProc) error {
 	x.byID[e.id] = e
 	x.of[e.o] = append(list, e)
 	return nil
+}
+
+// restore takes over an exec that an earlier daemon started. Its configuration died with
+// that daemon; whether it runs and how it ended is what clients still ask for.
+func (x *execs) restore(o *owner, st *shim.Status) {
+	e := &execProc{id: st.Key.Exec, o: o, started: true, running: st.Exit == nil, pid: st.Pid, run: st.Key.Run}
+	if st.Exit != nil {
+		e.ended, e.exitCode = true, &st.Exit.Code
+	}
+	if err := x.add(e); err != nil {
+		o.s.log.Warn("taking over an exec", "container", o.id, "exec", e.id, "error", err)
+	}
 }
 
 // running lists the IDs of a container's execs that run, as inspect shows them.
@@ -367,11 +379,16 @@ func (s *Service) ExecInspect(_ context.Context, execID string) (container.ExecI
 		user = e.o.rec.Load().Config.User
 	}
 	privileged := c.Privileged
+	var entrypoint string
+	arguments := []string{}
+	if len(c.Cmd) > 0 { // none when an earlier daemon made it
+		entrypoint, arguments = c.Cmd[0], c.Cmd[1:]
+	}
 	return container.ExecInspectResponse{
 		ID: e.id, Running: e.running, ExitCode: e.exitCode, OpenStdin: c.AttachStdin, OpenStdout: c.AttachStdout,
 		OpenStderr: c.AttachStderr, CanRemove: e.ended, ContainerID: e.o.id, DetachKeys: []byte(c.DetachKeys), Pid: e.pid,
 		ProcessConfig: &container.ExecProcessConfig{
-			Tty: c.Tty, Entrypoint: c.Cmd[0], Arguments: c.Cmd[1:], Privileged: &privileged, User: user,
+			Tty: c.Tty, Entrypoint: entrypoint, Arguments: arguments, Privileged: &privileged, User: user,
 		},
 	}, nil
 }

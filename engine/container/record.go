@@ -1,6 +1,7 @@
 package container
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -113,41 +114,85 @@ func (s *Service) saveLast(id string, last *lastRecord) error {
 	return atomicfile.WriteJSON(filepath.Join(s.dir(id), "last.json"), last, 0o600, false)
 }
 
-// saveRun makes the container's directory below the exec-root when it is the first.
-func (s *Service) saveRun(id string, r *runRecord) error {
-	path := filepath.Join(s.runDir(id), "run.json")
-	err := atomicfile.WriteJSON(path, r, 0o600, false)
+// runFile is an open run.json. It gets a line for every state of the run, and the last
+// whole line counts: appending is one write to tmpfs, which a kill -9 leaves done or torn.
+type runFile struct{ f *os.File }
+
+// openRun makes a container's run.json anew. The caller closes it.
+func (s *Service) openRun(id string) (*runFile, error) {
+	dir := s.runDir(id)
+	err := os.Mkdir(dir, 0o700)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return err
-		}
-		err = atomicfile.WriteJSON(path, r, 0o600, false)
+		err = os.MkdirAll(dir, 0o700)
 	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "run.json"), os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &runFile{f}, nil
+}
+
+func (r *runFile) save(rec *runRecord) error {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	_, err = r.f.Write(append(data, '\n'))
 	return err
+}
+
+// readRun reads what run.json says last; class NotFound when it is not there.
+func (s *Service) readRun(id string) (*runRecord, error) {
+	path := filepath.Join(s.runDir(id), "run.json")
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	for len(data) > 0 {
+		data = bytes.TrimSuffix(data, []byte{'\n'})
+		i := bytes.LastIndexByte(data, '\n') + 1
+		rec := &runRecord{}
+		if err := json.Unmarshal(data[i:], rec); err == nil {
+			return rec, checkSchema(path, rec.Schema)
+		}
+		data = data[:i]
+	}
+	return nil, fmt.Errorf("reading %s: no whole record", path)
 }
 
 func (s *Service) dropRun(id string) error { return os.RemoveAll(s.runDir(id)) }
 
-// readJSON reads a record of ours, bounded. Class NotFound when it is not there,
-// FailedPrecondition-like refusal when a newer version wrote it.
+// readJSON reads a record of ours, bounded. Class NotFound when it is not there; a newer
+// version's is refused.
 func readJSON(path string, v any, version func() int) error {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return errclass.NotFound("%w", err)
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxRecord))
+	data, err := readFile(path)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}
-	if got := version(); got < 1 || got > schema {
+	return checkSchema(path, version())
+}
+
+func checkSchema(path string, got int) error {
+	if got < 1 || got > schema {
 		return fmt.Errorf("%s has schema version %d, this daemon knows up to %d", path, got, schema)
 	}
 	return nil
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errclass.NotFound("%w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxRecord))
 }

@@ -113,8 +113,7 @@ func (s *Service) loadState(ctx context.Context, r *record, held map[shim.Key]*s
 			st.Phase = fsm.Exited
 		}
 	}
-	run := &runRecord{}
-	err := readJSON(filepath.Join(s.runDir(r.ID), "run.json"), run, func() int { return run.Schema })
+	run, err := s.readRun(r.ID)
 	f := &restored{undo: err == nil || !errdefs.IsNotFound(err)}
 	var info *runInfo
 	if err == nil {
@@ -236,6 +235,9 @@ func (s *Service) dropStrangers(ctx context.Context, held map[shim.Key]*shim.Sta
 	for key, st := range held {
 		o := s.index.byFullID(key.Container)
 		known := o != nil && o.view.Load().Phase.Up() && o.view.Load().Run == key.Run
+		if known && key.Exec != "" {
+			s.execs.restore(o, st)
+		}
 		if known && (key.Exec == "" || st.Exit == nil) {
 			continue
 		}

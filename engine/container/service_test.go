@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/gantry/gantry/engine/container/fsm"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
+	"github.com/gantry/gantry/oci/shim"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 )
@@ -446,7 +448,14 @@ func TestRestore(t *testing.T) {
 		r.must(r.Start(bg, id))
 	}
 	r.until("over ends", func() bool { return r.state("over").Status == "exited" })
+	x1, err := r.ExecCreate(bg, runs, container.ExecCreateRequest{Cmd: []string{"sleep"}})
+	r.must(err)
+	r.must(r.ExecStart(bg, x1, container.ExecStartRequest{Detach: true}, nil))
+	x2, err := r.ExecCreate(bg, runs, container.ExecCreateRequest{Cmd: []string{"sleep"}})
+	r.must(err)
+	r.must(r.ExecStart(bg, x2, container.ExecStartRequest{Detach: true}, nil))
 	r.stop()
+	r.shim.exit(shim.Key{Container: runs, Exec: x2, Run: 1}, 5, 0)
 	// While no daemon is there: two end, one is lost with the shim but lives on.
 	for _, id := range []string{dies, auto, always} {
 		r.shim.exit(r.index.byFullID(id).key(1), 7, 0)
@@ -479,6 +488,12 @@ func TestRestore(t *testing.T) {
 	}
 	if r.layers.have[half] || r.layers.have[gone] {
 		t.Error("half-done containers left")
+	}
+	if i, err := r.ExecInspect(bg, x1); err != nil || !i.Running {
+		t.Errorf("exec: %+v %v", i, err)
+	}
+	if i, err := r.ExecInspect(bg, x2); err != nil || i.Running || *i.ExitCode != 5 {
+		t.Errorf("ended exec: %+v %v", i, err)
 	}
 	r.must(r.Stop(bg, "runs", StopOptions{}))
 	r.must(r.Start(bg, "fresh"))
@@ -529,5 +544,47 @@ func BenchmarkList1000(b *testing.B) {
 		if l, err := r.List(bg, ListOptions{All: true}); err != nil || len(l) != 1000 {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkRun is create, start, wait and remove over fakes: what this package costs.
+func BenchmarkRun(b *testing.B) {
+	r := newRig(b)
+	for b.Loop() {
+		id := r.create("", &container.HostConfig{AutoRemove: true}, "true")
+		wait, err := r.Wait(bg, id, container.WaitConditionRemoved)
+		r.must(err)
+		r.must(r.Start(bg, id))
+		<-wait
+	}
+}
+
+// BenchmarkExec is one exec over fakes.
+func BenchmarkExec(b *testing.B) {
+	r := newRig(b)
+	id := r.create("", nil, "sleep")
+	r.must(r.Start(bg, id))
+	for b.Loop() {
+		x, err := r.ExecCreate(bg, id, container.ExecCreateRequest{Cmd: []string{"true"}})
+		r.must(err)
+		r.must(r.ExecStart(bg, x, container.ExecStartRequest{Detach: true}, nil))
+	}
+}
+
+// BenchmarkIdle reports the memory of one container that exists and rests.
+func BenchmarkIdle(b *testing.B) {
+	const n = 1000
+	for b.Loop() {
+		r := newRig(b)
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		for range n {
+			r.create("", nil, "sleep")
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		used := after.HeapInuse + after.StackInuse - before.HeapInuse - before.StackInuse
+		b.ReportMetric(float64(used)/n, "B/container")
 	}
 }

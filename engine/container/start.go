@@ -71,10 +71,15 @@ func (st *starting) start(ctx context.Context) (_ *runInfo, err error) {
 	}()
 	st.o.waitForgotten(ctx)
 	st.rec = runRecord{Schema: schema, Run: st.number, Phase: "starting"}
-	if err := st.s.saveRun(st.o.id, &st.rec); err != nil {
+	file, err := st.s.openRun(st.o.id)
+	if err != nil {
 		return nil, err
 	}
+	st.files = append(st.files, file.f)
 	st.back.Add(func() error { return st.s.dropRun(st.o.id) })
+	if err := file.save(&st.rec); err != nil {
+		return nil, err
+	}
 	if err := st.network(ctx); err != nil {
 		return nil, err
 	}
@@ -91,7 +96,7 @@ func (st *starting) start(ctx context.Context) (_ *runInfo, err error) {
 	}
 	st.rec.Phase, st.rec.Pid, st.rec.StartTicks = "running", started.Pid, started.StartTicks
 	st.rec.Started, st.rec.Cgroup = started.Started, started.Cgroup
-	if err := st.s.saveRun(st.o.id, &st.rec); err != nil {
+	if err := file.save(&st.rec); err != nil {
 		// It runs: without the record a crash of both processes would lose it, no more.
 		st.s.log.Warn("recording a run", "container", st.o.id, "error", err)
 	}
