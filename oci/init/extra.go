@@ -2,6 +2,7 @@ package ociinit
 
 import (
 	"errors"
+	"path"
 
 	"github.com/gantry/gantry/oci/hook"
 	"github.com/gantry/gantry/oci/initmsg"
@@ -95,6 +96,37 @@ func hooksBeforePivot(c *conn, m *initmsg.Message) error {
 	return runHooks("createContainer", m.Extra.CreateContainer, m.Extra.StateCreating)
 }
 
+// attachRoot mounts tree over the old root; when hooks before the change of the
+// root look for the container's mounts, over the directory that it is a copy of.
+func attachRoot(m *initmsg.Message, tree int) error {
+	at := "/"
+	if (m.Extra.HookSync || len(m.Extra.CreateContainer) != 0) && len(m.Root.Lower) == 0 {
+		at = m.Root.Path
+		if err := privateAround(at); err != nil {
+			return err
+		}
+	}
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fail("mount the root", err)
+	}
+	return nil
+}
+
+// privateAround makes the mount that p is in private: what is mounted there must
+// not travel to the host, and pivot_root(2) wants it so.
+func privateAround(p string) error {
+	for {
+		err := setPropagation(unix.AT_FDCWD, p, unix.MS_PRIVATE, false)
+		if !errors.Is(err, unix.EINVAL) || p == "/" {
+			if err != nil {
+				return fail("make "+p+" private", err)
+			}
+			return nil
+		}
+		p = path.Dir(p) // not a mount point
+	}
+}
+
 func runHooks(kind string, hooks []initmsg.Hook, state []byte) error {
 	return hook.RunAll(kind, hooks, state, nil)
 }
@@ -104,6 +136,11 @@ func runHooks(kind string, hooks []initmsg.Hook, state []byte) error {
 func chroot(tree int) error {
 	if err := unix.Fchdir(tree); err != nil {
 		return fail("enter the root", err)
+	}
+	// It may be somewhere below, for hooks; where it is already, this is refused.
+	err := unix.MoveMount(tree, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH)
+	if err != nil && !errors.Is(err, unix.ELOOP) {
+		return fail("mount the root", err)
 	}
 	if err := unix.Chroot("."); err != nil {
 		return fail("chroot", err)

@@ -36,8 +36,8 @@ func setUpRoot(c *conn, m *initmsg.Message) (int, error) {
 	if err := setPropagation(unix.AT_FDCWD, "/", unix.MS_PRIVATE, false); err != nil {
 		return -1, fail("make / private", err)
 	}
-	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return -1, fail("mount the root", err)
+	if err := attachRoot(m, tree); err != nil {
+		return -1, err
 	}
 	r := root{tree}
 	for i := range m.Mounts {

@@ -98,3 +98,32 @@ func TestHooksThatFail(t *testing.T) {
 		}
 	}
 }
+
+// TestRootWithHooks: however the root is entered, hooks see the mounts below the
+// bundle's path, and the program sees nothing of the host.
+func TestRootWithHooks(t *testing.T) {
+	for _, flags := range [][]string{nil, {"--no-pivot"}} {
+		for _, propagation := range []string{"", "rprivate", "rslave", "rshared"} {
+			for _, hooks := range []bool{false, true} {
+				t.Run(fmt.Sprint(flags, propagation, hooks), func(t *testing.T) {
+					b := newBundle(t, "sh", "-c", "ls /; ls /proc/self/exe >/dev/null; cd /; ls ..; ls -d "+"/bin/../../../../bin")
+					b.spec.Linux.RootfsPropagation = propagation
+					if hooks {
+						b.spec.Hooks = &specs.Hooks{
+							CreateRuntime:   []specs.Hook{{Path: "/bin/true"}},
+							CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "test -e " + b.dir + "/rootfs/proc/self/exe"}}},
+						}
+					}
+					b.write()
+					r := b.cmd(nil, append(append([]string{"run"}, flags...), "{ID}")...)
+					if want := "bin\ndev\nproc\nbin\ndev\nproc\n/bin/../../../../bin\n"; r.out != want || r.code != 0 {
+						t.Errorf("%+v", r)
+					}
+					if mounts := readBack(t, "/proc/self/mountinfo"); strings.Contains(mounts, b.dir) {
+						t.Error("a mount travelled to the host")
+					}
+				})
+			}
+		}
+	}
+}
