@@ -35,8 +35,7 @@ build: ## bin/docker, bin/dockerd, bin/gantry-runtime: static, stripped, reprodu
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
 
 test: build deps vet ## everything this machine can run as root: vet, unit tests, end-to-end tests (<= 15 min)
-	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v /test/e2e)
-	$(MAKE) --no-print-directory e2e
+	@rc=0; $(MAKE) --no-print-directory test-unit || rc=1; $(MAKE) --no-print-directory e2e || rc=1; exit $$rc
 
 test-unit: ## the tests that need no root (as root: more of them)
 	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v /test/e2e)
