@@ -279,6 +279,9 @@ func (s *Service) checkCpuset(h *container.HostConfig) error {
 	if _, err := parseSet(h.CpusetMems); err != nil {
 		return errclass.Invalid("Invalid value %s for cpuset mems", h.CpusetMems)
 	}
+	if len(cpus) == 0 {
+		return nil
+	}
 	text, rerr := os.ReadFile("/sys/devices/system/cpu/online")
 	online, perr := parseSet(strings.TrimSpace(string(text)))
 	if rerr != nil || perr != nil {
