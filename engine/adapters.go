@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/gantry/gantry/oci/shim"
@@ -31,6 +32,16 @@ func (k *shimKeeper) Drop(name string) error {
 
 // Take returns a duplicate of what is kept under name, nil when there is none.
 func (k *shimKeeper) Take(name string) (*os.File, error) {
+	all, err := k.fds(func(n string) bool { return n == name })
+	return all[name], err
+}
+
+// TakeAll returns duplicates of all that is kept under names with the prefix.
+func (k *shimKeeper) TakeAll(prefix string) (map[string]*os.File, error) {
+	return k.fds(func(n string) bool { return strings.HasPrefix(n, prefix) })
+}
+
+func (k *shimKeeper) fds(want func(name string) bool) (map[string]*os.File, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), keepWait)
 	defer cancel()
 	all, err := k.FDs(ctx)
@@ -38,9 +49,10 @@ func (k *shimKeeper) Take(name string) (*os.File, error) {
 		return nil, err
 	}
 	for n, f := range all {
-		if n != name {
+		if !want(n) {
 			_ = f.Close() // a duplicate
+			delete(all, n)
 		}
 	}
-	return all[name], nil
+	return all, nil
 }

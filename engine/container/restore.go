@@ -36,7 +36,9 @@ func (s *Service) Restore(ctx context.Context) error {
 	var sandboxes []network.Record
 	for _, f := range found {
 		if f.o.state.Phase.Up() && f.o.run.sandbox != nil {
-			sandboxes = append(sandboxes, *f.o.run.sandbox)
+			rec := *f.o.run.sandbox
+			rec.NetNS = func() (*os.File, error) { return f.o.namespace("net") }
+			sandboxes = append(sandboxes, rec)
 		}
 	}
 	if err := s.deps.Networks.Restore(ctx, sandboxes); err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/gantry/gantry/engine/network/dns"
 	"github.com/gantry/gantry/engine/network/etcfiles"
 	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/ipam"
@@ -74,10 +75,9 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 		return nil, err
 	}
 	if plugs := plugsOf(joins); len(plugs) > 0 {
-		if out.NetNS, err = plumb.MakeSandbox(s.host, s.nl, plugs); err != nil {
+		if err := s.makeSandbox(r, sb, joins, plugs, out, &u); err != nil {
 			return nil, err
 		}
-		u.Add(out.NetNS.Close)
 	}
 	if gw4 != nil {
 		if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(gw4.n, gw4.e)); err != nil {
@@ -88,12 +88,40 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 	s.mu.Lock()
 	for _, j := range joins {
 		sb.ends = append(sb.ends, j.e)
+		s.announce(j.n, j.e)
 	}
 	s.mu.Unlock()
+	s.refreshView(sb)
 	for _, j := range joins {
 		emit(s.bus, events.ActionConnect, j.n, map[string]string{"container": r.ContainerID})
 	}
 	return out, nil
+}
+
+// makeSandbox makes the namespace with what belongs into it.
+func (s *Service) makeSandbox(r SandboxRequest, sb *sandbox, joins []*joining, plugs []plumb.Plug, out *Sandbox, u *undo.List) (err error) {
+	var socks dns.Sockets
+	listen := func() (err error) {
+		if named(joins) {
+			socks, err = dns.Listen(true)
+		}
+		return err
+	}
+	out.NetNS, err = plumb.MakeSandbox(s.host, s.nl, plugs, listen)
+	defer func() { socks.Close() }()
+	if err != nil {
+		return err
+	}
+	u.Add(out.NetNS.Close)
+	if !named(joins) {
+		return nil
+	}
+	out.Record.DNS = s.dnsRecord(r)
+	if err := s.resolve(sb, socks, out.Record.DNS); err != nil {
+		return err
+	}
+	u.Add(func() error { s.stopResolving(sb); return nil })
+	return nil
 }
 
 // open enters a sandbox into the table, busy.
@@ -208,6 +236,13 @@ func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.En
 		return nil, errclass.Forbidden("cannot use a config-only network: %s", n.net.Name)
 	}
 	e := &endpoint{containerID: sb.id, EndpointRecord: EndpointRecord{ID: id.New(), NetworkID: n.net.ID, Name: r.Name, Aliases: es.Aliases}}
+	if n.zone != nil {
+		e.DNSNames = dnsNames(r, es.Aliases)
+		var err error
+		if e.Links, err = linksOf(es.Links); err != nil {
+			return nil, err
+		}
+	}
 	j := &joining{n: n, e: e, settings: es}
 	switch n.net.Driver {
 	case "host", "null":
@@ -339,6 +374,7 @@ func leave(sb *sandbox, joins []*joining) {
 	for _, j := range joins {
 		j.n.unaddress(j.e)
 		delete(j.n.users, sb.id)
+		withdraw(j.n, j.e)
 	}
 }
 
@@ -412,6 +448,10 @@ func (s *Service) describe(r SandboxRequest, joins []*joining) (*Sandbox, error)
 	out.Hosts = etcfiles.RenderHosts(err == nil, extra, own)
 	ipv6 := slices.ContainsFunc(ends, func(e *endpoint) bool { return e.IPv6.IsValid() })
 	rc = rc.Override(s.cfg.DNS, s.cfg.DNSSearch, s.cfg.DNSOptions).Override(r.DNS, r.DNSSearch, r.DNSOptions)
+	if named(joins) {
+		out.ResolvConf = rc.Internal(dns.Addr()).Render()
+		return out, nil
+	}
 	out.ResolvConf = rc.Reachable(ipv6).Render()
 	return out, nil
 }

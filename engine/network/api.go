@@ -51,6 +51,19 @@ type Sandbox struct {
 type Record struct {
 	ContainerID string           `json:"container"`
 	Endpoints   []EndpointRecord `json:"endpoints,omitempty"`
+	// DNS is set when the container has a resolver of ours at 127.0.0.11.
+	DNS *DNSRecord `json:"dns,omitempty"`
+	// NetNS opens the running container's network namespace, for Restore, which uses
+	// it only for what the Keeper lost. Optional.
+	NetNS func() (*os.File, error) `json:"-"`
+}
+
+// DNSRecord is what a container's resolver needs to know beside the networks.
+type DNSRecord struct {
+	// Servers are asked instead of the host's.
+	Servers []netip.Addr `json:"servers,omitempty"`
+	// Ndots is set when the user chose ndots.
+	Ndots bool `json:"ndots,omitempty"`
 }
 
 // EndpointRecord is one container's place on one network.
@@ -65,6 +78,10 @@ type EndpointRecord struct {
 	MAC       string       `json:"mac"`
 	Ports     []PortRecord `json:"ports,omitempty"`
 	Aliases   []string     `json:"aliases,omitempty"`
+	// DNSNames are what the container is called on the network.
+	DNSNames []string `json:"dns_names,omitempty"`
+	// Links are names that only this container knows, and whom they mean.
+	Links map[string]string `json:"links,omitempty"`
 }
 
 // PortRecord is one published port.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 )
 
@@ -96,6 +97,23 @@ func BenchmarkVethFloor(b *testing.B) {
 			if err := unix.Setns(int(h.F.Fd()), unix.CLONE_NEWNET); err != nil {
 				b.Fatal(err)
 			}
+		}
+	})
+}
+
+// BenchmarkAcquireNamed is a container on a user-defined network: with a resolver.
+func BenchmarkAcquireNamed(b *testing.B) {
+	s, _ := newService(b, nil)
+	create(b, s, network.CreateRequest{Name: "one"})
+	r := on(request("bench"), "one")
+	reportCPU(b, func() {
+		for b.Loop() {
+			sb, err := s.Acquire(context.Background(), r)
+			if err != nil {
+				b.Fatal(err)
+			}
+			sb.NetNS.Close()
+			s.Release(context.Background(), r.ContainerID)
 		}
 	})
 }

@@ -64,6 +64,13 @@ func (s *Service) Connect(_ context.Context, ns *os.File, r SandboxRequest) (_ *
 	if err := plumb.PlugIn(s.host, s.nl, ns, *j.plug); err != nil {
 		return nil, err
 	}
+	if j.n.zone != nil && sb.resolver == nil {
+		if err := s.resolveLate(sb, ns, s.dnsRecord(r)); err != nil {
+			_, derr := s.nl.Do(rtnl.DelLink(j.e.HostIf))
+			return nil, errors.Join(err, derr)
+		}
+		u.Add(func() error { s.stopResolving(sb); return nil })
+	}
 	if firstOut {
 		if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(j.n, j.e)); err != nil {
 			_, derr := s.nl.Do(rtnl.DelLink(j.e.HostIf))
@@ -73,8 +80,10 @@ func (s *Service) Connect(_ context.Context, ns *os.File, r SandboxRequest) (_ *
 	u.Keep()
 	s.mu.Lock()
 	sb.ends = append(sb.ends, j.e)
+	s.announce(j.n, j.e)
 	out.Record = sb.record()
 	s.mu.Unlock()
+	s.refreshView(sb)
 	emit(s.bus, events.ActionConnect, j.n, map[string]string{"container": r.ContainerID})
 	return out, nil
 }
@@ -144,8 +153,17 @@ func (n *netw) waysOut(e *endpoint) bool {
 	return e.IPv4.IsValid() && sp != nil && sp.gateway.IsValid()
 }
 
+// waysOut6 is waysOut for IPv6.
+func (n *netw) waysOut6(e *endpoint) bool {
+	if n == nil || n.net.Driver != "bridge" || n.net.Internal || n.bridge.mode6 == firewall.ModeIsolated {
+		return false
+	}
+	sp := n.space6()
+	return e.IPv6.IsValid() && sp != nil && sp.gateway.IsValid()
+}
+
 func (sb *sandbox) record() Record {
-	r := Record{ContainerID: sb.id}
+	r := Record{ContainerID: sb.id, DNS: sb.dns}
 	for _, e := range sb.ends {
 		r.Endpoints = append(r.Endpoints, e.EndpointRecord)
 	}
@@ -199,9 +217,11 @@ func (s *Service) Disconnect(_ context.Context, ns *os.File, containerID, ref st
 	}
 	s.mu.Lock()
 	n.unaddress(e)
+	withdraw(n, e)
 	delete(n.users, containerID)
 	rec := sb.record()
 	s.mu.Unlock()
+	s.refreshView(sb)
 	emit(s.bus, events.ActionDisconnect, n, map[string]string{"container": containerID})
 	return rec, nil
 }

@@ -187,7 +187,7 @@ func (pb *publisher) unbind(bs []ports.Binding) {
 
 // kept returns how to get at the sockets a keeper holds for us, and what to do
 // when all containers have theirs: sockets of a start that was never recorded go.
-func (pb *publisher) kept() (take func(name string) *os.File, dropRest func()) {
+func (pb *publisher) kept(prefix string) (take func(name string) *os.File, dropRest func()) {
 	k := pb.cfg.Keeper
 	if k == nil {
 		return func(string) *os.File { return nil }, func() {}
@@ -202,7 +202,7 @@ func (pb *publisher) kept() (take func(name string) *os.File, dropRest func()) {
 			return f
 		}, func() {}
 	}
-	all, err := l.TakeAll(ports.NamePrefix)
+	all, err := l.TakeAll(prefix)
 	if err != nil {
 		pb.log.Warn("taking published ports' sockets back", "error", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gantry/gantry/engine/network/dns"
 	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/internal/atomicfile"
@@ -58,6 +59,7 @@ type netw struct {
 	spaces  []*space
 	bridge  bridgeOptions // of bridge networks
 	index   int           // of the bridge's interface
+	zone    *dns.Zone     // nil where names are not served: default bridge, host, none
 	dynamic bool          // subnets came from the pools
 	// users are the containers' endpoints by container ID.
 	users map[string]*endpoint

@@ -38,6 +38,7 @@ func (s *Service) Release(_ context.Context, containerID string) error {
 	}
 	s.pub.unbind(sb.bindings)
 	sb.bindings = nil
+	s.stopResolving(sb)
 	s.mu.Lock()
 	ends := sb.ends
 	sb.ends, sb.gone = nil, true
@@ -49,6 +50,7 @@ func (s *Service) Release(_ context.Context, containerID string) error {
 			continue
 		}
 		n.unaddress(e)
+		withdraw(n, e)
 		if n.users[containerID] == e {
 			delete(n.users, containerID)
 		}
@@ -77,14 +79,19 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	}
 	s.mu.Unlock()
 	known := map[string]bool{}
-	take, dropRest := s.pub.kept()
+	take, dropRest := s.pub.kept(ports.NamePrefix)
+	takeDNS, dropRestDNS := s.pub.kept(dnsPrefix)
 	for _, r := range records {
 		for _, e := range r.Endpoints {
 			known[e.HostIf] = true
 		}
 		s.adopt(r, take)
 	}
+	for _, r := range records {
+		s.adoptResolver(r, takeDNS)
+	}
 	dropRest()
+	dropRestDNS()
 	if err := s.forwarding(); err != nil {
 		return err
 	}
@@ -155,6 +162,7 @@ func (s *Service) adopt(r Record, take func(string) *os.File) {
 		sb.name = er.Name
 		sb.ends = append(sb.ends, e)
 		n.users[r.ContainerID] = e
+		s.announce(n, e)
 	}
 	ends := slices.Clone(sb.ends)
 	s.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/dns"
 	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/engine/network/plumb"
@@ -42,6 +43,7 @@ type Service struct {
 	pub    *publisher
 	watch  *nft.Watcher
 	reaper *plumb.Reaper
+	dns    *dns.Forwarder
 
 	closing sync.Once
 	closed  error // what closing met
@@ -62,6 +64,9 @@ type sandbox struct {
 	gone     bool
 	ends     []*endpoint
 	bindings []ports.Binding
+	// resolver serves it at 127.0.0.11 once it has been on a user-defined network.
+	resolver *dns.Resolver
+	dns      *DNSRecord
 }
 
 // New makes the service in the calling thread's network namespace: it loads the
@@ -105,6 +110,7 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 	}
 	s.pub = &publisher{cfg: &s.cfg, table: ports.NewTable(ports.Bind, first, last), proxy: proxy.NewSet(s.log), log: s.log}
 	s.reaper = plumb.NewReaper(s.nl, s.log)
+	s.dns = dns.NewForwarder(hostServers(cfg))
 	if err := s.load(); err != nil {
 		return nil, err
 	}
@@ -159,6 +165,7 @@ func (s *Service) close() error {
 	if s.pub != nil {
 		s.pub.proxy.Close()
 	}
+	s.closeResolvers()
 	if s.nft != nil {
 		errs = append(errs, s.nft.Close())
 	}
@@ -210,6 +217,9 @@ func (s *Service) load() error {
 }
 
 func (s *Service) add(n *netw) {
+	if d := n.net.Driver; n.zone == nil && !n.isDefault() && d != "host" && d != "null" && !n.net.ConfigOnly {
+		n.zone = dns.NewZone(n.net.Name)
+	}
 	s.nets[n.net.ID] = n
 	s.names[n.net.Name] = n.net.ID
 	for _, sp := range n.spaces {

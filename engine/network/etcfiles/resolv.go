@@ -14,6 +14,8 @@ type ResolvConf struct {
 	Servers []netip.Addr
 	Search  []string
 	Options []string
+
+	external []netip.Addr // whom the engine's resolver asks; nil: there is none in between
 }
 
 // fallbackDNS is what containers ask when the host names nothing but its own loopback
@@ -73,6 +75,25 @@ func (rc ResolvConf) Reachable(ipv6 bool) ResolvConf {
 	return rc
 }
 
+// Internal makes the container ask the engine's resolver, which asks the servers in turn.
+// Names of one label are asked first as they are: containers have such names.
+func (rc ResolvConf) Internal(resolver netip.Addr) ResolvConf {
+	rc.external = rc.Servers
+	if rc.external == nil {
+		rc.external = []netip.Addr{}
+	}
+	rc.Servers = []netip.Addr{resolver}
+	if !rc.Ndots() {
+		rc.Options = append(slices.Clip(rc.Options), "ndots:0")
+	}
+	return rc
+}
+
+// Ndots tells whether the options choose ndots.
+func (rc ResolvConf) Ndots() bool {
+	return slices.ContainsFunc(rc.Options, func(o string) bool { return strings.HasPrefix(o, "ndots:") })
+}
+
 // Render writes the file for a container.
 func (rc ResolvConf) Render() []byte {
 	var b bytes.Buffer
@@ -85,6 +106,9 @@ func (rc ResolvConf) Render() []byte {
 	}
 	if len(rc.Options) > 0 {
 		fmt.Fprintf(&b, "options %s\n", strings.Join(rc.Options, " "))
+	}
+	if rc.external != nil {
+		fmt.Fprintf(&b, "\n# The engine's own resolver; it asks: %v\n", rc.external)
 	}
 	return b.Bytes()
 }

@@ -84,8 +84,8 @@ func (h HostNS) Inside(ns *os.File, do func() error) error {
 
 // MakeSandbox makes a network namespace with loopback and the given interfaces up.
 // When it fails nothing is left: the namespace dies with its descriptor, and the
-// interfaces with the namespace.
-func MakeSandbox(h HostNS, host *rtnl.Conn, plugs []Plug) (ns *os.File, err error) {
+// interfaces with the namespace. then is run in the namespace when it is done.
+func MakeSandbox(h HostNS, host *rtnl.Conn, plugs []Plug, then ...func() error) (ns *os.File, err error) {
 	err = h.Inside(nil, func() (err error) {
 		ns, err = os.Open("/proc/thread-self/ns/net")
 		if err != nil {
@@ -110,6 +110,11 @@ func MakeSandbox(h HostNS, host *rtnl.Conn, plugs []Plug) (ns *os.File, err erro
 		}
 		if _, err = in.Do(up...); err != nil {
 			return err
+		}
+		for _, do := range then {
+			if err := do(); err != nil {
+				return err
+			}
 		}
 		return awaitCarrier(host, plugs)
 	})
