@@ -193,20 +193,24 @@ func TestBinariesStaySmall(t *testing.T) {
 	}
 }
 
-// allowedVars are package variables that are none of: constant by convention
-// (a compiled regular expression, an address), sentinel error, embedded file, interface assertion.
+// allowedVars are package variables that are not constant by nature, with their reason.
 func allowedVars() map[string]string {
 	return map[string]string{
-		"oci/shim.ioBuffers":         "a pool of scratch buffers: no state of its own",
 		"internal/version.Version":   "set by the linker, never written by the program",
 		"internal/version.Commit":    "set by the linker, never written by the program",
 		"internal/version.BuildTime": "set by the linker, never written by the program",
 	}
 }
 
+// TestNoInitNoPackageVariables: no registration behind the reader's back, and no state
+// in packages. Constant by nature, and so allowed: sentinel errors, compiled regular
+// expressions, addresses, embedded files, interface assertions; unexported tables
+// that nothing in their package writes; facts computed once (sync.OnceValue); pools
+// of scratch memory.
 func TestNoInitNoPackageVariables(t *testing.T) {
 	allowed := allowedVars()
 	for _, p := range load(t) {
+		written := writtenNames(p)
 		for name, f := range p.files {
 			for _, d := range f.Decls {
 				switch d := d.(type) {
@@ -218,7 +222,7 @@ func TestNoInitNoPackageVariables(t *testing.T) {
 					if d.Tok != token.VAR {
 						continue
 					}
-					for _, v := range mutableVars(d) {
+					for _, v := range mutableVars(d, written) {
 						key := p.dir + "." + v
 						if _, ok := allowed[key]; !ok {
 							t.Errorf("%s: package variable %s: pass it, or make it a constant or a function", name, v)
@@ -234,7 +238,7 @@ func TestNoInitNoPackageVariables(t *testing.T) {
 	}
 }
 
-func mutableVars(d *ast.GenDecl) (names []string) {
+func mutableVars(d *ast.GenDecl, written map[string]bool) (names []string) {
 	if d.Doc != nil {
 		for _, c := range d.Doc.List {
 			if strings.HasPrefix(c.Text, "//go:embed") {
@@ -248,7 +252,10 @@ func mutableVars(d *ast.GenDecl) (names []string) {
 			continue
 		}
 		for i, id := range vs.Names {
-			if id.Name == "_" || (i < len(vs.Values) && constantByConvention(id.Name, vs.Values[i])) {
+			if id.Name == "_" {
+				continue
+			}
+			if i < len(vs.Values) && !written[id.Name] && constantByNature(id.Name, vs.Values[i]) {
 				continue
 			}
 			names = append(names, id.Name)
@@ -257,26 +264,91 @@ func mutableVars(d *ast.GenDecl) (names []string) {
 	return names
 }
 
-func constantByConvention(name string, v ast.Expr) bool {
+func constantByNature(name string, v ast.Expr) bool {
 	sentinel := strings.HasPrefix(name, "Err") || strings.HasPrefix(name, "err")
-	if s, ok := v.(*ast.SelectorExpr); ok { // another package's sentinel
-		return sentinel && strings.HasPrefix(s.Sel.Name, "Err")
+	switch v := v.(type) {
+	case *ast.SelectorExpr: // another package's sentinel
+		return sentinel && strings.HasPrefix(v.Sel.Name, "Err")
+	case *ast.CompositeLit:
+		return !ast.IsExported(name) && tableOrPool(v)
+	case *ast.CallExpr:
+		if _, ok := v.Fun.(*ast.FuncLit); ok {
+			return !ast.IsExported(name) // a table that is computed
+		}
+		sel, ok := v.Fun.(*ast.SelectorExpr)
+		if !ok {
+			return false
+		}
+		x, ok := sel.X.(*ast.Ident)
+		if !ok {
+			return false
+		}
+		fn := x.Name + "." + sel.Sel.Name
+		switch {
+		case fn == "regexp.MustCompile", strings.HasPrefix(fn, "netip.MustParse"), strings.HasPrefix(fn, "sync.OnceValue"):
+			return true
+		}
+		return sentinel && (fn == "errors.New" || fn == "fmt.Errorf" || x.Name == "errclass")
 	}
-	call, ok := v.(*ast.CallExpr)
-	if !ok {
-		return false
+	return false
+}
+
+func tableOrPool(v *ast.CompositeLit) bool {
+	switch typ := v.Type.(type) {
+	case *ast.ArrayType, *ast.MapType:
+		return true
+	case *ast.SelectorExpr:
+		x, ok := typ.X.(*ast.Ident)
+		return ok && x.Name == "sync" && typ.Sel.Name == "Pool"
 	}
-	sel, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok {
-		return false
+	return false
+}
+
+// writtenNames are the names that anything in the package assigns to, takes the
+// address of, or clears: by name only, which can only forbid too much.
+func writtenNames(p *pkg) map[string]bool {
+	written := map[string]bool{}
+	mark := func(x ast.Expr) {
+		for {
+			switch e := x.(type) {
+			case *ast.IndexExpr:
+				x = e.X
+			case *ast.SelectorExpr:
+				x = e.X
+			case *ast.ParenExpr:
+				x = e.X
+			case *ast.Ident:
+				written[e.Name] = true
+				return
+			default:
+				return
+			}
+		}
 	}
-	x, ok := sel.X.(*ast.Ident)
-	if !ok {
-		return false
+	for _, f := range p.files {
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.AssignStmt:
+				if n.Tok != token.DEFINE {
+					for _, l := range n.Lhs {
+						mark(l)
+					}
+				}
+			case *ast.IncDecStmt:
+				mark(n.X)
+			case *ast.UnaryExpr:
+				if n.Op == token.AND {
+					mark(n.X)
+				}
+			case *ast.CallExpr:
+				if id, ok := n.Fun.(*ast.Ident); ok && (id.Name == "delete" || id.Name == "clear") && len(n.Args) > 0 {
+					mark(n.Args[0])
+				}
+			}
+			return true
+		})
 	}
-	fn := x.Name + "." + sel.Sel.Name
-	immutable := fn == "regexp.MustCompile" || strings.HasPrefix(fn, "netip.MustParse")
-	return immutable || (sentinel && (fn == "errors.New" || fn == "fmt.Errorf" || x.Name == "errclass"))
+	return written
 }
 
 // Sizes are orientation: above the first figure the test says so, above the second it fails.
@@ -286,6 +358,20 @@ const (
 	funcSay, funcFail = 80, 140
 	methodsFail       = 40
 )
+
+// talkedAbout are the places that are larger than the law wants, with the size they
+// must not outgrow and what is to be done. The list may only get shorter.
+func talkedAbout() map[string]int {
+	return map[string]int{
+		"engine/container":         5200, // to cut: execs and streams into packages of their own
+		"engine/container.Service": 78,
+		"engine/image":             3900, // to cut: pull and archive into packages of their own
+		"engine/image.Service":     62,
+		"engine/network":           3400, // to cut: names and endpoints
+		"engine/network.Service":   56,
+		"oci/shim.Client":          52, // to cut: the keeper of descriptors
+	}
+}
 
 func TestSizes(t *testing.T) {
 	for _, p := range load(t) {
@@ -315,6 +401,7 @@ func TestSizes(t *testing.T) {
 
 func size(t *testing.T, what, kind string, n, say, fail int) {
 	t.Helper()
+	fail = max(fail, talkedAbout()[what])
 	switch {
 	case n > fail:
 		t.Errorf("%s: %s of %d, more than %d", what, kind, n, fail)
