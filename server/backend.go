@@ -41,6 +41,8 @@ type Containers interface {
 	List(ctx context.Context, o container.ListOptions) ([]containertypes.Summary, error)
 	Top(ctx context.Context, ref string, psArgs []string) (containertypes.TopResponse, error)
 	Prune(ctx context.Context, f filter.Args) (containertypes.PruneReport, error)
+	NetworkConnect(ctx context.Context, netRef, ref string, ep *networktypes.EndpointSettings) error
+	NetworkDisconnect(ctx context.Context, netRef, ref string, force bool) error
 
 	ExecCreate(ctx context.Context, ref string, o containertypes.ExecCreateRequest) (id string, err error)
 	// ExecStart detached returns when the process runs; attached it takes the connection.

@@ -16,6 +16,8 @@ func (s networkAPI) routes() []route {
 		{"GET", "/networks/{id...}", s.networkInspect},
 		{"POST", "/networks/create", s.networkCreate},
 		{"POST", "/networks/prune", s.networkPrune},
+		{"POST", "/networks/{id}/connect", s.networkConnect},
+		{"POST", "/networks/{id}/disconnect", s.networkDisconnect},
 		{"DELETE", "/networks/{id...}", s.networkRemove},
 	}
 }
@@ -76,4 +78,26 @@ func (s networkAPI) networkPrune(c *call) error {
 		return err
 	}
 	return c.json(http.StatusOK, report)
+}
+
+func (s networkAPI) networkConnect(c *call) error {
+	var r networktypes.ConnectRequest
+	if err := c.decode(&r, false); err != nil {
+		return err
+	}
+	if err := s.Containers.NetworkConnect(c.steady(), c.vars["id"], r.Container, r.EndpointConfig); err != nil {
+		return err
+	}
+	return c.done(http.StatusOK)
+}
+
+func (s networkAPI) networkDisconnect(c *call) error {
+	var r networktypes.DisconnectRequest
+	if err := c.decode(&r, false); err != nil {
+		return err
+	}
+	if err := s.Containers.NetworkDisconnect(c.steady(), c.vars["id"], r.Container, r.Force); err != nil {
+		return err
+	}
+	return c.done(http.StatusOK)
 }

@@ -44,6 +44,9 @@ type Networks interface {
 	Acquire(ctx context.Context, r network.SandboxRequest) (*network.Sandbox, error)
 	Release(ctx context.Context, containerID string) error
 	Restore(ctx context.Context, records []network.Record) error
+	Connect(ctx context.Context, ns *os.File, r network.SandboxRequest) (*network.Sandbox, error)
+	Disconnect(ctx context.Context, ns *os.File, containerID, ref string) (network.Record, error)
+	Known(ref string) (id, name, driver string, err error)
 }
 
 // Shim is what containers ask of the process that holds them. Files given to a call

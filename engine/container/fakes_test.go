@@ -156,6 +156,36 @@ func (f *fakeNetworks) Restore(_ context.Context, rs []network.Record) error {
 	return nil
 }
 
+func (f *fakeNetworks) Connect(_ context.Context, _ *os.File, r network.SandboxRequest) (*network.Sandbox, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	sb := &network.Sandbox{Endpoints: map[string]*networktypes.EndpointSettings{}, Record: network.Record{ContainerID: r.ContainerID}}
+	for n := range r.Endpoints {
+		sb.Endpoints[n] = &networktypes.EndpointSettings{NetworkID: "net-" + n, IPAddress: netip.MustParseAddr("172.18.0.2")}
+		sb.Record.Endpoints = append(sb.Record.Endpoints, network.EndpointRecord{NetworkID: "net-" + n})
+	}
+	return sb, nil
+}
+
+func (f *fakeNetworks) Disconnect(_ context.Context, _ *os.File, id, _ string) (network.Record, error) {
+	return network.Record{ContainerID: id}, f.fail
+}
+
+func (f *fakeNetworks) Known(ref string) (id, name, driver string, err error) {
+	ref = strings.TrimPrefix(ref, "net-")
+	driver = "bridge"
+	switch ref {
+	case "host":
+		driver = "host"
+	case "none":
+		driver = "null"
+	}
+	return "net-" + ref, ref, driver, nil
+}
+
 // fakeShim holds processes that only exist in its map. The program decides: "fail…"
 // does not start, "true" ends at once with 0, "false" with 1, anything else runs until
 // it gets a signal; "stubborn" ends by SIGKILL only.

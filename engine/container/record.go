@@ -135,6 +135,15 @@ func (s *Service) openRun(id string) (*runFile, error) {
 	return &runFile{f}, nil
 }
 
+// appendRun opens the run.json that is there. The caller closes it.
+func (s *Service) appendRun(id string) (*runFile, error) {
+	f, err := os.OpenFile(filepath.Join(s.runDir(id), "run.json"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &runFile{f}, nil
+}
+
 func (r *runFile) save(rec *runRecord) error {
 	data, err := json.Marshal(rec)
 	if err != nil {

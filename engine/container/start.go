@@ -119,12 +119,7 @@ func (st *starting) network(ctx context.Context) error {
 	for n, e := range st.r.Networks {
 		eps[n] = e.Copy()
 	}
-	sb, err := st.s.deps.Networks.Acquire(ctx, network.SandboxRequest{
-		ContainerID: id, Name: st.r.Name, Hostname: cfg.Hostname, Domainname: cfg.Domainname,
-		Endpoints: eps, Ports: h.PortBindings, Exposed: cfg.ExposedPorts, PublishAll: h.PublishAllPorts,
-		DNS: h.DNS, DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions, ExtraHosts: h.ExtraHosts,
-		Sysctls: maps.Clone(h.Sysctls),
-	})
+	sb, err := st.s.deps.Networks.Acquire(ctx, sandboxRequest(st.r, eps))
 	if err != nil {
 		return prefix("failed to set up container networking: ", err)
 	}
@@ -148,6 +143,17 @@ func (st *starting) network(ctx context.Context) error {
 	}
 	st.bindFiles(id)
 	return nil
+}
+
+// sandboxRequest is what a container asks of the network, on the given networks.
+func sandboxRequest(r *record, eps map[string]*networktypes.EndpointSettings) network.SandboxRequest {
+	h, cfg := r.HostConfig, r.Config
+	return network.SandboxRequest{
+		ContainerID: r.ID, Name: r.Name, Hostname: cfg.Hostname, Domainname: cfg.Domainname,
+		Endpoints: eps, Ports: h.PortBindings, Exposed: cfg.ExposedPorts, PublishAll: h.PublishAllPorts,
+		DNS: h.DNS, DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions, ExtraHosts: h.ExtraHosts,
+		Sysctls: maps.Clone(h.Sysctls),
+	}
 }
 
 // bindFiles mounts /etc/hosts and its like, unless the user mounts something there.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/gantry/gantry/engine/network/dns"
 	"github.com/gantry/gantry/engine/network/etcfiles"
@@ -302,8 +303,17 @@ func (n *netw) address(e *endpoint, es *network.EndpointSettings) error {
 	if es.IPAMConfig != nil {
 		want = *es.IPAMConfig
 	}
-	if n.isDefault() && (want.IPv4Address.IsValid() || want.IPv6Address.IsValid()) {
-		return errclass.Invalid("invalid config for network %s: user specified IP address is supported on user defined networks only", n.net.Name)
+	if n.isDefault() {
+		var bad []string
+		if want.IPv4Address.IsValid() || want.IPv6Address.IsValid() {
+			bad = append(bad, "user specified IP address is supported on user defined networks only")
+		}
+		if len(es.Aliases) > 0 {
+			bad = append(bad, "network-scoped alias is supported only for containers in user defined networks")
+		}
+		if bad != nil {
+			return errclass.Invalid("invalid config for network %s: invalid endpoint settings:\n%s", n.net.Name, strings.Join(bad, "\n"))
+		}
 	}
 	take := func(v6 bool, wish netip.Addr) (netip.Prefix, error) {
 		if wish.IsValid() {
