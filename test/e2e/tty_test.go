@@ -107,7 +107,7 @@ func (d *dialog) step(verb, arg string) error {
 	case "expect":
 		return d.expect(arg)
 	case "send":
-		text, err := strconv.Unquote(`"` + arg + `"`)
+		text, err := strconv.Unquote(`"` + strings.ReplaceAll(arg, `"`, `\"`) + `"`)
 		if err != nil {
 			return err
 		}
