@@ -60,8 +60,6 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 
 type registryState struct{ base, auth, ca string }
 
-type registryKey struct{}
-
 func (s *sandbox) startRegistry(ts *testscript.TestScript, args []string) {
 	listen, slow := "127.0.0.1:5000", ""
 	st := registryState{}

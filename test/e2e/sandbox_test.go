@@ -27,10 +27,9 @@ type sandbox struct {
 	helpers map[string]*process // registries, proxies, peers by name
 	base    *baseline
 
-	mu     sync.Mutex
-	stop   chan struct{}
-	timed  bool
-	failed bool
+	mu    sync.Mutex
+	stop  chan struct{}
+	timed bool
 }
 
 type sandboxKey struct{}
