@@ -166,7 +166,7 @@ func fsMount(r root, m *initmsg.Mount) error {
 		}
 		data = append(data, initmsg.KV{Key: "mode", Value: fmt.Sprintf("%o", st.Mode&0o7777)})
 	}
-	if m.Source != "" && !pseudo(m.Type) {
+	if m.Source != "" { // also where it is only what the mount table shows
 		data = append([]initmsg.KV{{Key: "source", Value: m.Source}}, data...)
 	}
 	// A file system that is filled first becomes read-only afterwards.
@@ -194,15 +194,6 @@ func fsMount(r root, m *initmsg.Mount) error {
 	return attach(fd, target)
 }
 
-// pseudo tells file systems that take no source.
-func pseudo(typ string) bool {
-	switch typ {
-	case "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "ramfs":
-		return true
-	}
-	return false
-}
-
 func hasKey(kvs []initmsg.KV, key string) bool {
 	for _, kv := range kvs {
 		if kv.Key == key {
@@ -221,7 +212,7 @@ func cgroup1(r root, m *initmsg.Mount) error {
 	}
 	defer unix.Close(target)
 	ro := m.Set & unix.MOUNT_ATTR_RDONLY
-	tmpfs, err := newMount("tmpfs", m.Set&^ro, []initmsg.KV{{Key: "mode", Value: "755"}}, nil)
+	tmpfs, err := newMount("tmpfs", m.Set&^ro, []initmsg.KV{{Key: "source", Value: "tmpfs"}, {Key: "mode", Value: "755"}}, nil)
 	if err != nil {
 		return err
 	}

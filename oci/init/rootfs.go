@@ -109,6 +109,9 @@ func overlayTree(r *initmsg.Root) (int, error) {
 		return -1, fail("open overlayfs", err)
 	}
 	defer unix.Close(fs)
+	if err := unix.FsconfigSetString(fs, "source", "overlay"); err != nil {
+		return -1, fsError(fs, "overlay source", err)
+	}
 	for _, l := range r.Lower {
 		if err := unix.FsconfigSetString(fs, "lowerdir+", l); err != nil {
 			return -1, fsError(fs, "overlay layer "+l, err)
@@ -240,7 +243,7 @@ func maskPaths(r root, m *initmsg.Message) error {
 		if *over < 0 {
 			if isDir {
 				*over, err = newMount("tmpfs", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
-					[]initmsg.KV{{Key: "size", Value: "4k"}, {Key: "nr_inodes", Value: "2"}, {Key: "mode", Value: "755"}}, nil)
+					[]initmsg.KV{{Key: "source", Value: "tmpfs"}, {Key: "size", Value: "4k"}, {Key: "nr_inodes", Value: "2"}, {Key: "mode", Value: "755"}}, nil)
 			} else {
 				*over, err = nullNode(r)
 			}
