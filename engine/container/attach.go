@@ -126,19 +126,28 @@ func (o *owner) closePending() {
 	}
 }
 
-// attachRest opens the run for clients, and connects those that came while it started.
+// attachRest opens the run for clients, and connects beside those that came while it
+// started. The owner calls it, so that no end and no answer comes in between.
 func (o *owner) attachRest(run uint64) {
+	if v := o.view.Load(); v.Run != run || !v.Phase.Up() {
+		return
+	}
 	o.streams.Lock()
-	if v := o.view.Load(); v.Run == run && v.Phase.Up() {
-		key := o.key(run)
-		o.streams.live = &key
-	}
+	key := o.key(run)
+	o.streams.live = &key
+	rest := o.streams.pending
+	o.streams.pending = nil
 	o.streams.Unlock()
-	for _, p := range o.takePending() {
-		ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
-		_ = o.attach(ctx, p) // it answers through the connection
-		cancel()
+	if len(rest) == 0 {
+		return
 	}
+	o.s.beside(func() {
+		for _, p := range rest {
+			ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
+			_ = o.attach(ctx, p) // it answers through the connection
+			cancel()
+		}
+	})
 }
 
 // connLog writes logs to an attached connection.

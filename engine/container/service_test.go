@@ -355,6 +355,23 @@ func TestAttachBeforeStart(t *testing.T) {
 	wantErr(t, err, errdefs.ErrInvalidArgument, "Invalid detach keys")
 }
 
+// Who attaches as soon as the start is answered is connected to the process, not kept
+// for the next start.
+func TestAttachAtOnceAfterStart(t *testing.T) {
+	r := newRig(t)
+	for range 100 {
+		id := r.create("", nil, "sleep")
+		r.must(r.Start(bg, id))
+		o := r.index.byFullID(id)
+		o.streams.Lock()
+		live := o.streams.live
+		o.streams.Unlock()
+		if live == nil || *live != o.key(1) {
+			t.Fatalf("after the start clients are connected to %v", live)
+		}
+	}
+}
+
 func TestJoinNetwork(t *testing.T) {
 	r := newRig(t)
 	a := r.create("a1", nil, "sleep")

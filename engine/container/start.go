@@ -34,8 +34,11 @@ func (o *owner) runRun(number uint64) {
 		o.send(message{ev: fsm.StartFailed{Run: number, Err: err, Code: code}})
 		return
 	}
-	o.send(message{do: func(o *owner) { o.run = info }, ev: fsm.Started{Run: number}})
-	o.attachRest(number)
+	o.send(message{
+		do:   func(o *owner) { o.run = info },
+		ev:   fsm.Started{Run: number},
+		seen: func(o *owner) { o.attachRest(number) },
+	})
 }
 
 // starting is one start in progress.
