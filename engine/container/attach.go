@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/api/stream"
@@ -45,11 +47,15 @@ func (s *Service) Attach(ctx context.Context, ref string, opts AttachOptions, hi
 	if !cfg.Tty {
 		keys = nil // data is data: only a terminal's user detaches by keys
 	}
+	// The client starts the container as soon as it sees the answer.
+	arrived := o.arriving()
+	defer arrived()
 	conn, err := hijack(!cfg.Tty)
 	if err != nil {
 		return err
 	}
 	if opts.Logs {
+		arrived() // old output may be long; no start waits for it
 		w := &connLog{conn: conn}
 		lo := LogsOptions{Stdout: opts.Stdout, Stderr: opts.Stderr, Tail: -1}
 		if err := s.Logs(ctx, ref, lo, w); err != nil {
@@ -109,6 +115,44 @@ func (o *owner) dropGone() {
 	}
 	clear(o.streams.pending[len(keep):])
 	o.streams.pending = keep
+}
+
+// arriving announces a client that is about to be told that it is attached; a start waits
+// until it is: otherwise a short process would end before its client is connected. The
+// function it returns ends that; it may be called again.
+func (o *owner) arriving() (arrived func()) {
+	o.streams.Lock()
+	defer o.streams.Unlock()
+	if o.streams.arriving == 0 {
+		o.streams.arrived = make(chan struct{})
+	}
+	o.streams.arriving++
+	return sync.OnceFunc(func() {
+		o.streams.Lock()
+		defer o.streams.Unlock()
+		if o.streams.arriving--; o.streams.arriving == 0 {
+			close(o.streams.arrived)
+		}
+	})
+}
+
+// arrivalTime is what a start gives to clients that take long to be told.
+const arrivalTime = 2 * time.Second
+
+// awaitArriving waits for the clients that were announced.
+func (o *owner) awaitArriving() {
+	o.streams.Lock()
+	n, arrived := o.streams.arriving, o.streams.arrived
+	o.streams.Unlock()
+	if n == 0 {
+		return
+	}
+	limit := time.NewTimer(arrivalTime)
+	defer limit.Stop()
+	select {
+	case <-arrived:
+	case <-limit.C:
+	}
 }
 
 // takePending hands out the waiting clients; the caller closes their connections.

@@ -41,6 +41,10 @@ type owner struct {
 		sync.Mutex
 		pending []pendingAttach
 		live    *shim.Key // set while a process runs
+		// arriving counts clients that are being told that they are attached; arrived is
+		// closed when there are none left.
+		arriving int
+		arrived  chan struct{}
 	}
 	// forgotten is closed when the shim has let go of the run before.
 	forgotten atomic.Pointer[chan struct{}]
