@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"math"
@@ -65,8 +66,10 @@ func (s *starting) planHooks(o *CreateOpts, m *initmsg.Message) error {
 	if !ours && len(e.CreateContainer)+len(e.StartContainer) == 0 {
 		return nil
 	}
+	// The version is the configuration's, as with runc: hooks that were written for
+	// it understand the state.
 	state := specs.State{
-		Version: specs.Version, ID: o.ID, Status: specs.StateCreating, Pid: s.child.pid,
+		Version: cmp.Or(o.Spec.Version, specs.Version), ID: o.ID, Status: specs.StateCreating, Pid: s.child.pid,
 		Bundle: o.Bundle, Annotations: o.Spec.Annotations,
 	}
 	creating := state

@@ -84,12 +84,10 @@ type EndpointRecord struct {
 	Links map[string]string `json:"links,omitempty"`
 }
 
-// PortRecord is one published port, or Count of them in a row. HostPort is 0 where the
-// port is open on the container's own address (gateway mode routed).
+// PortRecord is one published port.
 type PortRecord struct {
 	Proto         string     `json:"proto"`
 	HostIP        netip.Addr `json:"host_ip"`
 	HostPort      uint16     `json:"host_port"`
 	ContainerPort uint16     `json:"port"`
-	Count         uint16     `json:"count,omitempty"`
 }

@@ -73,14 +73,13 @@ func (k *memKeeper) TakeAll(prefix string) (map[string]*os.File, error) {
 	defer k.mu.Unlock()
 	out := map[string]*os.File{}
 	for name, f := range k.m {
-		if !strings.HasPrefix(name, prefix) {
-			continue // a duplicate that nobody gets would hold the port until it is collected
-		}
 		d, err := dupFile(f)
 		if err != nil {
 			return nil, err
 		}
-		out[name] = d
+		if strings.HasPrefix(name, prefix) {
+			out[name] = d
+		}
 	}
 	return out, nil
 }

@@ -27,7 +27,7 @@ func everything() *specs.LinuxResources {
 	wd := specs.LinuxWeightDevice{Weight: p[uint16](200), LeafWeight: p[uint16](300)}
 	wd.Major, wd.Minor = 8, 0
 	return &specs.LinuxResources{
-		Memory: &specs.LinuxMemory{Limit: p[int64](64 << 20), Swap: p[int64](96 << 20), Reservation: p[int64](32 << 20), Swappiness: p[uint64](10), DisableOOMKiller: p(true)},
+		Memory: &specs.LinuxMemory{Limit: p[int64](64 << 20), Swap: p[int64](96 << 20), Reservation: p[int64](32 << 20), KernelTCP: p[int64](8 << 20), Swappiness: p[uint64](10), DisableOOMKiller: p(true)},
 		CPU: &specs.LinuxCPU{Shares: p[uint64](512), Quota: p[int64](50000), Period: p[uint64](100000), Burst: p[uint64](1000),
 			RealtimePeriod: p[uint64](1000000), RealtimeRuntime: p[int64](950000), Idle: p[int64](1), Cpus: "0-1", Mems: "0"},
 		Pids: &specs.LinuxPids{Limit: p[int64](100)},

@@ -123,6 +123,9 @@ func memoryV1(m *specs.LinuxMemory) []write {
 	if m.Reservation != nil && *m.Reservation != 0 {
 		add("soft_limit_in_bytes", limitV1(*m.Reservation))
 	}
+	if t := m.KernelTCP; t != nil && *t != 0 {
+		add("kmem.tcp.limit_in_bytes", limitV1(*t))
+	}
 	if m.Swappiness != nil && *m.Swappiness <= 200 {
 		add("swappiness", num(*m.Swappiness))
 	}

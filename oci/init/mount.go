@@ -96,10 +96,24 @@ func bind(r root, m *initmsg.Mount, source int) error {
 		return err
 	}
 	defer unix.Close(target)
+	source = again(source)
 	if err := setAttrs(source, m); err != nil {
 		return err
 	}
 	return attach(source, target)
+}
+
+// again copies a detached tree and closes it. The mount table lists mounts in the
+// order in which they were made: sources are opened before everything else, and
+// people and tests expect the order of the spec. Kernels before 6.15 cannot copy
+// detached trees; the order is all that suffers.
+func again(tree int) int {
+	fd, err := unix.OpenTree(tree, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
+	if err != nil {
+		return tree
+	}
+	unix.Close(tree)
+	return fd
 }
 
 // setAttrs gives a detached tree the flags and the propagation that m asks for.

@@ -87,6 +87,17 @@ func TestLifecycle(t *testing.T) {
 	b.ok("delete", "--force", "{ID}")
 }
 
+// TestKillThenDelete: people and scripts delete right after the kill.
+func TestKillThenDelete(t *testing.T) {
+	b := newBundle(t, "sleep", "1000")
+	b.write()
+	for range 20 {
+		b.ok("run", "-d", "{ID}")
+		b.ok("kill", "{ID}", "KILL")
+		b.ok("delete", "{ID}")
+	}
+}
+
 func TestDeleteForms(t *testing.T) {
 	b := newBundle(t, "sleep", "1000")
 	b.write()

@@ -85,7 +85,7 @@ func (a *app) kill(c *container) error {
 		if err := c.signal(unix.SIGKILL); err != nil && !errors.Is(err, errNotRunning) {
 			return err
 		}
-		if err := awaitEnd(p); err != nil {
+		if err := awaitEnd(p, killTime); err != nil {
 			return fmt.Errorf("container %s: %w", c.ID, err)
 		}
 	}
@@ -93,8 +93,8 @@ func (a *app) kill(c *container) error {
 }
 
 // awaitEnd waits until a process has ended; it may remain a zombie.
-func awaitEnd(pidfd *os.File) error {
-	deadline := time.Now().Add(killTime)
+func awaitEnd(pidfd *os.File, limit time.Duration) error {
+	deadline := time.Now().Add(limit)
 	for {
 		left := time.Until(deadline)
 		if left <= 0 {
@@ -130,6 +130,9 @@ func setupDelete(a *app, f *flags) func([]string) error {
 		if err := c.lock(!force); err != nil && !force {
 			return err
 		}
+		if !force {
+			c.settle()
+		}
 		switch st := c.status(); {
 		case st == specs.StateStopped:
 		case force, st == specs.StateCreated:
@@ -140,6 +143,21 @@ func setupDelete(a *app, f *flags) func([]string) error {
 			return precondition("cannot delete container %s that is not stopped: %s", c.ID, st)
 		}
 		return a.destroy(c)
+	}
+}
+
+// settleTime is what a process that was just killed gets to be gone.
+const settleTime = 200 * time.Millisecond
+
+// settle waits a moment for a running process to end: people kill, and delete
+// right after.
+func (c *container) settle() {
+	if c.status() != specs.StateRunning {
+		return
+	}
+	if p, err := openProcess(c.Pid, c.StartTime); err == nil {
+		_ = awaitEnd(p, settleTime)
+		p.Close()
 	}
 }
 

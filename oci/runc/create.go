@@ -256,7 +256,7 @@ func (a *app) make(c *container, raw []byte, spec *specs.Spec, f *createFlags, l
 		if err = p.Release(); err != nil {
 			err = fmt.Errorf("unable to start container process: %w", err)
 		} else {
-			err = oci.RunHooks(a.ctx, "poststart", poststart(spec), c.state(specs.StateRunning))
+			err = a.poststart(c, spec)
 		}
 	}
 	if err != nil {
@@ -285,11 +285,23 @@ func (a *app) made(c *container, p *oci.Process, f *createFlags, l *launch) erro
 	return writePidFile(f.pidFile, p.Pid)
 }
 
-func poststart(s *specs.Spec) []specs.Hook {
+// poststart runs the poststart hooks. One that fails ends the container; for
+// configurations of versions before 1.1, which asked for that, it is a warning,
+// and the other hooks run (runtime-spec, "Lifecycle", step 10).
+func (a *app) poststart(c *container, s *specs.Spec) error {
 	if s.Hooks == nil {
 		return nil
 	}
-	return s.Hooks.Poststart
+	st := c.state(specs.StateRunning)
+	if !strings.HasPrefix(s.Version, "1.0.") {
+		return oci.RunHooks(a.ctx, "poststart", s.Hooks.Poststart, st)
+	}
+	for _, h := range s.Hooks.Poststart {
+		if err := oci.RunHooks(a.ctx, "poststart", []specs.Hook{h}, st); err != nil {
+			a.log.warn("%v", err)
+		}
+	}
+	return nil
 }
 
 // hooks runs the poststop hooks, each in any case; failures are warnings (spec).
@@ -340,7 +352,7 @@ func setupStart(a *app, _ *flags) func([]string) error {
 		if err != nil {
 			return err
 		}
-		if err := oci.RunHooks(a.ctx, "poststart", poststart(spec), c.state(specs.StateRunning)); err != nil {
+		if err := a.poststart(c, spec); err != nil {
 			if kerr := a.kill(c); kerr != nil {
 				a.log.warn("%v", kerr)
 			}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // hook writes its kind, the status it is told and its environment.
@@ -96,6 +97,55 @@ func TestHooksThatFail(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestOldPoststart: with configurations of 1.0 a poststart hook that fails is a
+// warning, and hooks are told of that version.
+func TestOldPoststart(t *testing.T) {
+	b := newBundle(t, "sleep", "1000")
+	b.spec.Version = "1.0.2"
+	told := filepath.Join(b.dir, "told")
+	b.spec.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/bin/false"}, {Path: "/bin/sh", Args: []string{"sh", "-c", "cat >" + told}}}}
+	b.write()
+	log := filepath.Join(b.dir, "log")
+	b.ok("--log", log, "run", "-d", "{ID}")
+	if s := readBack(t, log); !strings.Contains(s, "error running poststart hook #0") {
+		t.Errorf("log: %q", s)
+	}
+	if s := readBack(t, told); !strings.Contains(s, `"ociVersion":"1.0.2"`) {
+		t.Errorf("the second hook was told %q", s)
+	}
+	if s := b.status(); s != "running" {
+		t.Errorf("status %s", s)
+	}
+}
+
+// TestMountTableOrder: the mount table shows mounts in the order of the spec.
+func TestMountTableOrder(t *testing.T) {
+	b := newBundle(t, "cat", "/proc/self/mountinfo")
+	for _, m := range []specs.Mount{
+		{Destination: "/a", Type: "tmpfs"}, {Destination: "/b", Source: b.dir, Options: []string{"rbind"}},
+		{Destination: "/c", Type: "tmpfs"}, {Destination: "/d", Source: b.dir, Options: []string{"bind", "ro"}},
+	} {
+		b.spec.Mounts = append(b.spec.Mounts, m)
+	}
+	b.write()
+	var got []string
+	for l := range strings.Lines(b.ok("run", "{ID}")) {
+		if f := strings.Fields(l)[4]; len(f) == 2 {
+			got = append(got, f)
+		}
+	}
+	var u unix.Utsname
+	must(t, unix.Uname(&u))
+	release := unix.ByteSliceToString(u.Release[:])
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil || major*100+minor < 615 {
+		t.Skip("Linux " + release + " does not copy detached trees")
+	}
+	if s := strings.Join(got, ""); s != "/a/b/c/d" {
+		t.Errorf("order %s", s)
 	}
 }
 

@@ -1,6 +1,7 @@
 package runc
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -181,7 +182,7 @@ func (c *container) state(s specs.ContainerState) *specs.State {
 	if s == specs.StateStopped {
 		pid = 0
 	}
-	return &specs.State{Version: specs.Version, ID: c.ID, Status: s, Pid: pid, Bundle: c.Bundle, Annotations: c.Annots}
+	return &specs.State{Version: cmp.Or(c.OCIVersion, specs.Version), ID: c.ID, Status: s, Pid: pid, Bundle: c.Bundle, Annotations: c.Annots}
 }
 
 // spec reads the configuration that the container was created with.

@@ -16,9 +16,6 @@ import (
 // udpIdle is how long a forwarded UDP conversation is remembered without a packet.
 const udpIdle = 90 * time.Second
 
-// acceptPause is how long accepting rests when the system refuses it.
-const acceptPause = 50 * time.Millisecond
-
 // maxUDPFlows and maxTCPFlows bound what one forwarded port may hold open.
 const (
 	maxUDPFlows = 1024
@@ -46,9 +43,8 @@ func (p *Set) Start(name, proto string, socket *os.File, to netip.AddrPort) erro
 		if err != nil {
 			return err
 		}
-		t := &tcpProxy{l: l, closing: make(chan struct{})}
-		c = t
-		go t.run(to)
+		c = l
+		go p.tcp(l, to)
 	case "udp":
 		pc, err := net.FilePacketConn(socket)
 		if err != nil {
@@ -67,8 +63,6 @@ func (p *Set) Start(name, proto string, socket *os.File, to netip.AddrPort) erro
 }
 
 // End stops forwarding; an unknown name is no error. Connections that stand go on.
-// When it returns the set holds no descriptor of the socket: the port can be taken
-// again at once.
 func (p *Set) End(name string) {
 	p.mu.Lock()
 	c := p.all[name]
@@ -89,40 +83,17 @@ func (p *Set) Close() {
 	}
 }
 
-// tcpProxy accepts for one port.
-type tcpProxy struct {
-	l       net.Listener
-	closing chan struct{}
-}
-
-func (t *tcpProxy) Close() error {
-	close(t.closing)
-	return t.l.Close()
-}
-
-func (t *tcpProxy) run(to netip.AddrPort) {
-	// Full, new connections are turned away and not left waiting without an answer.
+func (p *Set) tcp(l net.Listener, to netip.AddrPort) {
 	room := make(chan struct{}, maxTCPFlows)
 	for {
-		c, err := t.l.Accept()
+		c, err := l.Accept()
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
+			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+				continue
 			}
-			// Out of descriptors or memory, or a client that left: the port stays open.
-			select {
-			case <-t.closing:
-				return
-			case <-time.After(acceptPause):
-			}
-			continue
+			return
 		}
-		select {
-		case room <- struct{}{}:
-		default:
-			c.Close()
-			continue
-		}
+		room <- struct{}{}
 		go func() {
 			defer func() { <-room }()
 			forwardTCP(c.(*net.TCPConn), to)
