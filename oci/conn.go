@@ -165,7 +165,7 @@ func (c *initConn) takeFD() int {
 	return fd
 }
 
-// awaitExec reads until the program runs: init says that it will call execve, and
+// awaitExec reads until the program runs, and helps init with an agent: init says that it will call execve, and
 // a successful one closes the socket.
 func (c *initConn) awaitExec() error { return c.await(false) }
 
@@ -173,6 +173,8 @@ func (c *initConn) awaitExec() error { return c.await(false) }
 func (c *initConn) awaitExecAfter() error { return c.await(true) }
 
 func (c *initConn) await(exec bool) error {
+	var a *agent
+	defer func() { a.close() }()
 	for {
 		typ, payload, err := c.frame()
 		switch {
@@ -182,6 +184,10 @@ func (c *initConn) await(exec bool) error {
 			return errclass.Internal("the container's init process ended early")
 		case typ == initmsg.FrameExec:
 			exec = true
+		case typ == initmsg.FrameAgent || typ == initmsg.FrameListener:
+			if a, err = a.frame(c, typ, payload); err != nil {
+				return err
+			}
 		case typ == initmsg.FrameError:
 			return initError(payload)
 		}

@@ -8,7 +8,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/gantry/gantry/internal/errclass"
@@ -76,6 +75,9 @@ type starting struct {
 	proc  *Process
 	// late is applied when init is ready: what its own threads must not be subject to.
 	late func() error
+	// maps gives a user namespace its mappings when the kernel does not let us do so
+	// at the fork.
+	maps func(pid int) error
 	// runtimeHooks runs the hooks that are ours while init waits.
 	runtimeHooks func() error
 }
@@ -125,6 +127,9 @@ func (s *starting) create(o *CreateOpts) error {
 	if err != nil {
 		return err
 	}
+	if err := s.idMaps(o, m, so); err != nil {
+		return err
+	}
 	if err := planExtra(o, m, so); err != nil {
 		return err
 	}
@@ -132,6 +137,11 @@ func (s *starting) create(o *CreateOpts) error {
 		return fmt.Errorf("start init: %w", err)
 	}
 	s.watch()
+	if s.maps != nil {
+		if err := s.maps(s.child.pid); err != nil {
+			return err
+		}
+	}
 	// While init's own runtime starts, its cgroups are made.
 	if err := group.Create(); err != nil {
 		return err
@@ -143,6 +153,9 @@ func (s *starting) create(o *CreateOpts) error {
 	s.proc = &Process{Pid: s.child.pid, PidFD: s.child.pidfd, Cgroup: ref}
 	s.oomScore(o.Spec.Process.OOMScoreAdj)
 	if err := s.planHooks(o, m); err != nil {
+		return err
+	}
+	if err := planNotify(o, s.child.pid, &m.Process); err != nil {
 		return err
 	}
 	if err := s.child.conn.sendMessage(m); err != nil {
@@ -333,6 +346,9 @@ func (s *starting) namespaces(o *CreateOpts, m *initmsg.Message) (*spawnOpts, er
 			}
 		}
 	}
+	if err := planTime(o.Spec.Linux.TimeOffsets, m); err != nil {
+		return nil, err
+	}
 	if so.flags&unix.CLONE_NEWUTS == 0 && m.Hostname != "" && !joins(m, unix.CLONE_NEWUTS) {
 		return nil, errclass.Invalid("unable to set hostname without a private UTS namespace")
 	}
@@ -355,7 +371,9 @@ func (s *starting) namespace(o *CreateOpts, m *initmsg.Message, so *spawnOpts, f
 			return errclass.NotImplemented("joining a user namespace is not supported")
 		}
 		so.flags |= flag
-		so.uids, so.gids = idMaps(o.Spec.Linux.UIDMappings), idMaps(o.Spec.Linux.GIDMappings)
+		return s.newUser(o.Spec.Linux, m, so)
+	case f == nil && flag == unix.CLONE_NEWTIME:
+		m.NewTimeNS = true // from inside; execve enters it
 		return nil
 	case flag == unix.CLONE_NEWNS && f != nil:
 		return errclass.NotImplemented("joining a mount namespace is not supported")
@@ -380,14 +398,6 @@ func (s *starting) namespace(o *CreateOpts, m *initmsg.Message, so *spawnOpts, f
 	m.Join = append(m.Join, initmsg.Join{FD: uint32(initmsg.FDFirst + len(so.extra)), Flags: uint64(flag)})
 	so.extra = append(so.extra, fd)
 	return nil
-}
-
-func idMaps(in []specs.LinuxIDMapping) []syscall.SysProcIDMap {
-	var out []syscall.SysProcIDMap
-	for _, m := range in {
-		out = append(out, syscall.SysProcIDMap{ContainerID: int(m.ContainerID), HostID: int(m.HostID), Size: int(m.Size)})
-	}
-	return out
 }
 
 // openNamespace opens a namespace file and proves that it is one of that type.

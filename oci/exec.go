@@ -37,6 +37,12 @@ func (s *starting) exec(o *ExecOpts) error {
 	if err != nil {
 		return err
 	}
+	if err := planTuning(o.Process, true, &p.Tuning); err != nil {
+		return err
+	}
+	if err := planPlacement(o.Personality, o.MemoryPolicy, &p.Tuning); err != nil {
+		return err
+	}
 	pidfd, err := rawFD(o.Init)
 	if err != nil {
 		return err
@@ -75,6 +81,11 @@ func (s *starting) exec(o *ExecOpts) error {
 	s.watch()
 	s.proc = &Process{Pid: s.child.pid, PidFD: s.child.pidfd, Cgroup: o.Cgroup}
 	s.oomScore(o.Process.OOMScoreAdj)
+	if notifies(m.Process.SeccompFlags) {
+		if err := o.Notify.plan(o.ContainerID, specs.StateRunning, o.InitPid, s.child.pid, &m.Process); err != nil {
+			return err
+		}
+	}
 	if err := s.child.conn.sendMessage(m); err != nil {
 		return err
 	}

@@ -144,9 +144,11 @@ func planExtra(o *CreateOpts, m *initmsg.Message, so *spawnOpts) error {
 // MountOptions are the mount options this runtime handles itself, sorted; others
 // go to the file system as they are.
 func MountOptions() []string {
-	out := []string{"bind", "rbind", "tmpcopyup", "defaults", "loud", "nomand", "noiversion", "remount", "async", "sync", "dirsync", "lazytime", "silent", "mand"}
-	for _, o := range [...]string{"ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime", "norelatime",
-		"nostrictatime", "relatime", "strictatime", "nodiratime", "diratime", "nosymfollow", "symfollow"} {
+	out := []string{"bind", "rbind", "tmpcopyup", "defaults", "loud", "nomand", "noiversion", "remount", "async", "sync", "dirsync", "lazytime", "silent", "mand", "idmap", "ridmap"}
+	for _, o := range [...]string{
+		"ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime", "norelatime",
+		"nostrictatime", "relatime", "strictatime", "nodiratime", "diratime", "nosymfollow", "symfollow",
+	} {
 		if _, ok := attrOf(o); ok {
 			out = append(out, o, "r"+o)
 		}

@@ -98,9 +98,6 @@ func checkProcDest(dest, typ string, bind bool) error {
 // planMount turns one mount of the spec into what init does.
 func planMount(m *specs.Mount, cg *cgroupPlan) (initmsg.Mount, error) {
 	out := initmsg.Mount{Type: m.Type, Source: m.Source, Dest: path.Clean("/" + m.Destination)}
-	if len(m.UIDMappings) != 0 || len(m.GIDMappings) != 0 {
-		return out, errclass.NotImplemented("id-mapped mount at %s: not supported", m.Destination)
-	}
 	isBind := m.Type == "bind"
 	for _, o := range m.Options {
 		if err := mountOption(&out, o, &isBind); err != nil {
@@ -157,8 +154,7 @@ func mountOption(out *initmsg.Mount, o string, isBind *bool) error {
 	case "tmpcopyup":
 		out.CopyUp = true
 	case "defaults", "loud", "nomand", "noiversion", "remount", "norecurse", "":
-	case "idmap", "ridmap":
-		return errclass.NotImplemented("id-mapped mount at %s: not supported", out.Dest)
+	case "idmap", "ridmap": // see planIDMapping
 	case "async":
 	case "sync", "dirsync", "lazytime", "silent", "mand":
 		out.Flags = append(out.Flags, o)
@@ -170,6 +166,19 @@ func mountOption(out *initmsg.Mount, o string, isBind *bool) error {
 		}
 	}
 	return nil
+}
+
+// labelMount gives the files of a new file system their SELinux label, where it
+// takes one (mount(8), "context="). The kernel's own have theirs.
+func labelMount(m *initmsg.Mount, label string) {
+	if label == "" || m.Kind != initmsg.KindFS {
+		return
+	}
+	switch m.Type {
+	case "proc", "sysfs", "mqueue":
+	default:
+		m.Data = append(m.Data, initmsg.KV{Key: "context", Value: label})
+	}
 }
 
 // planCgroupMount shows a container its own cgroups: a bind of them, with the

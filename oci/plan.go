@@ -45,6 +45,9 @@ func nsFlag(t specs.LinuxNamespaceType) uintptr {
 // planCreate digests a spec, without effects. Namespaces are not in it.
 func planCreate(o *CreateOpts, cg *cgroupPlan) (*initmsg.Message, error) {
 	s := o.Spec
+	if err := refuse(s); err != nil {
+		return nil, err
+	}
 	p, err := planProcess(s.Process, s.Linux.Seccomp, o.Seccomp, o.SeccompFlags, o.ConsoleSize)
 	if err != nil {
 		return nil, err
@@ -52,6 +55,12 @@ func planCreate(o *CreateOpts, cg *cgroupPlan) (*initmsg.Message, error) {
 	m := &initmsg.Message{
 		ID: o.ID, WaitGo: o.Hold, Reaper: o.InitReaper, Hostname: s.Hostname, Domainname: s.Domainname,
 		MaskedPaths: s.Linux.MaskedPaths, ReadonlyPaths: s.Linux.ReadonlyPaths, Process: *p, SetupDev: true,
+	}
+	if err := planTuning(s.Process, false, &m.Process.Tuning); err != nil {
+		return nil, err
+	}
+	if err := planPlacement(s.Linux.Personality, s.Linux.MemoryPolicy, &m.Process.Tuning); err != nil {
+		return nil, err
 	}
 	if m.Root, err = planRoot(&o.Rootfs, s); err != nil {
 		return nil, err
@@ -61,6 +70,8 @@ func planCreate(o *CreateOpts, cg *cgroupPlan) (*initmsg.Message, error) {
 		if err != nil {
 			return nil, err
 		}
+		pm.Index = uint32(i) + 1
+		labelMount(&pm, s.Linux.MountLabel)
 		if pm.Kind == initmsg.KindBind && pm.Dest == "/dev" {
 			m.SetupDev = false // the host's own /dev is as it is
 		}
@@ -82,8 +93,10 @@ func planCreate(o *CreateOpts, cg *cgroupPlan) (*initmsg.Message, error) {
 
 // withDev adds a /dev for specs without: nodes are never made in the image's tree.
 func withDev(ms []initmsg.Mount) []initmsg.Mount {
-	dev := initmsg.Mount{Kind: initmsg.KindFS, Type: "tmpfs", Source: "tmpfs", Dest: "/dev", NoSymlinks: true,
-		Set: unix.MOUNT_ATTR_NOSUID, Data: []initmsg.KV{{Key: "mode", Value: "755"}, {Key: "size", Value: "65536k"}}}
+	dev := initmsg.Mount{
+		Kind: initmsg.KindFS, Type: "tmpfs", Source: "tmpfs", Dest: "/dev", NoSymlinks: true,
+		Set: unix.MOUNT_ATTR_NOSUID, Data: []initmsg.KV{{Key: "mode", Value: "755"}, {Key: "size", Value: "65536k"}},
+	}
 	at := slices.IndexFunc(ms, func(m initmsg.Mount) bool { return strings.HasPrefix(m.Dest, "/dev/") })
 	if at < 0 {
 		at = len(ms)
@@ -175,8 +188,6 @@ func planProcess(p *specs.Process, sc *specs.LinuxSeccomp, prog []byte, flags ui
 		return nil, errclass.Invalid("Cwd must be an absolute path")
 	case p.User.UID == 1<<32-1 || p.User.GID == 1<<32-1:
 		return nil, errclass.Invalid("uid and gid must be below 4294967295")
-	case p.Scheduler != nil || p.IOPriority != nil || p.ExecCPUAffinity != nil:
-		return nil, errclass.NotImplemented("scheduler, ioPriority and execCPUAffinity are not supported")
 	}
 	for _, s := range slices.Concat(p.Args, p.Env, []string{p.Cwd}) {
 		if strings.IndexByte(s, 0) >= 0 {
@@ -208,9 +219,6 @@ func planProcess(p *specs.Process, sc *specs.LinuxSeccomp, prog []byte, flags ui
 			return nil, err
 		}
 		out.SeccompFlags = uint64(f)
-	}
-	if out.SeccompFlags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
-		return nil, errclass.NotImplemented("seccomp: SCMP_ACT_NOTIFY is not supported")
 	}
 	if len(out.Seccomp)%8 != 0 || len(out.Seccomp) > 8*unix.BPF_MAXINSNS {
 		return nil, errclass.Invalid("seccomp program of %d bytes", len(out.Seccomp))

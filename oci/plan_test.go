@@ -20,18 +20,37 @@ func TestPlanMount(t *testing.T) {
 		in   specs.Mount
 		want initmsg.Mount
 	}{
-		{"proc", specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
-			initmsg.Mount{Type: "proc", Source: "proc", Dest: "/proc", NoSymlinks: true, Set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NODEV}},
-		{"tmpfs with data", specs.Mount{Destination: "tmp/../t", Type: "tmpfs", Options: []string{"mode=1777", "size=64m", "noswap", "strictatime", "tmpcopyup"}},
-			initmsg.Mount{Type: "tmpfs", Dest: "/t", Set: unix.MOUNT_ATTR_STRICTATIME, Clear: unix.MOUNT_ATTR__ATIME, CopyUp: true,
-				Data: []initmsg.KV{{Key: "mode", Value: "1777"}, {Key: "size", Value: "64m"}}, Flags: []string{"noswap"}}},
-		{"bind", specs.Mount{Destination: "/d", Source: "/s", Options: []string{"rbind", "ro", "rslave", "rnosuid"}},
-			initmsg.Mount{Kind: initmsg.KindBind, Type: "bind", Source: "/s", Dest: "/d", Recursive: true, Set: unix.MOUNT_ATTR_RDONLY,
-				RecSet: unix.MOUNT_ATTR_NOSUID, Propagation: unix.MS_SLAVE, PropagationRec: true}},
-		{"the last wins", specs.Mount{Destination: "/d", Type: "bind", Source: "/s", Options: []string{"ro", "rw", "nodev"}},
-			initmsg.Mount{Kind: initmsg.KindBind, Type: "bind", Source: "/s", Dest: "/d", Set: unix.MOUNT_ATTR_NODEV, Clear: unix.MOUNT_ATTR_RDONLY}},
-		{"cgroup", specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Options: []string{"ro"}},
-			initmsg.Mount{Kind: initmsg.KindCgroup1, Type: "cgroup", Source: "cgroup", Dest: "/sys/fs/cgroup", NoSymlinks: true, Set: unix.MOUNT_ATTR_RDONLY, Binds: cg.v1}},
+		{
+			"proc",
+			specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+			initmsg.Mount{Type: "proc", Source: "proc", Dest: "/proc", NoSymlinks: true, Set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NODEV},
+		},
+		{
+			"tmpfs with data",
+			specs.Mount{Destination: "tmp/../t", Type: "tmpfs", Options: []string{"mode=1777", "size=64m", "noswap", "strictatime", "tmpcopyup"}},
+			initmsg.Mount{
+				Type: "tmpfs", Dest: "/t", Set: unix.MOUNT_ATTR_STRICTATIME, Clear: unix.MOUNT_ATTR__ATIME, CopyUp: true,
+				Data: []initmsg.KV{{Key: "mode", Value: "1777"}, {Key: "size", Value: "64m"}}, Flags: []string{"noswap"},
+			},
+		},
+		{
+			"bind",
+			specs.Mount{Destination: "/d", Source: "/s", Options: []string{"rbind", "ro", "rslave", "rnosuid"}},
+			initmsg.Mount{
+				Kind: initmsg.KindBind, Type: "bind", Source: "/s", Dest: "/d", Recursive: true, Set: unix.MOUNT_ATTR_RDONLY,
+				RecSet: unix.MOUNT_ATTR_NOSUID, Propagation: unix.MS_SLAVE, PropagationRec: true,
+			},
+		},
+		{
+			"the last wins",
+			specs.Mount{Destination: "/d", Type: "bind", Source: "/s", Options: []string{"ro", "rw", "nodev"}},
+			initmsg.Mount{Kind: initmsg.KindBind, Type: "bind", Source: "/s", Dest: "/d", Set: unix.MOUNT_ATTR_NODEV, Clear: unix.MOUNT_ATTR_RDONLY},
+		},
+		{
+			"cgroup",
+			specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Options: []string{"ro"}},
+			initmsg.Mount{Kind: initmsg.KindCgroup1, Type: "cgroup", Source: "cgroup", Dest: "/sys/fs/cgroup", NoSymlinks: true, Set: unix.MOUNT_ATTR_RDONLY, Binds: cg.v1},
+		},
 	} {
 		got, err := planMount(&c.in, cg)
 		if err != nil || !reflect.DeepEqual(got, c.want) {
@@ -39,9 +58,14 @@ func TestPlanMount(t *testing.T) {
 		}
 	}
 	for _, m := range []specs.Mount{
-		{Destination: "/proc/self", Type: "tmpfs"}, {Destination: "/proc/sys", Type: "bind", Source: "/x"}, {Destination: "/proc", Type: "tmpfs"},
-		{Destination: "/x/../proc/1", Type: "tmpfs"}, {Destination: "/", Type: "tmpfs"}, {Destination: "/x/..", Type: "bind", Source: "/y"},
-		{Destination: "/x", Type: "bind", Source: "rel"}, {Destination: "/x"},
+		{Destination: "/proc/self", Type: "tmpfs"},
+		{Destination: "/proc/sys", Type: "bind", Source: "/x"},
+		{Destination: "/proc", Type: "tmpfs"},
+		{Destination: "/x/../proc/1", Type: "tmpfs"},
+		{Destination: "/", Type: "tmpfs"},
+		{Destination: "/x/..", Type: "bind", Source: "/y"},
+		{Destination: "/x", Type: "bind", Source: "rel"},
+		{Destination: "/x"},
 	} {
 		if _, err := planMount(&m, cg); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%+v: %v", m, err)

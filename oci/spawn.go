@@ -92,6 +92,10 @@ type spawnOpts struct {
 	// pidNS is a descriptor for setns(2): the child is born in its pid namespace; -1: none.
 	pidNS      int
 	uids, gids []syscall.SysProcIDMap
+	// bare: the child is only there to hold its namespaces.
+	bare bool
+	// userNS is the user namespace to be born in; nil: ours, or a new one.
+	userNS *os.File
 }
 
 // spawn forks init from the sealed copy. It waits for its message then.
@@ -127,16 +131,27 @@ func spawn(o *spawnOpts) (*child, error) {
 	}
 	pidfd := -1
 	attr := &syscall.ProcAttr{
-		Dir:   "/",
-		Env:   []string{"GOMAXPROCS=2", "GOGC=off"},
+		Dir: "/",
+		// Go's runtime sends its threads no signals: under a filter one may not even
+		// return from a handler.
+		Env:   []string{"GOMAXPROCS=2", "GOGC=off", "GODEBUG=asyncpreemptoff=1"},
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Cloneflags: o.flags, PidFD: &pidfd, UidMappings: o.uids, GidMappings: o.gids},
 	}
-	if o.flags&unix.CLONE_NEWUSER != 0 {
-		// Root of the new namespace, or execve would take the capabilities away.
-		attr.Sys.Credential = &syscall.Credential{}
-		attr.Sys.GidMappingsEnableSetgroups = true
+	if o.flags&unix.CLONE_NEWUSER != 0 && !o.bare {
+		if o.uids != nil {
+			// Root of the new namespace, or execve would take the capabilities away.
+			attr.Sys.Credential = &syscall.Credential{}
+		} else {
+			// Nobody yet, which execve takes them from unless they are ambient.
+			for c := range uintptr(len(capNames)) {
+				if lastCap() >= c {
+					attr.Sys.AmbientCaps = append(attr.Sys.AmbientCaps, c)
+				}
+			}
+		}
 	}
+	attr.Sys.GidMappingsEnableSetgroups = o.gids != nil
 	argv := []string{initmsg.Arg0, initmsg.Arg1}
 	path := fmt.Sprintf("/proc/self/fd/%d", initmsg.FDSelf)
 	var pid int
@@ -153,6 +168,16 @@ func spawn(o *spawnOpts) (*child, error) {
 	}
 	return &child{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), conn: conn}, nil
 }
+
+// lastCap is the last capability that this kernel knows.
+var lastCap = sync.OnceValue(func() uintptr {
+	for c := uintptr(0); c < 63; c++ {
+		if _, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c+1, 0, 0, 0); err != nil {
+			return c
+		}
+	}
+	return 63
+})
 
 // forkInPidNS forks a child into another pid namespace. That setting is the
 // thread's, so the thread is kept from others meanwhile and set back.

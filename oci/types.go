@@ -104,6 +104,11 @@ type ExecOpts struct {
 	// IgnorePaused starts the process in a paused container too; Exec then returns
 	// when somebody has resumed it.
 	IgnorePaused bool
+	// Personality and MemoryPolicy are those of the container's spec.
+	Personality  *specs.LinuxPersonality
+	MemoryPolicy *specs.LinuxMemoryPolicy
+	// Notify says who handles the system calls of a filter with SCMP_ACT_NOTIFY.
+	Notify *Notify
 }
 
 // CgroupRef names a container's cgroup so that a later process of ours finds it
@@ -112,4 +117,14 @@ type ExecOpts struct {
 type CgroupRef struct {
 	Paths   map[string]string `json:"paths,omitempty"`
 	Systemd string            `json:"systemd,omitempty"` // unit name with the systemd driver
+}
+
+// Notify names the process that handles system calls for a container, and what it
+// is told about it (runtime-spec, config-linux.md, "The Seccomp Notify Action").
+type Notify struct {
+	// Path is the agent's socket; Metadata is the spec's listenerMetadata.
+	Path, Metadata string
+	// Bundle and Annotations are those of the container's state.
+	Bundle      string
+	Annotations map[string]string
 }

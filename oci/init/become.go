@@ -65,6 +65,9 @@ func become(c *conn, m *initmsg.Message, r root) error {
 	if err := newCapset(&initmsg.Caps{Effective: held, Permitted: held}).set(); err != nil {
 		return err
 	}
+	if err := tune(&p.Tuning); err != nil {
+		return err
+	}
 	files := limits(c, p)
 	if err := preserve(c, &m.Extra); err != nil {
 		return err
@@ -73,6 +76,10 @@ func become(c *conn, m *initmsg.Message, r root) error {
 		if err := c.awaitGo(int(m.Extra.StartFD)); err != nil {
 			return err
 		}
+	}
+	// In its cgroup now, which may have another set of CPUs.
+	if err := setCPUs(p.Tuning.CPUsFinal); err != nil {
+		return err
 	}
 	return last(c, m, x, &files)
 }
@@ -91,7 +98,7 @@ func last(c *conn, m *initmsg.Message, x *execve, files *syscall.Rlimit) error {
 		return err
 	}
 	if len(p.Seccomp) != 0 {
-		if err := loadFilter(p.Seccomp, p.SeccompFlags); err != nil {
+		if err := filter(c, p); err != nil {
 			return err
 		}
 	}
@@ -262,7 +269,7 @@ func identity(p *initmsg.Process) (held uint64, err error) {
 	}
 	// Always, also with none: the groups of the runtime are not the program's.
 	groups := append(make([]uint32, 0, len(p.Groups)+1), p.Groups...)
-	if err := rawSetgroups(groups); err != nil {
+	if err := rawSetgroups(groups); err != nil && !p.NoGroups {
 		return 0, fail("setgroups", err)
 	}
 	// Raw calls: credentials of this thread only, which is the one that execs.
@@ -351,13 +358,22 @@ func (s *capset) apply() error {
 	return nil
 }
 
-func loadFilter(prog []byte, flags uint64) error {
-	fprog := unix.SockFprog{Len: uint16(len(prog) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&prog[0]))}
-	_, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(flags), uintptr(unsafe.Pointer(&fprog)))
-	if e != 0 {
-		return fail("load seccomp filter", e)
+// filter loads the program's filter, and hands its listener on when it has one.
+func filter(c *conn, p *initmsg.Process) error {
+	if p.SeccompFlags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
+		return c.notifiedFilter(p)
 	}
-	return nil
+	_, err := loadFilter(p.Seccomp, p.SeccompFlags)
+	return err
+}
+
+func loadFilter(prog []byte, flags uint64) (fd uintptr, err error) {
+	fprog := unix.SockFprog{Len: uint16(len(prog) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&prog[0]))}
+	fd, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(flags), uintptr(unsafe.Pointer(&fprog)))
+	if e != 0 {
+		return 0, fail("load seccomp filter", e)
+	}
+	return fd, nil
 }
 
 // execve is one prepared call of execveat(2).

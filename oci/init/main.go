@@ -77,6 +77,14 @@ func start(c *conn, m *initmsg.Message) error {
 // enter joins the namespaces that exist already and makes those that must be made
 // from inside.
 func enter(m *initmsg.Message) error {
+	if err := setCPUs(m.Process.Tuning.CPUsInitial); err != nil {
+		return err
+	}
+	if m.TakeRoot {
+		if err := takeRoot(); err != nil {
+			return err
+		}
+	}
 	if m.Exec {
 		// setns into a mount namespace wants an fs_struct of our own.
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
@@ -91,6 +99,11 @@ func enter(m *initmsg.Message) error {
 	if m.NewCgroupNS {
 		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
 			return fail("unshare cgroup namespace", err)
+		}
+	}
+	if m.NewTimeNS {
+		if err := newTime(m.TimeOffsets); err != nil {
+			return err
 		}
 	}
 	if m.LoopbackUp {

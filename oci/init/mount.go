@@ -16,6 +16,9 @@ func openSource(m *initmsg.Mount) (int, error) {
 	if m.Kind != initmsg.KindBind {
 		return -1, nil
 	}
+	if m.SourceFD != 0 {
+		return int(m.SourceFD), nil
+	}
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	if m.Recursive {
 		flags |= unix.AT_RECURSIVE

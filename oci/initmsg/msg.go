@@ -16,6 +16,12 @@ type Message struct {
 	Join []Join
 	// NewCgroupNS: make a cgroup namespace rooted at the current cgroups.
 	NewCgroupNS bool
+	// NewTimeNS: make a time namespace with TimeOffsets for the program.
+	NewTimeNS   bool
+	TimeOffsets []TimeOffset
+	// TakeRoot: the process was born in a user namespace without mappings, and must
+	// become its root now that it has some.
+	TakeRoot bool
 	// LoopbackUp: the network namespace is new; bring lo up.
 	LoopbackUp bool
 	Hostname   string
@@ -76,6 +82,11 @@ type Mount struct {
 	// Propagation is MS_PRIVATE, …; 0 leaves it.
 	Propagation    uint64
 	PropagationRec bool
+	// SourceFD is a bind's source as a detached tree, by descriptor number in init;
+	// 0: init opens Source.
+	SourceFD uint32
+	// Index is the mount's place in the spec, from 1; 0: the runtime's own.
+	Index uint32
 	// Recursive: bind with everything mounted below the source.
 	Recursive bool
 	// NoSymlinks: no component of Dest may be a symbolic link.
@@ -121,6 +132,8 @@ type Process struct {
 	Cwd        string
 	UID, GID   uint32
 	Groups     []uint32
+	// NoGroups: the user namespace forbids setgroups(2).
+	NoGroups   bool
 	HasUmask   bool
 	Umask      uint32
 	Caps       Caps
@@ -131,6 +144,9 @@ type Process struct {
 	SeccompFlags uint64
 	AppArmor     string
 	SELinux      string
+	Tuning       Tuning
+	// Notify is what an agent that handles system calls is told; see FrameAgent.
+	Notify Notify
 }
 
 // Descriptor numbers in init.

@@ -99,9 +99,13 @@ func (a *app) exec(id string, args []string, x *execFlags) error {
 	if o.Cgroup, err = subCgroup(c.Cgroup, x.cgroups); err != nil {
 		return err
 	}
-	if spec.Linux != nil && spec.Linux.Seccomp != nil {
-		if o.Seccomp, o.SeccompFlags, err = seccomp.Compile(spec.Linux.Seccomp); err != nil {
-			return err
+	if l := spec.Linux; l != nil {
+		o.Personality, o.MemoryPolicy = l.Personality, l.MemoryPolicy
+		if sc := l.Seccomp; sc != nil {
+			if o.Seccomp, o.SeccompFlags, err = seccomp.Compile(sc); err != nil {
+				return err
+			}
+			o.Notify = &oci.Notify{Path: sc.ListenerPath, Metadata: sc.ListenerMetadata, Bundle: c.Bundle, Annotations: c.Annots}
 		}
 	}
 	if o.Init, err = openProcess(c.Pid, c.StartTime); err != nil {

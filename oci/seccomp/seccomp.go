@@ -127,6 +127,9 @@ func newPolicy(s *specs.LinuxSeccomp, goarch string) (*policy, error) {
 	if p.flags, err = filterFlags(s.Flags); err != nil {
 		return nil, err
 	}
+	if def == retNotify {
+		p.flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+	}
 	archs, err := archsOf(s.Architectures, goarch)
 	if err != nil {
 		return nil, err
