@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/api/stream"
@@ -45,11 +47,15 @@ func (s *Service) Attach(ctx context.Context, ref string, opts AttachOptions, hi
 	if !cfg.Tty {
 		keys = nil // data is data: only a terminal's user detaches by keys
 	}
+	// The client starts the container as soon as it sees the answer.
+	arrived := o.arriving()
+	defer arrived()
 	conn, err := hijack(!cfg.Tty)
 	if err != nil {
 		return err
 	}
 	if opts.Logs {
+		arrived() // old output may be long; no start waits for it
 		w := &connLog{conn: conn}
 		lo := LogsOptions{Stdout: opts.Stdout, Stderr: opts.Stderr, Tail: -1}
 		if err := s.Logs(ctx, ref, lo, w); err != nil {
@@ -111,6 +117,44 @@ func (o *owner) dropGone() {
 	o.streams.pending = keep
 }
 
+// arriving announces a client that is about to be told that it is attached; a start waits
+// until it is: otherwise a short process would end before its client is connected. The
+// function it returns ends that; it may be called again.
+func (o *owner) arriving() (arrived func()) {
+	o.streams.Lock()
+	defer o.streams.Unlock()
+	if o.streams.arriving == 0 {
+		o.streams.arrived = make(chan struct{})
+	}
+	o.streams.arriving++
+	return sync.OnceFunc(func() {
+		o.streams.Lock()
+		defer o.streams.Unlock()
+		if o.streams.arriving--; o.streams.arriving == 0 {
+			close(o.streams.arrived)
+		}
+	})
+}
+
+// arrivalTime is what a start gives to clients that take long to be told.
+const arrivalTime = 2 * time.Second
+
+// awaitArriving waits for the clients that were announced.
+func (o *owner) awaitArriving() {
+	o.streams.Lock()
+	n, arrived := o.streams.arriving, o.streams.arrived
+	o.streams.Unlock()
+	if n == 0 {
+		return
+	}
+	limit := time.NewTimer(arrivalTime)
+	defer limit.Stop()
+	select {
+	case <-arrived:
+	case <-limit.C:
+	}
+}
+
 // takePending hands out the waiting clients; the caller closes their connections.
 func (o *owner) takePending() []pendingAttach {
 	o.streams.Lock()
@@ -126,19 +170,28 @@ func (o *owner) closePending() {
 	}
 }
 
-// attachRest opens the run for clients, and connects those that came while it started.
+// attachRest opens the run for clients, and connects beside those that came while it
+// started. The owner calls it, so that no end and no answer comes in between.
 func (o *owner) attachRest(run uint64) {
+	if v := o.view.Load(); v.Run != run || !v.Phase.Up() {
+		return
+	}
 	o.streams.Lock()
-	if v := o.view.Load(); v.Run == run && v.Phase.Up() {
-		key := o.key(run)
-		o.streams.live = &key
-	}
+	key := o.key(run)
+	o.streams.live = &key
+	rest := o.streams.pending
+	o.streams.pending = nil
 	o.streams.Unlock()
-	for _, p := range o.takePending() {
-		ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
-		_ = o.attach(ctx, p) // it answers through the connection
-		cancel()
+	if len(rest) == 0 {
+		return
 	}
+	o.s.beside(func() {
+		for _, p := range rest {
+			ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
+			_ = o.attach(ctx, p) // it answers through the connection
+			cancel()
+		}
+	})
 }
 
 // connLog writes logs to an attached connection.

@@ -41,6 +41,10 @@ type owner struct {
 		sync.Mutex
 		pending []pendingAttach
 		live    *shim.Key // set while a process runs
+		// arriving counts clients that are being told that they are attached; arrived is
+		// closed when there are none left.
+		arriving int
+		arrived  chan struct{}
 	}
 	// forgotten is closed when the shim has let go of the run before.
 	forgotten atomic.Pointer[chan struct{}]
@@ -72,6 +76,7 @@ type message struct {
 	reply chan<- fsm.Answer // cap 1, for the ticket in t
 	t     fsm.Ticket
 	do    func(o *owner) // run by the owner before ev
+	seen  func(o *owner) // run by the owner when everybody sees what ev made, before anybody is answered
 }
 
 // newOwner publishes the first snapshot; start it with go o.loop().
@@ -123,6 +128,9 @@ func (o *owner) handle(m message) {
 		started = o.run.started
 	}
 	o.view.Store(&view{State: o.state, run: o.run, started: started})
+	if m.seen != nil {
+		m.seen(o)
+	}
 	if o.state.Phase != before {
 		o.changed.notify()
 	}

@@ -355,6 +355,45 @@ func TestAttachBeforeStart(t *testing.T) {
 	wantErr(t, err, errdefs.ErrInvalidArgument, "Invalid detach keys")
 }
 
+// A client starts the container when it has read that it is attached: it may do so before
+// the daemon has gone on.
+func TestStartWaitsForWhoIsBeingAttached(t *testing.T) {
+	r := newRig(t)
+	id := r.create("", nil, "sleep")
+	hijack, _ := pipe(t)
+	started := make(chan error)
+	r.must(r.Attach(bg, id, AttachOptions{Stream: true, Stdout: true}, func(raw bool) (*stream.Conn, error) {
+		go func() { started <- r.Start(bg, id) }()
+		// The start is under way when the effects have run as far as they can.
+		for r.index.byFullID(id).view.Load().Phase != fsm.Starting {
+			runtime.Gosched()
+		}
+		time.Sleep(20 * time.Millisecond) // long enough for a start that does not wait
+		return hijack(raw)
+	}))
+	r.must(<-started)
+	if p := r.shim.procs[r.index.byFullID(id).key(1)]; len(p.req.Attach) != 1 {
+		t.Errorf("%d clients came with the start", len(p.req.Attach))
+	}
+}
+
+// Who attaches as soon as the start is answered is connected to the process, not kept
+// for the next start.
+func TestAttachAtOnceAfterStart(t *testing.T) {
+	r := newRig(t)
+	for range 100 {
+		id := r.create("", nil, "sleep")
+		r.must(r.Start(bg, id))
+		o := r.index.byFullID(id)
+		o.streams.Lock()
+		live := o.streams.live
+		o.streams.Unlock()
+		if live == nil || *live != o.key(1) {
+			t.Fatalf("after the start clients are connected to %v", live)
+		}
+	}
+}
+
 func TestJoinNetwork(t *testing.T) {
 	r := newRig(t)
 	a := r.create("a1", nil, "sleep")

@@ -29,13 +29,17 @@ func (o *owner) runRun(number uint64) {
 	defer st.closeFiles()
 	info, err := st.start(ctx)
 	if err != nil {
+		o.awaitArriving()
 		o.closePending()
 		code, err := startError(err, st.r.Path)
 		o.send(message{ev: fsm.StartFailed{Run: number, Err: err, Code: code}})
 		return
 	}
-	o.send(message{do: func(o *owner) { o.run = info }, ev: fsm.Started{Run: number}})
-	o.attachRest(number)
+	o.send(message{
+		do:   func(o *owner) { o.run = info },
+		ev:   fsm.Started{Run: number},
+		seen: func(o *owner) { o.attachRest(number) },
+	})
 }
 
 // starting is one start in progress.
@@ -318,6 +322,7 @@ func resolveUser(layers []string, name string, groups []string) (spec.User, erro
 
 // launch hands the request to the shim, with the clients that are already attached.
 func (st *starting) launch(ctx context.Context, req *shim.StartRequest) (*shim.Started, error) {
+	st.o.awaitArriving()
 	clients := st.o.takePending()
 	files := append([]*os.File{}, st.nsFDs...)
 	for _, c := range clients {

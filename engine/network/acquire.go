@@ -60,17 +60,12 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 		return nil, err
 	}
 	gw4, gw6 := gateways(joins)
-	if gw4 != nil {
-		setGateways(gw4, gw6)
-		bs, err := s.pub.publish(gw4.n, gw4.e, r)
-		if err != nil {
-			return nil, err
-		}
-		sb.bindings = bs
-		u.Add(func() error { s.pub.unbind(bs); return nil })
-	} else if gw6 != nil {
-		setGateways(gw4, gw6)
+	setGateways(gw4, gw6)
+	ws := waysOf(gw4, gw6)
+	if sb.bindings, err = s.pub.publish(ws, r); err != nil {
+		return nil, err
 	}
+	u.Add(func() error { s.pub.unbind(sb.bindings); return nil })
 	out, err := s.describe(r, joins)
 	if err != nil {
 		return nil, err
@@ -80,10 +75,8 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 			return nil, err
 		}
 	}
-	if gw4 != nil {
-		if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(gw4.n, gw4.e)); err != nil {
-			return nil, err
-		}
+	if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(ws.endpoints()...)); err != nil {
+		return nil, err
 	}
 	u.Keep()
 	s.mu.Lock()
@@ -392,13 +385,13 @@ func leave(sb *sandbox, joins []*joining) {
 // a way out, in order of priority.
 func gateways(joins []*joining) (gw4, gw6 *joining) {
 	for _, j := range joins {
-		if j.plug == nil || j.n.net.Internal || j.n.bridge.mode4 == firewall.ModeIsolated {
+		if j.plug == nil || j.n.net.Internal {
 			continue
 		}
-		if gw4 == nil && j.e.IPv4.IsValid() && j.n.space4().gateway.IsValid() {
+		if gw4 == nil && j.n.bridge.mode4 != firewall.ModeIsolated && j.e.IPv4.IsValid() && j.n.space4().gateway.IsValid() {
 			gw4 = j
 		}
-		if gw6 == nil && j.e.IPv6.IsValid() && j.n.space6().gateway.IsValid() {
+		if gw6 == nil && j.n.bridge.mode6 != firewall.ModeIsolated && j.e.IPv6.IsValid() && j.n.space6().gateway.IsValid() {
 			gw6 = j
 		}
 	}

@@ -84,10 +84,12 @@ type EndpointRecord struct {
 	Links map[string]string `json:"links,omitempty"`
 }
 
-// PortRecord is one published port.
+// PortRecord is one published port, or Count of them in a row. HostPort is 0 where the
+// port is open on the container's own address (gateway mode routed).
 type PortRecord struct {
 	Proto         string     `json:"proto"`
 	HostIP        netip.Addr `json:"host_ip"`
 	HostPort      uint16     `json:"host_port"`
 	ContainerPort uint16     `json:"port"`
+	Count         uint16     `json:"count,omitempty"`
 }

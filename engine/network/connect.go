@@ -50,13 +50,12 @@ func (s *Service) Connect(_ context.Context, ns *os.File, r SandboxRequest) (_ *
 		return nil, err
 	}
 	if firstOut {
-		setGateways(gateways(joins))
-		bs, err := s.pub.publish(j.n, j.e, r)
-		if err != nil {
+		gw4, gw6 := gateways(joins)
+		setGateways(gw4, gw6)
+		if sb.bindings, err = s.pub.publish(waysOf(gw4, gw6), r); err != nil {
 			return nil, err
 		}
-		u.Add(func() error { s.pub.unbind(bs); sb.bindings = nil; return nil })
-		sb.bindings = bs
+		u.Add(func() error { s.pub.unbind(sb.bindings); sb.bindings = nil; return nil })
 		out.Ports = portMap(r, []*endpoint{j.e})
 	} else {
 		out.Ports = nil
@@ -72,7 +71,7 @@ func (s *Service) Connect(_ context.Context, ns *os.File, r SandboxRequest) (_ *
 		u.Add(func() error { s.stopResolving(sb); return nil })
 	}
 	if firstOut {
-		if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(j.n, j.e)); err != nil {
+		if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(way{j.n, j.e})); err != nil {
 			_, derr := s.nl.Do(rtnl.DelLink(j.e.HostIf))
 			return nil, errors.Join(err, derr)
 		}
@@ -260,17 +259,8 @@ func (s *Service) moveWayOut(sb *sandbox, ns *os.File, from, to *endpoint) {
 			s.log.Error("moving a container's default route", "container", sb.id, "error", err)
 		}
 	}
-	for _, b := range sb.bindings {
-		s.pub.proxy.End(b.Name())
-		for _, p := range to.Ports {
-			if p.Proto == b.Proto && p.HostIP == b.Addr && p.HostPort == b.Port {
-				if err := s.pub.hold(b, to, p); err != nil {
-					s.log.Error("moving a published port", "container", sb.id, "port", b.Name(), "error", err)
-				}
-			}
-		}
-	}
-	if err := s.fw.Publish(sb.id, s.pub.firewallPorts(n, to)); err != nil {
+	s.moveBindings(sb, to)
+	if err := s.fw.Publish(sb.id, s.pub.firewallPorts(way{n, to})); err != nil {
 		s.log.Error("moving published ports", "container", sb.id, "error", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
@@ -93,6 +94,9 @@ func (s *Service) plan(r network.CreateRequest) (*netw, error) {
 	if n.net.Driver == "bridge" {
 		if n.bridge, err = parseBridgeOptions(n.net.ID, n.net.Options); err != nil {
 			return nil, err
+		}
+		if !n.net.Internal && (n.bridge.mode4 == firewall.ModeIsolated || n.bridge.mode6 == firewall.ModeIsolated) {
+			return nil, errclass.Invalid("gateway mode 'isolated' can only be used for an internal network")
 		}
 		for _, other := range s.nets {
 			if other.net.Driver == "bridge" && !other.net.ConfigOnly && other.bridge.name == n.bridge.name && !n.net.ConfigOnly {

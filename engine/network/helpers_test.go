@@ -75,3 +75,8 @@ func elements(t *testing.T) string {
 	}
 	return strings.Join(found, "; ")
 }
+
+// defaultRoute6 leads IPv6 through the host's end of the neighbour's wire.
+func defaultRoute6(index int) *rtnl.Request {
+	return rtnl.AddRoute(index, netip.Prefix{}, netip.MustParseAddr("2001:db8::1"))
+}

@@ -3,6 +3,7 @@ package network
 import (
 	"net/netip"
 	"reflect"
+	"strconv"
 	"testing"
 
 	"github.com/moby/moby/api/types/network"
@@ -37,5 +38,32 @@ func TestPortWishes(t *testing.T) {
 	}
 	if ws, _ := portWishes(SandboxRequest{Ports: portMapOf("1>80/tcp")}, netip.MustParseAddr("192.0.2.1"), true); ws[0].addrs[0].String() != "192.0.2.1" || len(ws[0].addrs) != 1 {
 		t.Errorf("default bind address: %v", ws[0].addrs)
+	}
+}
+
+// Ports in a row are one wish from rowMin on, whatever order they came in.
+func TestRows(t *testing.T) {
+	ports := network.PortMap{}
+	for i := range 100 {
+		p, _ := network.PortFrom(uint16(8000+i), "udp")
+		ports[p] = []network.PortBinding{{HostPort: strconv.Itoa(9000 + i)}}
+	}
+	for i := range rowMin - 1 {
+		p, _ := network.PortFrom(uint16(100+i), "tcp")
+		ports[p] = []network.PortBinding{{HostPort: strconv.Itoa(100 + i)}}
+	}
+	p, _ := network.PortFrom(8200, "udp")
+	ports[p] = []network.PortBinding{{HostPort: "9200"}}
+	ws, err := portWishes(SandboxRequest{Ports: ports}, netip.Addr{}, true)
+	if err != nil || len(ws) != rowMin-1+2 {
+		t.Fatalf("%d wishes, %v", len(ws), err)
+	}
+	for _, w := range ws {
+		if w.port.Proto() != "udp" {
+			continue
+		}
+		if w.port.Num() == 8000 && (w.count != 100 || w.first != 9000) || w.port.Num() == 8200 && w.count != 0 {
+			t.Errorf("%+v", w)
+		}
 	}
 }

@@ -166,20 +166,24 @@ func (s *Service) adopt(r Record, take func(string) *os.File) {
 	}
 	ends := slices.Clone(sb.ends)
 	s.mu.Unlock()
+	var on []way
 	for _, e := range ends {
-		s.adoptPorts(sb, e, take)
+		if len(e.Ports) > 0 {
+			s.adoptPorts(sb, e, take)
+			on = append(on, way{s.netOf(e), e})
+		}
+	}
+	if err := s.fw.Publish(sb.id, s.pub.firewallPorts(on...)); err != nil {
+		s.log.Error("publishing a running container's ports", "container", sb.id, "error", err)
 	}
 }
 
 func (s *Service) adoptPorts(sb *sandbox, e *endpoint, take func(string) *os.File) {
-	if len(e.Ports) == 0 {
-		return
-	}
 	for _, p := range e.Ports {
 		if p.HostPort == 0 {
 			continue
 		}
-		b := ports.Binding{Proto: p.Proto, Addr: p.HostIP, Port: p.HostPort}
+		b := ports.Binding{Proto: p.Proto, Addr: p.HostIP, Port: p.HostPort, Count: p.Count}
 		b.Socket = take(b.Name())
 		b, err := s.pub.table.Adopt(e.Name, b)
 		if err == nil {
@@ -190,12 +194,6 @@ func (s *Service) adoptPorts(sb *sandbox, e *endpoint, take func(string) *os.Fil
 			continue
 		}
 		sb.bindings = append(sb.bindings, b)
-	}
-	s.mu.Lock()
-	n := s.nets[e.NetworkID]
-	s.mu.Unlock()
-	if err := s.fw.Publish(sb.id, s.pub.firewallPorts(n, e)); err != nil {
-		s.log.Error("publishing a running container's ports", "container", sb.id, "error", err)
 	}
 }
 

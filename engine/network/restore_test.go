@@ -73,13 +73,14 @@ func (k *memKeeper) TakeAll(prefix string) (map[string]*os.File, error) {
 	defer k.mu.Unlock()
 	out := map[string]*os.File{}
 	for name, f := range k.m {
+		if !strings.HasPrefix(name, prefix) {
+			continue // a duplicate that nobody gets would hold the port until it is collected
+		}
 		d, err := dupFile(f)
 		if err != nil {
 			return nil, err
 		}
-		if strings.HasPrefix(name, prefix) {
-			out[name] = d
-		}
+		out[name] = d
 	}
 	return out, nil
 }

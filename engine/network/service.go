@@ -429,7 +429,13 @@ func (s *Service) startDriver(n *netw) error {
 	}
 	var own []netip.Prefix
 	for _, sp := range n.spaces {
-		if sp.own.IsValid() && !n.bridge.inhibit {
+		mode := n.bridge.mode4
+		if sp.Subnet().Addr().Is6() {
+			mode = n.bridge.mode6
+		}
+		// inhibit_ipv4 is about IPv4 only, as its name says.
+		inhibited := n.bridge.inhibit && sp.Subnet().Addr().Is4() || mode == firewall.ModeIsolated
+		if sp.own.IsValid() && !inhibited {
 			own = append(own, netip.PrefixFrom(sp.own, sp.Subnet().Bits()))
 		}
 	}

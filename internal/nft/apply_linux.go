@@ -238,14 +238,20 @@ func concat(types []Type) (nftables.SetDatatype, error) {
 }
 
 func encodeElems(s Set, elems []Elem) ([]nftables.SetElement, error) {
-	if s.Interval {
+	if s.Interval && len(s.Key) == 1 {
 		return encodeIntervals(elems)
 	}
 	out := make([]nftables.SetElement, len(elems))
 	for i, e := range elems {
 		var err error
-		if out[i].Key, err = encode(s.Key, e.Key); err != nil {
+		first, last := bounds(e.Key)
+		if out[i].Key, err = encode(s.Key, first); err != nil {
 			return nil, fmt.Errorf("element %s: %w", e, err)
+		}
+		if s.Interval {
+			if out[i].KeyEnd, err = encode(s.Key, last); err != nil {
+				return nil, fmt.Errorf("element %s: %w", e, err)
+			}
 		}
 		if len(s.Data) > 0 && len(e.Data) > 0 {
 			if out[i].Val, err = encode(s.Data, e.Data); err != nil {
@@ -254,6 +260,30 @@ func encodeElems(s Set, elems []Elem) ([]nftables.SetElement, error) {
 		}
 	}
 	return out, nil
+}
+
+// bounds are the lowest and the highest key that a key with prefixes and ranges means.
+func bounds(key []Value) (first, last []Value) {
+	first, last = slices.Clone(key), slices.Clone(key)
+	for i, v := range key {
+		switch v := v.(type) {
+		case netip.Prefix:
+			first[i], last[i] = v.Masked().Addr(), lastOf(v)
+		case PortRange:
+			first[i], last[i] = v.First, v.Last
+		}
+	}
+	return first, last
+}
+
+// lastOf is a prefix's highest address.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }
 
 // encodeIntervals turns prefixes into pairs of a first address and the first behind.
@@ -265,12 +295,7 @@ func encodeIntervals(elems []Elem) ([]nftables.SetElement, error) {
 			return nil, fmt.Errorf("element %s is no prefix", e)
 		}
 		out = append(out, nftables.SetElement{Key: p.Masked().Addr().AsSlice()})
-		end := p.Masked().Addr().AsSlice()
-		for i := p.Bits(); i < len(end)*8; i++ {
-			end[i/8] |= 0x80 >> (i % 8)
-		}
-		last, _ := netip.AddrFromSlice(end)
-		if next := last.Next(); next.IsValid() {
+		if next := lastOf(p).Next(); next.IsValid() {
 			out = append(out, nftables.SetElement{Key: next.AsSlice(), IntervalEnd: true})
 		}
 	}

@@ -94,9 +94,11 @@ func (c *Conn) action(s Stmt) ([]expr.Any, error) {
 		load := append(isFamily(s.Family),
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
 			&expr.Payload{DestRegister: reg32(1), Base: expr.PayloadBaseTransportHeader, Offset: transportDport, Len: 2})
-		return c.dnat(load, s.Family, s.Map)
+		return c.dnat(load, s.Family, s.Map, true)
 	case DNATByAddr:
-		return c.dnat(addrProtoPort(s.Family), s.Family, s.Map)
+		return c.dnat(addrProtoPort(s.Family), s.Family, s.Map, true)
+	case DNATByRange:
+		return c.dnat(addrProtoPort(s.Family), s.Family, s.Map, false)
 	case SNATByIf:
 		look, err := c.lookup(s.Map, reg1, reg1, false, true)
 		if err != nil {
@@ -119,9 +121,9 @@ func (c *Conn) action(s Stmt) ([]expr.Any, error) {
 	return nil, fmt.Errorf("unknown statement %T", s)
 }
 
-// dnat looks the loaded key up; the data (address, port) lands in registers from
-// reg1 on: the port right behind the address.
-func (c *Conn) dnat(load []expr.Any, f Family, name string) ([]expr.Any, error) {
+// dnat looks the loaded key up; the data (address, port if there is one) lands in
+// registers from reg1 on: the port right behind the address.
+func (c *Conn) dnat(load []expr.Any, f Family, name string, withPort bool) ([]expr.Any, error) {
 	look, err := c.lookup(name, reg1, reg1, false, true)
 	if err != nil {
 		return nil, err
@@ -129,6 +131,10 @@ func (c *Conn) dnat(load []expr.Any, f Family, name string) ([]expr.Any, error) 
 	port := reg32(1)
 	if f == V6 {
 		port = reg32(4)
+	}
+	if !withPort {
+		return append(append(load, look...), &expr.NAT{Type: expr.NATTypeDestNAT, Family: familyNumber(f),
+			RegAddrMin: reg1, RegAddrMax: reg1}), nil
 	}
 	return append(append(load, look...), &expr.NAT{
 		Type: expr.NATTypeDestNAT, Family: familyNumber(f), Specified: true,

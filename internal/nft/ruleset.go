@@ -22,9 +22,15 @@ const (
 )
 
 // Value is one component of a key or of data: an interface name or protocol name
-// (string), an address (netip.Addr), a port (uint16), or a prefix (netip.Prefix) as
-// the only component of a key of an Interval set.
+// (string), an address (netip.Addr), a port (uint16), or in a key of an Interval set a
+// prefix (netip.Prefix) or a range of ports (PortRange).
 type Value any
+
+// PortRange are the ports from First to Last.
+type PortRange struct{ First, Last uint16 }
+
+// String renders the range as nft does.
+func (r PortRange) String() string { return fmt.Sprintf("%d-%d", r.First, r.Last) }
 
 // Elem is one element of a set, or of a map when Data is not empty.
 type Elem struct{ Key, Data []Value }
@@ -55,7 +61,8 @@ func isProto(s string) bool { return s == "tcp" || s == "udp" || s == "sctp" }
 type Set struct {
 	Name      string
 	Key, Data []Type
-	// Interval sets hold prefixes, which must not overlap.
+	// Interval sets hold prefixes, or concatenations with prefixes and ranges, which must
+	// not overlap.
 	Interval bool
 	Elems    []Elem
 }
@@ -293,6 +300,15 @@ func (s DNATByAddr) text() string {
 	ip := s.Family.ip()
 	return "dnat " + ip + " to " + ip + " daddr . meta l4proto . th dport map @" + s.Map
 }
+
+// DNATByRange translates the destination's address, and leaves the port, by an interval
+// map keyed by address, protocol and port.
+type DNATByRange struct {
+	Family Family
+	Map    string
+}
+
+func (s DNATByRange) text() string { return DNATByAddr(s).text() }
 
 // SNATByIf gives forwarded packets a fixed source by a map keyed by incoming interface.
 type SNATByIf struct {

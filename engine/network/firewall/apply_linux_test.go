@@ -32,6 +32,8 @@ func state() firewall.State {
 		{Bridge: "docker0", Proto: "tcp", HostIP: a("0.0.0.0"), HostPort: 8080, IP: a("172.17.0.2"), Port: 80},
 		{Bridge: "docker0", Proto: "tcp", HostIP: a("::"), HostPort: 8080, IP: a("fd00::2"), Port: 80},
 		{Bridge: "docker0", Proto: "sctp", HostIP: a("fd01::1"), HostPort: 8080, IP: a("fd00::2"), Port: 80},
+		{Bridge: "docker0", Proto: "udp", HostIP: a("0.0.0.0"), HostPort: 10000, IP: a("172.17.0.2"), Port: 10000, Count: 10000},
+		{Bridge: "docker0", Proto: "udp", HostIP: a("fd01::1"), HostPort: 10000, IP: a("fd00::2"), Port: 10000, Count: 10000},
 		{Bridge: "br-s", Proto: "udp", HostIP: a("127.0.0.1"), HostPort: 53, IP: a("172.18.0.2"), Port: 53},
 	}}
 }
@@ -96,6 +98,19 @@ func TestUpdate(t *testing.T) {
 	}
 	if err := c.Update(nft.Changes{Del: add.Add}); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("removing what is not there: %v", err)
+	}
+	rng := nft.Changes{Add: firewall.PortElems(firewall.Port{Bridge: "docker0", Proto: "tcp", HostIP: netip.MustParseAddr("127.0.0.1"),
+		HostPort: 20000, IP: netip.MustParseAddr("172.17.0.2"), Port: 20000, Count: 5000}, s.Bridges[0], false)}
+	if len(rng.Add) != 1 {
+		t.Errorf("a range is %d elements", len(rng.Add))
+	}
+	for range 2 {
+		if err := c.Update(rng); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Update(nft.Changes{Del: rng.Add}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if ok, err := c.Intact(firewall.Compute(s)); err != nil || !ok {
 		t.Errorf("intact: %v %v", ok, err)

@@ -54,6 +54,8 @@ const (
 	SetDirect6  = "direct6"
 	SetNets4    = "nets4"
 	SetNets6    = "nets6"
+	SetRange4   = "range4"
+	SetRange6   = "range6"
 )
 
 // GatewayMode is how a bridge network's containers are reached from outside
@@ -91,6 +93,8 @@ type Port struct {
 	HostPort uint16
 	IP       netip.Addr // the container's, of HostIP's family
 	Port     uint16
+	// Count above 1 means as many ports in a row, on both sides.
+	Count uint16
 }
 
 // State is everything the table depends on.
@@ -177,22 +181,39 @@ func isNAT(m GatewayMode) bool { return m == "" || m == ModeNAT || m == ModeNATU
 
 func portElems(p Port, b Bridge, direct bool) []nft.SetElems {
 	v6 := p.IP.Is6()
-	mode, any, addr, dir := b.Mode4, SetAny4, SetAddr4, SetDirect4
+	mode, any, addr, dir, rng := b.Mode4, SetAny4, SetAddr4, SetDirect4, SetRange4
 	if v6 {
-		mode, any, addr, dir = b.Mode6, SetAny6, SetAddr6, SetDirect6
+		mode, any, addr, dir, rng = b.Mode6, SetAny6, SetAddr6, SetDirect6, SetRange6
 	}
 	var out []nft.SetElems
-	if mode == ModeRouted || direct || len(b.Trusted) > 0 {
-		out = append(out, nft.SetElems{Set: dir, Elems: []nft.Elem{{Key: []nft.Value{p.IP, p.Proto, p.Port}}}})
+	put := func(set string, key []nft.Value, data ...nft.Value) {
+		out = append(out, nft.SetElems{Set: set, Elems: []nft.Elem{{Key: key, Data: data}}})
 	}
-	if !isNAT(mode) || b.Internal {
-		return out
+	count := max(p.Count, 1)
+	reachable := mode == ModeRouted || direct || len(b.Trusted) > 0
+	translated := isNAT(mode) && !b.Internal
+	if translated && count > 1 && p.HostPort == p.Port {
+		// The same numbers on both sides: one element, whatever the count.
+		on := netip.PrefixFrom(p.HostIP, p.HostIP.BitLen())
+		if p.HostIP.IsUnspecified() {
+			on = netip.PrefixFrom(p.HostIP, 0)
+		}
+		put(rng, []nft.Value{on, p.Proto, nft.PortRange{First: p.HostPort, Last: p.HostPort + count - 1}}, p.IP)
+		translated = false
 	}
-	to := []nft.Value{p.IP, p.Port}
-	if p.HostIP.IsUnspecified() {
-		return append(out, nft.SetElems{Set: any, Elems: []nft.Elem{{Key: []nft.Value{p.Proto, p.HostPort}, Data: to}}})
+	for i := range count {
+		if reachable {
+			put(dir, []nft.Value{p.IP, p.Proto, p.Port + i})
+		}
+		switch {
+		case !translated:
+		case p.HostIP.IsUnspecified():
+			put(any, []nft.Value{p.Proto, p.HostPort + i}, p.IP, p.Port+i)
+		default:
+			put(addr, []nft.Value{p.HostIP, p.Proto, p.HostPort + i}, p.IP, p.Port+i)
+		}
 	}
-	return append(out, nft.SetElems{Set: addr, Elems: []nft.Elem{{Key: []nft.Value{p.HostIP, p.Proto, p.HostPort}, Data: to}}})
+	return out
 }
 
 var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
@@ -231,8 +252,10 @@ func publishRules() []nft.Rule {
 	return []nft.Rule{
 		{nft.DNATByAddr{Family: nft.V4, Map: SetAddr4}},
 		{nft.DNATByPort{Family: nft.V4, Map: SetAny4}},
+		{nft.DNATByRange{Family: nft.V4, Map: SetRange4}},
 		{nft.DNATByAddr{Family: nft.V6, Map: SetAddr6}},
 		{nft.DNATByPort{Family: nft.V6, Map: SetAny6}},
+		{nft.DNATByRange{Family: nft.V6, Map: SetRange6}},
 	}
 }
 
@@ -241,6 +264,8 @@ func inRules(s State) []nft.Rule {
 	rules := []nft.Rule{
 		{nft.Established{}, nft.Accept{}},
 		{nft.Translated{}, nft.Accept{}},
+		// Neighbours that may not talk (icc off): no mode of the gateway opens that.
+		{nft.IfPair{Set: SetSame}, nft.Drop{}},
 		{nft.IsFamily{Family: nft.V4}, nft.OutIf{Set: SetOpen + "4"}, nft.Accept{}},
 		{nft.IsFamily{Family: nft.V6}, nft.OutIf{Set: SetOpen + "6"}, nft.Accept{}},
 		{nft.OutIf{Set: "routed4"}, nft.PortSet{Family: nft.V4, Set: SetDirect4}, nft.Accept{}},
@@ -306,6 +331,8 @@ func newSets() *setList {
 		def("direct"+f.n, byAddr, nil)
 		def("any"+f.n, port, to)
 		def("addr"+f.n, byAddr, to)
+		def("range"+f.n, byAddr, []nft.Type{f.t})
+		l.sets[l.at["range"+f.n]].Interval = true
 		def("nets"+f.n, []nft.Type{f.t}, nil)
 		l.sets[l.at["nets"+f.n]].Interval = true
 	}

@@ -33,6 +33,11 @@ func TestCompute(t *testing.T) {
 			{Bridge: "br-r", Proto: "tcp", HostIP: any6, HostPort: 1, IP: addr("fd00::2"), Port: 80},
 			{Bridge: "br-s", Proto: "tcp", HostIP: any4, HostPort: 2, IP: addr("172.19.0.2"), Port: 81},
 		}},
+		"range": {Bridges: []Bridge{docker0, {Name: "br-t", Trusted: []string{"eth1"}}}, Ports: []Port{
+			{Bridge: "docker0", Proto: "udp", HostIP: any4, HostPort: 10000, IP: addr("172.17.0.2"), Port: 10000, Count: 10000},
+			{Bridge: "docker0", Proto: "udp", HostIP: addr("fd00::1"), HostPort: 10000, IP: addr("fd00::2"), Port: 10000, Count: 10000},
+			{Bridge: "docker0", Proto: "tcp", HostIP: any4, HostPort: 8000, IP: addr("172.17.0.2"), Port: 9000, Count: 2},
+			{Bridge: "br-t", Proto: "sctp", HostIP: addr("192.0.2.1"), HostPort: 7000, IP: addr("172.18.0.2"), Port: 7000, Count: 3}}},
 		"direct": {Bridges: []Bridge{docker0}, Ports: []Port{web}, DirectRouting: true},
 	} {
 		t.Run(name, func(t *testing.T) {

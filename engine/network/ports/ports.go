@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -20,15 +21,22 @@ type Request struct {
 	Addrs []netip.Addr
 	// First and Last bound the wished numbers; 0 and 0 is any free ephemeral one.
 	First, Last uint16
+	// Count above 1 asks for that many ports in a row, from First on (Last is not
+	// looked at). They are taken as one, without sockets: thousands of them would cost
+	// more than they keep away.
+	Count uint16
 	// To is where it leads, for error texts ("172.17.0.2:80").
 	To string
 }
 
-// Binding is one taken host port. Socket may be nil (the kernel has no such protocol).
+// Binding is one taken host port, or several in a row. Socket is nil for several, and
+// where the kernel has no such protocol.
 type Binding struct {
-	Proto  string
-	Addr   netip.Addr
-	Port   uint16
+	Proto string
+	Addr  netip.Addr
+	Port  uint16
+	// Count is the number of ports from Port on, where there are several.
+	Count  uint16
 	Socket *os.File
 }
 
@@ -48,6 +56,7 @@ type Table struct {
 
 	mu    sync.Mutex
 	owner map[slot]map[netip.Addr]string
+	rows  []row             // of several ports each
 	next  map[string]uint16 // by protocol: where to look for an ephemeral one
 }
 
@@ -55,6 +64,14 @@ type slot struct {
 	proto string
 	v6    bool
 	port  uint16
+}
+
+// row is a Binding of several ports.
+type row struct {
+	proto       string
+	addr        netip.Addr
+	first, last uint16
+	owner       string
 }
 
 // NewTable returns an empty table whose ephemeral ports come from [first, last].
@@ -65,6 +82,9 @@ func NewTable(bind BindFunc, first, last uint16) *Table {
 // Take takes a port for owner (a container's name, for error texts). The sockets are
 // the caller's, who gives them to Release. Nothing is taken when it fails.
 func (t *Table) Take(owner string, r Request) ([]Binding, error) {
+	if r.Count > 1 {
+		return t.takeRow(owner, r)
+	}
 	if r.First == 0 {
 		return t.takeEphemeral(owner, r)
 	}
@@ -116,7 +136,7 @@ func (t *Table) takeOne(owner string, r Request, port uint16) (_ []Binding, err 
 		}
 	}()
 	for _, a := range r.Addrs {
-		if err := t.reserve(owner, r.Proto, a, port); err != nil {
+		if err := t.reserve(owner, Binding{Proto: r.Proto, Addr: a, Port: port}); err != nil {
 			return nil, err
 		}
 		b := Binding{Proto: r.Proto, Addr: a, Port: port}
@@ -152,30 +172,56 @@ type hidden struct{ err error }
 func (hidden) Error() string   { return "" }
 func (h hidden) Unwrap() error { return h.err }
 
-func (t *Table) reserve(owner, proto string, a netip.Addr, port uint16) error {
+// reserve enters a binding into the table, unless a port of it is taken.
+func (t *Table) reserve(owner string, b Binding) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := slot{proto, a.Is6(), port}
-	for have, by := range t.owner[s] {
-		if have == a || have.IsUnspecified() || a.IsUnspecified() {
-			return errclass.With(errdefs.ErrInternal,
-				fmt.Errorf("Bind for %s failed: port is already allocated by container %s%w", netip.AddrPortFrom(a, port), by, hidden{errInUse}))
+	last := b.last()
+	for _, r := range t.rows {
+		if r.proto == b.Proto && r.first <= last && b.Port <= r.last && meet(r.addr, b.Addr) {
+			return takenBy(b.Addr, max(b.Port, r.first), r.owner)
 		}
 	}
+	for port := uint32(b.Port); port <= uint32(last); port++ {
+		for have, by := range t.owner[slot{b.Proto, b.Addr.Is6(), uint16(port)}] {
+			if meet(have, b.Addr) {
+				return takenBy(b.Addr, uint16(port), by)
+			}
+		}
+	}
+	if b.Count > 1 {
+		t.rows = append(t.rows, row{b.Proto, b.Addr, b.Port, last, owner})
+		return nil
+	}
+	s := slot{b.Proto, b.Addr.Is6(), b.Port}
 	if t.owner[s] == nil {
 		t.owner[s] = map[netip.Addr]string{}
 	}
-	t.owner[s][a] = owner
+	t.owner[s][b.Addr] = owner
 	return nil
+}
+
+// last is the binding's highest port.
+func (b Binding) last() uint16 { return b.Port + max(b.Count, 1) - 1 }
+
+// meet tells whether the same port on two addresses is the same place.
+func meet(a, b netip.Addr) bool {
+	return a.Is6() == b.Is6() && (a == b || a.IsUnspecified() || b.IsUnspecified())
+}
+
+func takenBy(a netip.Addr, port uint16, owner string) error {
+	ap := netip.AddrPortFrom(a, port)
+	return errclass.With(errdefs.ErrInternal, fmt.Errorf("Bind for %s failed: port is already allocated (address already in use: %s by container %s)%w",
+		ap, ap, owner, hidden{errInUse}))
 }
 
 // Adopt records a port that a running container has, with the socket that was kept
 // for it, or a new one. A socket that cannot be had is no error: the rules work.
 func (t *Table) Adopt(owner string, b Binding) (Binding, error) {
-	if err := t.reserve(owner, b.Proto, b.Addr, b.Port); err != nil {
+	if err := t.reserve(owner, b); err != nil {
 		return b, err
 	}
-	if b.Socket == nil {
+	if b.Socket == nil && b.Count <= 1 {
 		b.Socket, _ = t.bind(b.Proto, netip.AddrPortFrom(b.Addr, b.Port))
 	}
 	return b, nil
@@ -188,6 +234,12 @@ func (t *Table) Release(bs []Binding) {
 	for _, b := range bs {
 		if b.Socket != nil {
 			b.Socket.Close()
+		}
+		if b.Count > 1 {
+			t.rows = slices.DeleteFunc(t.rows, func(r row) bool {
+				return r.proto == b.Proto && r.addr == b.Addr && r.first == b.Port && r.last == b.last()
+			})
+			continue
 		}
 		s := slot{b.Proto, b.Addr.Is6(), b.Port}
 		delete(t.owner[s], b.Addr)
@@ -202,6 +254,9 @@ func (t *Table) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := 0
+	for _, r := range t.rows {
+		n += int(r.last-r.first) + 1
+	}
 	for _, m := range t.owner {
 		n += len(m)
 	}

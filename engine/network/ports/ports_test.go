@@ -34,13 +34,13 @@ func TestConflicts(t *testing.T) {
 		addr  string
 		err   string
 	}{
-		{"tcp", 80, "0.0.0.0", "Bind for 0.0.0.0:80 failed: port is already allocated by container web"},
-		{"tcp", 80, "127.0.0.1", "Bind for 127.0.0.1:80 failed: port is already allocated by container web"},
-		{"tcp", 80, "::1", "Bind for [::1]:80 failed: port is already allocated by container web"},
+		{"tcp", 80, "0.0.0.0", "Bind for 0.0.0.0:80 failed: port is already allocated (address already in use: 0.0.0.0:80 by container web)"},
+		{"tcp", 80, "127.0.0.1", "Bind for 127.0.0.1:80 failed: port is already allocated (address already in use: 127.0.0.1:80 by container web)"},
+		{"tcp", 80, "::1", "Bind for [::1]:80 failed: port is already allocated (address already in use: [::1]:80 by container web)"},
 		{"udp", 80, "0.0.0.0", ""},
 		{"tcp", 81, "127.0.0.1", ""},
 		{"tcp", 81, "127.0.0.2", ""},
-		{"tcp", 81, "0.0.0.0", "Bind for 0.0.0.0:81 failed: port is already allocated by container x"},
+		{"tcp", 81, "0.0.0.0", "Bind for 0.0.0.0:81 failed: port is already allocated (address already in use: 0.0.0.0:81 by container x)"},
 	} {
 		err := take("x", c.proto, c.port, c.addr)
 		if c.err == "" && err != nil || c.err != "" && (err == nil || err.Error() != c.err) {
@@ -108,4 +108,71 @@ func TestForeignSocket(t *testing.T) {
 		t.Error("another program got the published port")
 	}
 	tab.Release(b)
+}
+
+// Thousands of ports in a row are one entry, without sockets, and still meet others.
+func TestRow(t *testing.T) {
+	binds := 0
+	tab := NewTable(func(p string, a netip.AddrPort) (*os.File, error) { binds++; return Bind(p, a) }, 32768, 60999)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	busy := uint16(l.Addr().(*net.TCPAddr).Port)
+	take := func(owner, addr string, first, count uint16) ([]Binding, error) {
+		return tab.Take(owner, Request{Proto: "tcp", Addrs: ips(addr), First: first, Last: first, Count: count, To: "172.17.0.2:1"})
+	}
+	if _, err := take("a", "127.0.0.1", busy-5, 100); err == nil || !strings.HasSuffix(err.Error(), ":172.17.0.2:1/tcp: address already in use") {
+		t.Error(err)
+	}
+	if tab.Len() != 0 {
+		t.Errorf("%d left", tab.Len())
+	}
+	// What else listens on this machine is not the test's business.
+	tab.bind = noBind
+	row, err := take("a", "127.0.0.3", 1000, 10000)
+	if err != nil || len(row) != 1 || row[0].Socket != nil || binds > 20 {
+		t.Fatalf("%v %v, %d binds", row, err, binds)
+	}
+	for _, c := range []struct {
+		addr         string
+		first, count uint16
+		want         string
+	}{
+		{"127.0.0.3", 1000, 1, "127.0.0.3:1000 by container a"},
+		{"127.0.0.3", 10999, 1, "127.0.0.3:10999 by container a"},
+		{"0.0.0.0", 900, 500, "0.0.0.0:1000 by container a"},
+		{"127.0.0.2", 1000, 10000, ""},
+		{"127.0.0.3", 11000, 2, ""},
+	} {
+		_, err := take("b", c.addr, c.first, c.count)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%v: %v", c, err)
+		}
+	}
+	tab.Release(row)
+	if _, err := take("b", "127.0.0.3", 1000, 10000); err != nil {
+		t.Error(err)
+	}
+	one := NewTable(noBind, 1, 2)
+	if _, err := one.Take("w", Request{Proto: "udp", Addrs: ips("0.0.0.0"), First: 5000, Last: 5000}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := one.Take("w", Request{Proto: "udp", Addrs: ips("0.0.0.0"), First: 4000, Count: 2000}); err == nil || !strings.Contains(err.Error(), "0.0.0.0:5000 by container w") {
+		t.Error(err)
+	}
+}
+
+func TestLocalPorts(t *testing.T) {
+	got := localPorts(strings.NewReader(`  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   1: 0100007F:1F91 0100007F:C000 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   2: 00000000000000000000000000000000:0035 00000000000000000000000000000000:0000 0A 0
+junk
+   3: zz:zzzz zz:0000 0A
+`))
+	if len(got) != 2 || got[0] != 8080 || got[1] != 53 {
+		t.Error(got)
+	}
 }

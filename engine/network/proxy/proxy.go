@@ -16,6 +16,9 @@ import (
 // udpIdle is how long a forwarded UDP conversation is remembered without a packet.
 const udpIdle = 90 * time.Second
 
+// acceptPause is how long accepting rests when the system refuses it.
+const acceptPause = 50 * time.Millisecond
+
 // maxUDPFlows and maxTCPFlows bound what one forwarded port may hold open.
 const (
 	maxUDPFlows = 1024
@@ -43,8 +46,9 @@ func (p *Set) Start(name, proto string, socket *os.File, to netip.AddrPort) erro
 		if err != nil {
 			return err
 		}
-		c = l
-		go p.tcp(l, to)
+		t := &tcpProxy{l: l, closing: make(chan struct{})}
+		c = t
+		go t.run(to)
 	case "udp":
 		pc, err := net.FilePacketConn(socket)
 		if err != nil {
@@ -63,6 +67,8 @@ func (p *Set) Start(name, proto string, socket *os.File, to netip.AddrPort) erro
 }
 
 // End stops forwarding; an unknown name is no error. Connections that stand go on.
+// When it returns the set holds no descriptor of the socket: the port can be taken
+// again at once.
 func (p *Set) End(name string) {
 	p.mu.Lock()
 	c := p.all[name]
@@ -83,17 +89,40 @@ func (p *Set) Close() {
 	}
 }
 
-func (p *Set) tcp(l net.Listener, to netip.AddrPort) {
+// tcpProxy accepts for one port.
+type tcpProxy struct {
+	l       net.Listener
+	closing chan struct{}
+}
+
+func (t *tcpProxy) Close() error {
+	close(t.closing)
+	return t.l.Close()
+}
+
+func (t *tcpProxy) run(to netip.AddrPort) {
+	// Full, new connections are turned away and not left waiting without an answer.
 	room := make(chan struct{}, maxTCPFlows)
 	for {
-		c, err := l.Accept()
+		c, err := t.l.Accept()
 		if err != nil {
-			if ne, ok := err.(net.Error); ok && ne.Timeout() {
-				continue
+			if errors.Is(err, net.ErrClosed) {
+				return
 			}
-			return
+			// Out of descriptors or memory, or a client that left: the port stays open.
+			select {
+			case <-t.closing:
+				return
+			case <-time.After(acceptPause):
+			}
+			continue
 		}
-		room <- struct{}{}
+		select {
+		case room <- struct{}{}:
+		default:
+			c.Close()
+			continue
+		}
 		go func() {
 			defer func() { <-room }()
 			forwardTCP(c.(*net.TCPConn), to)
