@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -14,7 +15,6 @@ import (
 
 	"github.com/gantry/gantry/engine/network/dns"
 	"github.com/gantry/gantry/engine/network/etcfiles"
-	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/internal/errclass"
@@ -30,6 +30,7 @@ type joining struct {
 	e        *endpoint
 	settings *network.EndpointSettings
 	plug     *plumb.Plug // nil for host and none
+	prefix   string      // of the interface's name; "" is eth
 }
 
 // Acquire makes the network side of a container: namespace, endpoints, ports. When it
@@ -59,7 +60,10 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	gw4, gw6 := gateways(joins)
+	if err := s.drivers.attach(ctx, joins, nil, &u); err != nil {
+		return nil, err
+	}
+	gw4, gw6 := s.drivers.gateways(joins)
 	setGateways(gw4, gw6)
 	ws := waysOf(gw4, gw6)
 	if sb.bindings, err = s.pub.publish(ws, r); err != nil {
@@ -170,17 +174,14 @@ func (s *Service) join(r SandboxRequest, sb *sandbox) ([]*joining, error) {
 	slices.SortFunc(joins, func(a, b *joining) int {
 		return cmp.Or(-cmp.Compare(a.settings.GwPriority, b.settings.GwPriority), cmp.Compare(a.n.net.Name, b.n.net.Name))
 	})
-	if err := numberInterfaces(joins); err != nil {
-		leave(sb, joins)
-		return nil, err
-	}
 	return joins, nil
 }
 
 // numberInterfaces names the interfaces inside: a wished name, else the network's
-// prefix and the next free number.
-func numberInterfaces(joins []*joining) error {
+// prefix and the next free number. Names in has are used already.
+func numberInterfaces(joins []*joining, has map[string]bool) error {
 	used := map[string]bool{"lo": true}
+	maps.Copy(used, has)
 	for _, j := range joins {
 		if j.plug == nil || j.plug.IfName == "" {
 			continue
@@ -195,7 +196,7 @@ func numberInterfaces(joins []*joining) error {
 			continue
 		}
 		for i := 0; j.plug.IfName == ""; i++ {
-			if name := j.n.bridge.prefix() + strconv.Itoa(i); !used[name] {
+			if name := cmp.Or(j.prefix, "eth") + strconv.Itoa(i); !used[name] {
 				j.plug.IfName, used[name] = name, true
 			}
 		}
@@ -208,13 +209,6 @@ func numberInterfaces(joins []*joining) error {
 		}
 	}
 	return nil
-}
-
-func (b bridgeOptions) prefix() string {
-	if b.ifPrefix == "" {
-		return "eth"
-	}
-	return b.ifPrefix
 }
 
 // joinOne takes the addresses of one endpoint. s.mu is held.
@@ -238,8 +232,7 @@ func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.En
 		}
 	}
 	j := &joining{n: n, e: e, settings: es}
-	switch n.net.Driver {
-	case "host", "null":
+	if !n.hasInterfaces() {
 		n.users[sb.id] = e
 		return j, nil
 	}
@@ -254,26 +247,7 @@ func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.En
 			return nil, err
 		}
 	}
-	for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
-		if p.IsValid() {
-			j.plug.Addrs = append(j.plug.Addrs, p)
-		}
-	}
-	if es.IPAMConfig != nil {
-		for _, ll := range es.IPAMConfig.LinkLocalIPs {
-			j.plug.Addrs = append(j.plug.Addrs, netip.PrefixFrom(ll, map[bool]int{true: 16, false: 64}[ll.Is4()]))
-		}
-	}
-	plugDriver(n, j)
 	return j, nil
-}
-
-// plugDriver fills in how the interface is made.
-func plugDriver(n *netw, j *joining) {
-	e := j.e
-	e.HostIf = newHostIf()
-	j.plug.HostIf, j.plug.Bridge, j.plug.Isolated = e.HostIf, n.index, !n.bridge.icc
-	j.plug.Filtered = plumb.BridgeFiltered()
 }
 
 func newHostIf() string {
@@ -381,30 +355,26 @@ func leave(sb *sandbox, joins []*joining) {
 	}
 }
 
-// gateways are the endpoints that give the default routes: of the networks that have
-// a way out, in order of priority.
-func gateways(joins []*joining) (gw4, gw6 *joining) {
-	for _, j := range joins {
-		if j.plug == nil || j.n.net.Internal {
-			continue
-		}
-		if gw4 == nil && j.n.bridge.mode4 != firewall.ModeIsolated && j.e.IPv4.IsValid() && j.n.space4().gateway.IsValid() {
-			gw4 = j
-		}
-		if gw6 == nil && j.n.bridge.mode6 != firewall.ModeIsolated && j.e.IPv6.IsValid() && j.n.space6().gateway.IsValid() {
-			gw6 = j
-		}
-	}
-	return gw4, gw6
-}
-
 func setGateways(gw4, gw6 *joining) {
 	if gw4 != nil {
-		gw4.plug.GW4 = gw4.n.space4().gateway
+		gw4.route(false)
 	}
 	if gw6 != nil {
-		gw6.plug.GW6 = gw6.n.space6().gateway
+		gw6.route(true)
 	}
+}
+
+// route makes the endpoint the default route of one address family.
+func (j *joining) route(v6 bool) {
+	gw, all := &j.plug.GW4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	if v6 {
+		gw, all = &j.plug.GW6, netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	if j.e.Direct {
+		j.plug.Routes = append(j.plug.Routes, plumb.Route{To: all})
+		return
+	}
+	*gw = j.n.gateway(j.e, v6)
 }
 
 func plugsOf(joins []*joining) []plumb.Plug {
@@ -487,11 +457,11 @@ func settings(r SandboxRequest, j *joining) *network.EndpointSettings {
 	es.MacAddress = parseMAC(e.MAC)
 	if e.IPv4.IsValid() {
 		es.IPAddress, es.IPPrefixLen = e.IPv4.Addr(), e.IPv4.Bits()
-		es.Gateway = j.n.space4().gateway
+		es.Gateway = j.n.gateway(e, false)
 	}
 	if e.IPv6.IsValid() {
 		es.GlobalIPv6Address, es.GlobalIPv6PrefixLen = e.IPv6.Addr(), e.IPv6.Bits()
-		es.IPv6Gateway = j.n.space6().gateway
+		es.IPv6Gateway = j.n.gateway(e, true)
 	}
 	if j.n.net.Internal {
 		es.Gateway, es.IPv6Gateway = netip.Addr{}, netip.Addr{}

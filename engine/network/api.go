@@ -76,8 +76,15 @@ type EndpointRecord struct {
 	IPv4      netip.Prefix `json:"ip4"`
 	IPv6      netip.Prefix `json:"ip6"`
 	MAC       string       `json:"mac"`
-	Ports     []PortRecord `json:"ports,omitempty"`
-	Aliases   []string     `json:"aliases,omitempty"`
+	// SrcIf is the name on the host of an interface that was moved into the container.
+	SrcIf string `json:"src_if,omitempty"`
+	// GW4 and GW6 are gateways that the network's driver named; Direct is a default
+	// route onto the interface.
+	GW4     netip.Addr   `json:"gw4,omitzero"`
+	GW6     netip.Addr   `json:"gw6,omitzero"`
+	Direct  bool         `json:"direct,omitempty"`
+	Ports   []PortRecord `json:"ports,omitempty"`
+	Aliases []string     `json:"aliases,omitempty"`
 	// DNSNames are what the container is called on the network.
 	DNSNames []string `json:"dns_names,omitempty"`
 	// Links are names that only this container knows, and whom they mean.

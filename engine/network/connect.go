@@ -1,14 +1,13 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 
-	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
@@ -24,7 +23,7 @@ import (
 // endpoint only, Ports is nil unless the container's ports were published by it.
 // Errors: NotFound for the network or when the container has no sandbox, Forbidden
 // when it is connected already ("endpoint with name … already exists"), else as Acquire.
-func (s *Service) Connect(_ context.Context, ns *os.File, r SandboxRequest) (_ *Sandbox, err error) {
+func (s *Service) Connect(ctx context.Context, ns *os.File, r SandboxRequest) (_ *Sandbox, err error) {
 	if len(r.Endpoints) != 1 {
 		return nil, errclass.Invalid("connecting takes one network, not %d", len(r.Endpoints))
 	}
@@ -39,41 +38,42 @@ func (s *Service) Connect(_ context.Context, ns *os.File, r SandboxRequest) (_ *
 			s.log.Error("undoing a failed connect", "container", r.ContainerID, "error", uerr)
 		}
 	}()
-	j, firstOut, err := s.joinMore(r, sb)
+	j, used, err := s.joinMore(r, sb)
 	if err != nil {
 		return nil, err
 	}
 	joins := []*joining{j}
 	u.Add(func() error { s.locked(func() { leave(sb, joins) }); return nil })
+	if err := s.drivers.attach(ctx, joins, used, &u); err != nil {
+		return nil, err
+	}
+	firstOut := s.firstWayOut(sb, j)
 	out, err := s.describe(r, joins)
 	if err != nil {
 		return nil, err
 	}
+	out.Ports = nil
 	if firstOut {
-		gw4, gw6 := gateways(joins)
+		gw4, gw6 := s.drivers.gateways(joins)
 		setGateways(gw4, gw6)
 		if sb.bindings, err = s.pub.publish(waysOf(gw4, gw6), r); err != nil {
 			return nil, err
 		}
 		u.Add(func() error { s.pub.unbind(sb.bindings); sb.bindings = nil; return nil })
 		out.Ports = portMap(r, []*endpoint{j.e})
-	} else {
-		out.Ports = nil
 	}
 	if err := plumb.PlugIn(s.host, s.nl, ns, *j.plug); err != nil {
 		return nil, err
 	}
 	if j.n.zone != nil && sb.resolver == nil {
 		if err := s.resolveLate(sb, ns, s.dnsRecord(r)); err != nil {
-			_, derr := s.nl.Do(rtnl.DelLink(j.e.HostIf))
-			return nil, errors.Join(err, derr)
+			return nil, errors.Join(err, s.pullOut(ns, j.e))
 		}
 		u.Add(func() error { s.stopResolving(sb); return nil })
 	}
-	if firstOut {
+	if out.Ports != nil {
 		if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(way{j.n, j.e})); err != nil {
-			_, derr := s.nl.Do(rtnl.DelLink(j.e.HostIf))
-			return nil, errors.Join(err, derr)
+			return nil, errors.Join(err, s.pullOut(ns, j.e))
 		}
 	}
 	u.Keep()
@@ -102,63 +102,44 @@ func (s *Service) claim(containerID string) (*sandbox, error) {
 	return nil, errclass.NotFound("container %s has no network sandbox", id.Short(containerID))
 }
 
-// joinMore takes an endpoint's addresses and tells whether it is the sandbox's first
-// way out.
-func (s *Service) joinMore(r SandboxRequest, sb *sandbox) (*joining, bool, error) {
+// joinMore takes an endpoint's addresses and tells the names of the interfaces there are.
+func (s *Service) joinMore(r SandboxRequest, sb *sandbox) (*joining, map[string]bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var j *joining
 	for ref, es := range r.Endpoints {
 		n, err := s.find(ref)
 		if err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
 		if n.users[sb.id] != nil {
-			return nil, false, errclass.Forbidden("endpoint with name %s already exists in network %s", r.Name, n.net.Name)
+			return nil, nil, errclass.Forbidden("endpoint with name %s already exists in network %s", r.Name, n.net.Name)
 		}
 		if n.net.Driver == "host" || n.net.Driver == "null" {
-			return nil, false, errclass.Invalid("container cannot be connected to %s network while it runs", n.net.Name)
+			return nil, nil, errclass.Invalid("container cannot be connected to %s network while it runs", n.net.Name)
 		}
 		if j, err = s.joinOne(r, sb, n, es); err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
 	}
 	used := map[string]bool{}
-	way := false
 	for _, e := range sb.ends {
 		used[e.IfName] = true
-		way = way || s.nets[e.NetworkID].waysOut(e)
 	}
-	for i := 0; j.plug.IfName == ""; i++ {
-		if name := j.n.bridge.prefix() + strconv.Itoa(i); !used[name] {
-			j.plug.IfName = name
+	return j, used, nil
+}
+
+// firstWayOut tells whether an endpoint that joins is the sandbox's first way out.
+func (s *Service) firstWayOut(sb *sandbox, j *joining) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range sb.ends {
+		if s.drivers.wayOut(s.nets[e.NetworkID], e, false) {
+			return false
 		}
 	}
-	if err := numberInterfaces([]*joining{j}); err != nil {
-		leave(sb, []*joining{j})
-		return nil, false, err
-	}
-	gw4, gw6 := gateways([]*joining{j})
-	return j, !way && (gw4 != nil || gw6 != nil), nil
-}
-
-// waysOut tells whether an endpoint on this network gives a default route; a network
-// that is gone gives none. Service.mu is held.
-func (n *netw) waysOut(e *endpoint) bool {
-	if n == nil || n.net.Driver != "bridge" || n.net.Internal || n.bridge.mode4 == firewall.ModeIsolated {
-		return false
-	}
-	sp := n.space4()
-	return e.IPv4.IsValid() && sp != nil && sp.gateway.IsValid()
-}
-
-// waysOut6 is waysOut for IPv6.
-func (n *netw) waysOut6(e *endpoint) bool {
-	if n == nil || n.net.Driver != "bridge" || n.net.Internal || n.bridge.mode6 == firewall.ModeIsolated {
-		return false
-	}
-	sp := n.space6()
-	return e.IPv6.IsValid() && sp != nil && sp.gateway.IsValid()
+	gw4, gw6 := s.drivers.gateways([]*joining{j})
+	return gw4 != nil || gw6 != nil
 }
 
 func (sb *sandbox) record() Record {
@@ -173,7 +154,7 @@ func (sb *sandbox) record() Record {
 // ns is its network namespace; nil (or one that is gone) leaves the interface inside to
 // die with the host's end. Published ports move to the network that is the way out
 // then. Errors: NotFound for the network, or when the container is not on it.
-func (s *Service) Disconnect(_ context.Context, ns *os.File, containerID, ref string) (Record, error) {
+func (s *Service) Disconnect(ctx context.Context, ns *os.File, containerID, ref string) (Record, error) {
 	sb, err := s.claim(containerID)
 	if err != nil {
 		return Record{}, err
@@ -192,10 +173,10 @@ func (s *Service) Disconnect(_ context.Context, ns *os.File, containerID, ref st
 	}
 	e := sb.ends[i]
 	sb.ends = slices.Delete(sb.ends, i, i+1)
-	wasOut := s.nets[e.NetworkID].waysOut(e)
+	wasOut := s.drivers.wayOut(s.nets[e.NetworkID], e, false)
 	var next *endpoint
 	for _, o := range sb.ends {
-		if next == nil && s.nets[o.NetworkID].waysOut(o) {
+		if next == nil && s.drivers.wayOut(s.nets[o.NetworkID], o, false) {
 			next = o
 		}
 	}
@@ -205,9 +186,10 @@ func (s *Service) Disconnect(_ context.Context, ns *os.File, containerID, ref st
 			s.log.Error("removing published ports from the firewall", "container", containerID, "error", err)
 		}
 	}
-	if _, err := s.nl.Do(rtnl.DelLink(e.HostIf)); err != nil && !errors.Is(err, unix.ENODEV) {
-		s.log.Error("removing an endpoint's interface", "interface", e.HostIf, "error", err)
+	if err := s.pullOut(ns, e); err != nil {
+		s.log.Error("removing an endpoint's interface", "interface", cmp.Or(e.HostIf, e.IfName), "error", err)
 	}
+	s.drivers.detach(ctx, n, e)
 	if wasOut && next != nil {
 		s.moveWayOut(sb, ns, e, next)
 	} else if len(e.Ports) > 0 {
@@ -225,15 +207,43 @@ func (s *Service) Disconnect(_ context.Context, ns *os.File, containerID, ref st
 	return rec, nil
 }
 
+// pullOut removes an endpoint's interface; one that is gone is no error.
+func (s *Service) pullOut(ns *os.File, e *endpoint) error {
+	if e.HostIf == "" && (ns == nil || e.IfName == "") {
+		return nil // it dies with the namespace
+	}
+	var err error
+	if e.HostIf != "" {
+		_, err = s.nl.Do(rtnl.DelLink(e.HostIf))
+	} else {
+		err = s.host.Inside(ns, func() error {
+			in, err := rtnl.Dial()
+			if err != nil {
+				return err
+			}
+			defer in.Close()
+			if e.SrcIf != "" {
+				return plumb.MoveBack(s.host, in, e.IfName, e.SrcIf)
+			}
+			_, err = in.Do(rtnl.DelLink(e.IfName))
+			return err
+		})
+	}
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
 // moveWayOut makes another endpoint the default route and gives it the published ports.
 func (s *Service) moveWayOut(sb *sandbox, ns *os.File, from, to *endpoint) {
 	s.mu.Lock()
 	n := s.nets[to.NetworkID]
 	to.Ports = from.Ports
 	var gws []netip.Addr
-	for _, sp := range []*space{n.space4(), n.space6()} {
-		if sp != nil && sp.gateway.IsValid() {
-			gws = append(gws, sp.gateway)
+	for _, v6 := range []bool{false, true} {
+		if s.drivers.wayOut(n, to, v6) && !to.Direct {
+			gws = append(gws, n.gateway(to, v6))
 		}
 	}
 	s.mu.Unlock()

@@ -2,22 +2,18 @@ package network
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"time"
 
-	"github.com/gantry/gantry/engine/network/firewall"
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/gantry/gantry/internal/id"
 	"github.com/gantry/gantry/internal/undo"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
-	"golang.org/x/sys/unix"
 )
 
 // maxSubnets bounds a network's IPAM configuration.
@@ -27,7 +23,7 @@ const maxSubnets = 256
 // Forbidden for predefined names, overlapping subnets and exhausted pools, Invalid for
 // a configuration that cannot be, NotFound for an unknown driver. Nothing is left when
 // it fails.
-func (s *Service) Create(_ context.Context, r network.CreateRequest) (_ network.CreateResponse, err error) {
+func (s *Service) Create(ctx context.Context, r network.CreateRequest) (_ network.CreateResponse, err error) {
 	n, err := s.plan(r)
 	if err != nil {
 		return network.CreateResponse{}, err
@@ -44,8 +40,8 @@ func (s *Service) Create(_ context.Context, r network.CreateRequest) (_ network.
 	}
 	u.Add(func() error { return s.store.remove(n.net.ID) })
 	if !n.net.ConfigOnly {
-		u.Add(func() error { return s.stopDriver(n) })
-		if err := s.startDriver(n); err != nil {
+		u.Add(func() error { return s.stopDriver(context.WithoutCancel(ctx), n) })
+		if err := s.drivers.start(ctx, n, false); err != nil {
 			return network.CreateResponse{}, err
 		}
 		if n.net.Driver == "bridge" {
@@ -79,7 +75,7 @@ func (s *Service) plan(r network.CreateRequest) (*netw, error) {
 	if r.Driver == "" {
 		r.Driver = "bridge"
 	}
-	if err := checkDriver(r); err != nil {
+	if err := s.checkDriver(r); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -91,19 +87,8 @@ func (s *Service) plan(r network.CreateRequest) (*netw, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.net.Driver == "bridge" {
-		if n.bridge, err = parseBridgeOptions(n.net.ID, n.net.Options); err != nil {
-			return nil, err
-		}
-		if !n.net.Internal && (n.bridge.mode4 == firewall.ModeIsolated || n.bridge.mode6 == firewall.ModeIsolated) {
-			return nil, errclass.Invalid("gateway mode 'isolated' can only be used for an internal network")
-		}
-		for _, other := range s.nets {
-			if other.net.Driver == "bridge" && !other.net.ConfigOnly && other.bridge.name == n.bridge.name && !n.net.ConfigOnly {
-				return nil, errclass.Forbidden("cannot create network %s (%s): conflicts with network %s (%s): networks have same bridge name",
-					n.net.ID, n.bridge.name, other.net.ID, other.bridge.name)
-			}
-		}
+	if err := s.checkDriverOptions(n); err != nil {
+		return nil, err
 	}
 	if !n.net.ConfigOnly {
 		if err := s.subnets.plan(s.nets, n); err != nil {
@@ -115,7 +100,7 @@ func (s *Service) plan(r network.CreateRequest) (*netw, error) {
 	return n, nil
 }
 
-func checkDriver(r network.CreateRequest) error {
+func (s *Service) checkDriver(r network.CreateRequest) error {
 	switch {
 	case r.Ingress || r.Scope == "swarm" || r.Driver == "overlay":
 		return errclass.Unavailable("This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.")
@@ -123,12 +108,10 @@ func checkDriver(r network.CreateRequest) error {
 		return errclass.Invalid("invalid scope %q", r.Scope)
 	case r.Driver == "host" || r.Driver == "null":
 		return errclass.Forbidden("only one instance of %q network is allowed", r.Driver)
-	case r.Driver == "macvlan" || r.Driver == "ipvlan":
-		return errclass.NotImplemented("network driver %s is not built yet", r.Driver)
-	case r.Driver != "bridge" && !r.ConfigOnly:
-		return errclass.NotFound("could not find plugin %s in v1 plugin registry: plugin %q not found", r.Driver, r.Driver)
+	case s.drivers.get(r.Driver) == nil && !r.ConfigOnly:
+		return noDriver(r.Driver)
 	case r.IPAM != nil && r.IPAM.Driver != "" && r.IPAM.Driver != "default":
-		return errclass.NotFound("could not find plugin %s in v1 plugin registry: plugin %q not found", r.IPAM.Driver, r.IPAM.Driver)
+		return noDriver(r.IPAM.Driver)
 	case r.ConfigOnly && r.ConfigFrom != nil && r.ConfigFrom.Network != "":
 		return errclass.Forbidden("a configuration network cannot depend on another configuration network")
 	}
@@ -198,27 +181,10 @@ func (s *Service) drop(n *netw) {
 	}
 }
 
-// stopDriver removes what startDriver made; what is gone already is no error. A bridge
-// that somebody else made stays.
-func (s *Service) stopDriver(n *netw) error {
-	if n.net.Driver != "bridge" {
-		return nil
-	}
-	err := s.fw.RemoveBridge(n.bridge.name)
-	l, lerr := s.nl.LinkByName(n.bridge.name)
-	if lerr == nil && l.Group == rtnl.Group {
-		_, lerr = s.nl.Do(rtnl.DelLink(n.bridge.name))
-	}
-	if lerr != nil && !errors.Is(lerr, unix.ENODEV) {
-		err = errors.Join(err, lerr)
-	}
-	return err
-}
-
 // Remove removes a network without containers. Errors: NotFound, Forbidden for
 // predefined networks and while containers use it. Containers that join while it goes
 // are refused.
-func (s *Service) Remove(_ context.Context, ref string) error {
+func (s *Service) Remove(ctx context.Context, ref string) error {
 	s.mu.Lock()
 	n, err := s.find(ref)
 	switch {
@@ -243,7 +209,7 @@ func (s *Service) Remove(_ context.Context, ref string) error {
 	n.removing = true
 	s.mu.Unlock()
 	if !n.net.ConfigOnly {
-		if err := s.stopDriver(n); err != nil {
+		if err := s.stopDriver(ctx, n); err != nil {
 			s.mu.Lock()
 			n.removing = false
 			s.mu.Unlock()

@@ -82,7 +82,7 @@ func (s *Service) view(sb *sandbox) *dns.View {
 			continue
 		}
 		// Nobody on networks without a way out gets data out by asking for names.
-		v.Forward = v.Forward || n.waysOut(e) || n.waysOut6(e)
+		v.Forward = v.Forward || s.drivers.wayOut(n, e, false) || s.drivers.wayOut(n, e, true)
 		if n.zone != nil {
 			v.Networks = append(v.Networks, dns.NetworkView{Zone: n.zone, Links: e.Links})
 		}

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/gantry/gantry/engine/network/dns"
+	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/internal/atomicfile"
@@ -40,14 +41,14 @@ const (
 	optICC         = "com.docker.network.bridge.enable_icc"
 	optMasq        = "com.docker.network.bridge.enable_ip_masquerade"
 	optBindIP      = "com.docker.network.bridge.host_binding_ipv4"
-	optMTU         = "com.docker.network.driver.mtu"
+	optMTU         = driver.OptMTU
 	optMode4       = "com.docker.network.bridge.gateway_mode_ipv4"
 	optMode6       = "com.docker.network.bridge.gateway_mode_ipv6"
 	optTrusted     = "com.docker.network.bridge.trusted_host_interfaces"
 	optInhibit     = "com.docker.network.bridge.inhibit_ipv4"
 	optHostIPv4    = "com.docker.network.host_ipv4"
 	optHostIPv6    = "com.docker.network.host_ipv6"
-	optIfPrefix    = "com.docker.network.container_iface_prefix"
+	optIfPrefix    = driver.OptIfPrefix
 	optEndpointMAC = "com.docker.network.endpoint.macaddress"
 	optIfName      = "com.docker.network.endpoint.ifname"
 	optSysctls     = "com.docker.network.endpoint.sysctls"
@@ -180,15 +181,7 @@ func parseMode(k, v string) (firewall.GatewayMode, error) {
 	return "", errclass.Invalid("unknown gateway mode %s for %s", v, k)
 }
 
-// checkIfName refuses what the kernel refuses as an interface's name, and what would
-// be another file below /proc/sys.
-func checkIfName(s string) error {
-	if s == "" || len(s) > 15 || s == "." || s == ".." || s == "all" || s == "default" ||
-		strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == '/' || r == ':' || r == '"' || r > '~' }) {
-		return errclass.Invalid("invalid interface name %q", s)
-	}
-	return nil
-}
+func checkIfName(s string) error { return driver.CheckIfName(s) }
 
 // firewallBridge is a bridge network as the firewall sees it. Without v6 ("ip6tables":
 // false) nothing of ours touches its IPv6: no translation, no protection.

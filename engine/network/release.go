@@ -12,6 +12,7 @@ import (
 	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/engine/network/vlan"
 	"github.com/gantry/gantry/internal/atomicfile"
 	"github.com/gantry/gantry/internal/nft"
 	"github.com/moby/moby/api/types/events"
@@ -21,7 +22,7 @@ import (
 // and firewall elements at once, interfaces beside the request. Unknown containers are
 // no error: it may be called again. What cannot be undone is logged, not returned:
 // the container is gone either way.
-func (s *Service) Release(_ context.Context, containerID string) error {
+func (s *Service) Release(ctx context.Context, containerID string) error {
 	s.mu.Lock()
 	sb := s.sandboxes[containerID]
 	s.mu.Unlock()
@@ -43,9 +44,10 @@ func (s *Service) Release(_ context.Context, containerID string) error {
 	ends := sb.ends
 	sb.ends, sb.gone = nil, true
 	delete(s.sandboxes, containerID)
-	var nets []*netw
+	var nets []*netw // nil where it is gone
 	for _, e := range ends {
 		n := s.nets[e.NetworkID]
+		nets = append(nets, n)
 		if n == nil {
 			continue
 		}
@@ -54,15 +56,20 @@ func (s *Service) Release(_ context.Context, containerID string) error {
 		if n.users[containerID] == e {
 			delete(n.users, containerID)
 		}
-		nets = append(nets, n)
 	}
 	s.mu.Unlock()
-	for _, e := range ends {
+	for i, e := range ends {
 		if e.HostIf != "" {
 			s.reaper.Later(e.HostIf)
 		}
+		if nets[i] != nil {
+			s.drivers.detach(ctx, nets[i], e)
+		}
 	}
 	for _, n := range nets {
+		if n == nil {
+			continue
+		}
 		emit(s.bus, events.ActionDisconnect, n, map[string]string{"container": containerID})
 	}
 	return nil
@@ -218,7 +225,7 @@ func (s *Service) sweep(known map[string]bool) {
 		return
 	}
 	for _, l := range links {
-		if l.Group != rtnl.Group || l.Kind != "veth" || known[l.Name] {
+		if l.Group != rtnl.Group || l.Kind != "veth" || known[l.Name] || strings.HasPrefix(l.Name, vlan.OwnPrefix) {
 			continue
 		}
 		if _, err := s.nl.Do(rtnl.DelLink(l.Name)); err != nil {

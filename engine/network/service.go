@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/engine/network/proxy"
 	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/engine/network/vlan"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/id"
@@ -44,6 +46,8 @@ type Service struct {
 	watch  *nft.Watcher
 	reaper *plumb.Reaper
 	dns    *dns.Forwarder
+
+	drivers *drivers
 
 	closing sync.Once
 	closed  error // what closing met
@@ -110,6 +114,7 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 	}
 	s.pub = &publisher{cfg: &s.cfg, table: ports.NewTable(ports.Bind, first, last), proxy: proxy.NewSet(s.log), log: s.log}
 	s.reaper = plumb.NewReaper(s.nl, s.log)
+	s.drivers = &drivers{bridge: bridgeDriver{s}, vlan: vlan.New(s.nl, s.host.F), log: s.log}
 	s.dns = dns.NewForwarder(hostServers(cfg))
 	if err := s.load(); err != nil {
 		return nil, err
@@ -217,7 +222,7 @@ func (s *Service) load() error {
 }
 
 func (s *Service) add(n *netw) {
-	if d := n.net.Driver; n.zone == nil && !n.isDefault() && d != "host" && d != "null" && !n.net.ConfigOnly {
+	if n.zone == nil && !n.isDefault() && n.hasInterfaces() && !n.net.ConfigOnly {
 		n.zone = dns.NewZone(n.net.Name)
 	}
 	s.nets[n.net.ID] = n
@@ -240,7 +245,13 @@ func (s *Service) bringUp(r network.Network) error {
 	for _, sp := range n.spaces {
 		s.subnets.taken.Add(sp.Subnet())
 	}
-	return s.startDriver(n)
+	if r.Driver == "bridge" {
+		var err error
+		if n.bridge, err = parseBridgeOptions(r.ID, r.Options); err != nil {
+			return err
+		}
+	}
+	return s.drivers.start(context.Background(), n, true)
 }
 
 // makeSpaces makes the address spaces that the network's IPAM configuration says.
@@ -416,35 +427,4 @@ func (s *Service) find(ref string) (*netw, error) {
 		return nil, errclass.NotFound("network %s not found", ref)
 	}
 	return found, nil
-}
-
-// startDriver makes what a network needs in the kernel before containers join.
-func (s *Service) startDriver(n *netw) error {
-	if n.net.Driver != "bridge" {
-		return nil
-	}
-	var err error
-	if n.bridge, err = parseBridgeOptions(n.net.ID, n.net.Options); err != nil {
-		return err
-	}
-	var own []netip.Prefix
-	for _, sp := range n.spaces {
-		mode := n.bridge.mode4
-		if sp.Subnet().Addr().Is6() {
-			mode = n.bridge.mode6
-		}
-		// inhibit_ipv4 is about IPv4 only, as its name says.
-		inhibited := n.bridge.inhibit && sp.Subnet().Addr().Is4() || mode == firewall.ModeIsolated
-		if sp.own.IsValid() && !inhibited {
-			own = append(own, netip.PrefixFrom(sp.own, sp.Subnet().Bits()))
-		}
-	}
-	mtu := n.bridge.mtu
-	if mtu == 0 {
-		mtu = defaultMTU
-	}
-	if n.index, err = plumb.EnsureBridge(s.nl, n.bridge.name, mtu, n.net.EnableIPv6, own, true); err != nil {
-		return err
-	}
-	return s.fw.SetBridge(n.firewallBridge(s.cfg.Firewall6))
 }

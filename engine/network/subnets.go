@@ -108,7 +108,8 @@ func (s *subnets) plan(nets map[string]*netw, n *netw) error {
 		n.net.IPAM.Config = append(n.net.IPAM.Config, network.IPAMConfig{Subnet: sub})
 	}
 	for i, c := range n.net.IPAM.Config {
-		if c.Gateway.IsValid() {
+		// Behind macvlan and ipvlan the gateway is somebody else, whom only the user can name.
+		if c.Gateway.IsValid() || n.net.Driver == "macvlan" || n.net.Driver == "ipvlan" {
 			continue
 		}
 		sp, err := ipam.NewSpace(c.Subnet, c.IPRange)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
@@ -26,8 +27,8 @@ type Plug struct {
 	Addrs  []netip.Prefix
 	// GW4 and GW6 are default routes, where this interface gives them.
 	GW4, GW6 netip.Addr
-	// Routes go straight onto the interface (macvlan without gateway).
-	Routes []netip.Prefix
+	// Routes beside those.
+	Routes []Route
 	// Sysctls are paths below /proc/sys and values, set before the interface is up.
 	Sysctls [][2]string
 	// Bridge is the index of the bridge to plug into; 0 is none.
@@ -38,6 +39,16 @@ type Plug struct {
 	Filtered bool
 	// Child makes the interface instead of a veth pair.
 	Child func(rtnl.Peer) *rtnl.Request
+	// Move takes this interface of the host instead of making one.
+	Move string
+	// Announce sends a gratuitous ARP when the interface comes up.
+	Announce bool
+}
+
+// Route leads to a destination by a next hop, or straight onto the interface.
+type Route struct {
+	To  netip.Prefix
+	Via netip.Addr // invalid: onto the interface
 }
 
 // HostNS is the namespace the daemon works in: opened once, on a thread that is in it,
@@ -86,6 +97,30 @@ func (h HostNS) Inside(ns *os.File, do func() error) error {
 // When it fails nothing is left: the namespace dies with its descriptor, and the
 // interfaces with the namespace. then is run in the namespace when it is done.
 func MakeSandbox(h HostNS, host *rtnl.Conn, plugs []Plug, then ...func() error) (ns *os.File, err error) {
+	for wait := 5 * time.Millisecond; ; wait *= 2 {
+		ns, err = makeSandbox(h, host, plugs, then)
+		if err == nil || wait > childPatience || !occupied(err, plugs) {
+			return ns, err
+		}
+		time.Sleep(wait)
+	}
+}
+
+// childPatience is the longest pause before a child interface is tried for the last time.
+const childPatience = time.Second
+
+// occupied tells that a child interface could not be made because of another one, which
+// may be about to go: a namespace dies some time after its last process. Its parent has
+// one child in mode passthru (EINVAL), and no two of one hardware address (EADDRINUSE).
+func occupied(err error, plugs []Plug) bool {
+	child := false
+	for _, p := range plugs {
+		child = child || p.Child != nil
+	}
+	return child && (errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY))
+}
+
+func makeSandbox(h HostNS, host *rtnl.Conn, plugs []Plug, then []func() error) (ns *os.File, err error) {
 	err = h.Inside(nil, func() (err error) {
 		ns, err = os.Open("/proc/thread-self/ns/net")
 		if err != nil {
@@ -127,6 +162,16 @@ func MakeSandbox(h HostNS, host *rtnl.Conn, plugs []Plug, then ...func() error) 
 
 // PlugIn adds one interface to a running container's namespace.
 func PlugIn(h HostNS, host *rtnl.Conn, ns *os.File, p Plug) error {
+	for wait := 5 * time.Millisecond; ; wait *= 2 {
+		err := plugIn(h, host, ns, p)
+		if err == nil || wait > childPatience || !occupied(err, []Plug{p}) {
+			return err
+		}
+		time.Sleep(wait)
+	}
+}
+
+func plugIn(h HostNS, host *rtnl.Conn, ns *os.File, p Plug) error {
 	return h.Inside(ns, func() error {
 		in, err := rtnl.Dial()
 		if err != nil {
@@ -147,12 +192,42 @@ func PlugIn(h HostNS, host *rtnl.Conn, ns *os.File, p Plug) error {
 		if err == nil {
 			err = awaitCarrier(host, []Plug{p})
 		}
-		if err != nil {
+		if err != nil && p.Move == "" {
 			_, derr := in.Do(rtnl.DelLink(p.IfName))
 			err = errors.Join(err, derr)
 		}
+		if err != nil && p.Move != "" {
+			err = errors.Join(err, MoveBack(h, in, p.IfName, p.Move))
+		}
 		return err
 	})
+}
+
+// move brings an interface of the host into the namespace, named as wished and down:
+// only so can it be renamed and given another hardware address.
+func move(host *rtnl.Conn, p Plug, ns *os.File) error {
+	l, err := host.LinkByName(p.Move)
+	if err != nil {
+		return err
+	}
+	if l.Up() {
+		if _, err := host.Do(rtnl.SetDown(l.Index)); err != nil {
+			return err
+		}
+	}
+	_, err = host.Do(rtnl.MoveLink(l.Index, p.IfName, p.MAC, int(ns.Fd())))
+	return err
+}
+
+// MoveBack brings an interface that was moved back to the host, by a socket in the
+// container's namespace. One that is gone is an error with ENODEV.
+func MoveBack(h HostNS, in *rtnl.Conn, ifName, hostName string) error {
+	l, err := in.LinkByName(ifName)
+	if err != nil {
+		return err
+	}
+	_, err = in.Do(rtnl.SetDown(l.Index), rtnl.MoveLink(l.Index, hostName, nil, int(h.F.Fd())))
+	return err
 }
 
 // awaitCarrier has the kernel finish what it does beside us when a link comes up: until
@@ -179,7 +254,15 @@ func makeLink(host, in *rtnl.Conn, p Plug, wish int, ns *os.File) (int, error) {
 	peer := rtnl.Peer{Name: p.IfName, Index: wish, MAC: p.MAC, NS: int(ns.Fd())}
 	make := func() ([]rtnl.Reply, error) {
 		if p.Child != nil {
-			return host.Do(p.Child(peer))
+			replies, err := host.Do(p.Child(peer))
+			if errors.Is(err, unix.EINVAL) {
+				err = fmt.Errorf("%w (another container may have the parent interface to itself: mode passthru)", err)
+			}
+			return replies, err
+		}
+		if p.Move != "" {
+			wish = 0 // it keeps the index that it has, where that is free
+			return nil, move(host, p, ns)
 		}
 		return host.Do(rtnl.AddVeth(rtnl.Veth{Name: p.HostIf, Master: p.Bridge, MTU: p.MTU, Peer: peer}).Echo())
 	}
@@ -191,7 +274,7 @@ func makeLink(host, in *rtnl.Conn, p Plug, wish int, ns *os.File) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if p.Child == nil {
+	if p.HostIf != "" {
 		if err := settlePort(host, p, replies); err != nil {
 			return 0, err
 		}
@@ -252,6 +335,13 @@ func configure(p Plug, index int) ([]*rtnl.Request, error) {
 			return nil, err
 		}
 	}
+	if p.Announce {
+		for _, key := range []string{"net/ipv4/conf/" + p.IfName + "/arp_notify", "net/ipv6/conf/" + p.IfName + "/ndisc_notify"} {
+			if err := OptionalSysctl(key, "1"); err != nil {
+				return nil, err
+			}
+		}
+	}
 	for _, kv := range p.Sysctls {
 		if err := Sysctl(kv[0], kv[1]); err != nil {
 			return nil, errclass.Invalid("%v", err)
@@ -263,7 +353,7 @@ func configure(p Plug, index int) ([]*rtnl.Request, error) {
 	}
 	reqs = append(reqs, rtnl.SetUp(index))
 	for _, r := range p.Routes {
-		reqs = append(reqs, rtnl.AddRoute(index, r, netip.Addr{}))
+		reqs = append(reqs, rtnl.AddRoute(index, r.To, r.Via))
 	}
 	for _, gw := range []netip.Addr{p.GW4, p.GW6} {
 		if gw.IsValid() {

@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"errors"
 	"fmt"
 	"net"
 
@@ -20,6 +21,24 @@ const (
 	brportIsolated  = 33
 	ipvlanMode      = 1
 	ipvlanFlags     = 2
+
+	iflaInet6AddrGenMode = 8
+	inet6AddrGenNone     = 1
+)
+
+// The modes of macvlan and ipvlan, and ipvlan's flags (linux/if_link.h).
+const (
+	MacvlanPrivate  = 1
+	MacvlanVEPA     = 2
+	MacvlanBridge   = 4
+	MacvlanPassthru = 8
+
+	IpvlanL2  = 0
+	IpvlanL3  = 1
+	IpvlanL3S = 2
+
+	IpvlanPrivate = 1
+	IpvlanVEPA    = 2
 )
 
 // Veth describes a pair of virtual Ethernet devices: one end on a bridge in the
@@ -141,10 +160,36 @@ func SetUp(index int) *Request {
 		ifinfomsg(0, index, unix.IFF_UP, unix.IFF_UP))
 }
 
+// SetSilent stops ARP on an interface and the making of an IPv6 address when it comes up.
+func SetSilent(index int) *Request {
+	r := newRequest(fmt.Sprintf("silencing interface %d", index), unix.RTM_NEWLINK, 0,
+		ifinfomsg(0, index, unix.IFF_NOARP, unix.IFF_NOARP))
+	return r.nest(unix.IFLA_AF_SPEC, func() {
+		r.nest(unix.AF_INET6, func() { r.u8(iflaInet6AddrGenMode, inet6AddrGenNone) })
+	})
+}
+
 // SetDown takes an interface down by index.
 func SetDown(index int) *Request {
 	return newRequest(fmt.Sprintf("taking down interface %d", index), unix.RTM_NEWLINK, 0,
 		ifinfomsg(0, index, 0, unix.IFF_UP))
+}
+
+// MoveLink moves an interface that is down into another network namespace (a
+// descriptor) under a new name; with mac, it gets that address.
+func MoveLink(index int, name string, mac net.HardwareAddr, ns int) *Request {
+	r := newRequest(fmt.Sprintf("moving interface %d (%s)", index, name), unix.RTM_NEWLINK, 0, ifinfomsg(0, index, 0, 0))
+	r.u32(unix.IFLA_NET_NS_FD, uint32(ns)).str(unix.IFLA_IFNAME, name)
+	if mac != nil {
+		r.attr(unix.IFLA_ADDRESS, mac)
+	}
+	return r
+}
+
+// SetGroup puts an interface into a device group.
+func SetGroup(index int, group uint32) *Request {
+	r := newRequest(fmt.Sprintf("putting interface %d into group %d", index, group), unix.RTM_NEWLINK, 0, ifinfomsg(0, index, 0, 0))
+	return r.u32(unix.IFLA_GROUP, group)
 }
 
 // SetMTU changes an interface's MTU by index.
@@ -259,4 +304,17 @@ func (c *Conn) Links(master int) ([]Link, error) {
 		}
 	}
 	return out, nil
+}
+
+// HasKind tells whether the kernel knows a kind of virtual link ("ipvlan", "vlan"),
+// loading its module where it may. It tries in the socket's namespace, on a link without
+// parent, which all that need one refuse.
+func HasKind(c *Conn, kind string) bool {
+	r := newRequest("asking for links of kind "+kind, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfomsg(0, 0, 0, 0))
+	r.str(unix.IFLA_IFNAME, "gtprobe0")
+	_, err := c.Do(r.nest(unix.IFLA_LINKINFO, func() { r.str(unix.IFLA_INFO_KIND, kind) }))
+	if err == nil {
+		_, _ = c.Do(DelLink("gtprobe0"))
+	}
+	return !errors.Is(err, unix.EOPNOTSUPP)
 }

@@ -1,0 +1,120 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+
+	"github.com/gantry/gantry/engine/network/driver"
+	"github.com/gantry/gantry/engine/network/firewall"
+	"github.com/gantry/gantry/engine/network/plumb"
+	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/errclass"
+	"golang.org/x/sys/unix"
+)
+
+// bridgeDriver joins containers by a bridge on the host.
+type bridgeDriver struct{ s *Service }
+
+// Check implements driver.Driver.
+func (d bridgeDriver) Check(n driver.Network, others []driver.Network) error {
+	b, err := parseBridgeOptions(n.ID, n.Options)
+	if err != nil {
+		return err
+	}
+	if !n.Internal && (b.mode4 == firewall.ModeIsolated || b.mode6 == firewall.ModeIsolated) {
+		return errclass.Invalid("gateway mode 'isolated' can only be used for an internal network")
+	}
+	i := slices.IndexFunc(others, func(o driver.Network) bool {
+		if o.Driver != "bridge" {
+			return false
+		}
+		other, err := parseBridgeOptions(o.ID, o.Options)
+		return err == nil && other.name == b.name
+	})
+	if i < 0 {
+		return nil
+	}
+	return errclass.Forbidden("cannot create network %s (%s): conflicts with network %s (%s): networks have same bridge name",
+		n.ID, b.name, others[i].ID, b.name)
+}
+
+// mine finds what the service knows of a network.
+func (d bridgeDriver) mine(n driver.Network) (*netw, error) {
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	nw := d.s.nets[n.ID]
+	if nw == nil {
+		return nil, errclass.NotFound("network %s not found", n.Name)
+	}
+	return nw, nil
+}
+
+// Start implements driver.Driver.
+func (d bridgeDriver) Start(_ context.Context, n driver.Network, _ bool) error {
+	nw, err := d.mine(n)
+	if err != nil {
+		return err
+	}
+	var own []netip.Prefix
+	for _, sp := range nw.spaces {
+		mode := nw.bridge.mode4
+		if sp.Subnet().Addr().Is6() {
+			mode = nw.bridge.mode6
+		}
+		// inhibit_ipv4 is about IPv4 only, as its name says.
+		inhibited := nw.bridge.inhibit && sp.Subnet().Addr().Is4() || mode == firewall.ModeIsolated
+		if sp.own.IsValid() && !inhibited {
+			own = append(own, netip.PrefixFrom(sp.own, sp.Subnet().Bits()))
+		}
+	}
+	mtu := nw.bridge.mtu
+	if mtu == 0 {
+		mtu = defaultMTU
+	}
+	if nw.index, err = plumb.EnsureBridge(d.s.nl, nw.bridge.name, mtu, nw.net.EnableIPv6, own, true); err != nil {
+		return err
+	}
+	return d.s.fw.SetBridge(nw.firewallBridge(d.s.cfg.Firewall6))
+}
+
+// Stop implements driver.Driver.
+func (d bridgeDriver) Stop(_ context.Context, n driver.Network, _ []driver.Network) error {
+	nw, err := d.mine(n)
+	if err != nil {
+		return err
+	}
+	err = d.s.fw.RemoveBridge(nw.bridge.name)
+	l, lerr := d.s.nl.LinkByName(nw.bridge.name)
+	if lerr == nil && l.Group == rtnl.Group {
+		_, lerr = d.s.nl.Do(rtnl.DelLink(nw.bridge.name))
+	}
+	if lerr != nil && !errors.Is(lerr, unix.ENODEV) {
+		err = errors.Join(err, lerr)
+	}
+	return err
+}
+
+// Out implements driver.Driver.
+func (d bridgeDriver) Out(n driver.Network, v6 bool) bool {
+	key := optMode4
+	if v6 {
+		key = optMode6
+	}
+	return !n.Internal && n.Options[key] != string(firewall.ModeIsolated)
+}
+
+// Join implements driver.Driver.
+func (d bridgeDriver) Join(_ context.Context, n driver.Network, _ driver.Endpoint) (driver.Interface, error) {
+	nw, err := d.mine(n)
+	if err != nil {
+		return driver.Interface{}, err
+	}
+	return driver.Interface{Prefix: nw.bridge.ifPrefix, Port: driver.Port{
+		HostIf: newHostIf(), Bridge: nw.index, Isolated: !nw.bridge.icc, Filtered: plumb.BridgeFiltered(),
+	}}, nil
+}
+
+// Leave implements driver.Driver.
+func (d bridgeDriver) Leave(context.Context, driver.Network, driver.Endpoint) error { return nil }

@@ -1,0 +1,157 @@
+// Package vlan is the drivers macvlan and ipvlan: containers' interfaces are children of
+// one of the host's, and speak on its wire themselves.
+package vlan
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/gantry/gantry/engine/network/driver"
+	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/id"
+)
+
+// The options of macvlan and ipvlan networks, in Docker's words.
+const (
+	optParent      = "parent"
+	optMacvlanMode = "macvlan_mode"
+	optIpvlanMode  = "ipvlan_mode"
+	optIpvlanFlag  = "ipvlan_flag"
+)
+
+// options are the decoded options of a network.
+type options struct {
+	parent   string // never empty: ownParent's when own is set
+	own      bool   // nobody named a parent: one of ours, which leads nowhere
+	mode     uint32
+	flags    uint16 // of ipvlan
+	mtu      int
+	ifPrefix string
+}
+
+// words is one option whose values are words, the first of them the default.
+type words struct {
+	key    string
+	values []word
+}
+
+type word struct {
+	name  string
+	value uint32
+}
+
+// The modes of macvlan and ipvlan, and the flags of ipvlan (linux/if_link.h).
+var (
+	macvlanModes = []word{{"bridge", rtnl.MacvlanBridge}, {"private", rtnl.MacvlanPrivate}, {"vepa", rtnl.MacvlanVEPA}, {"passthru", rtnl.MacvlanPassthru}}
+	ipvlanModes  = []word{{"l2", rtnl.IpvlanL2}, {"l3", rtnl.IpvlanL3}, {"l3s", rtnl.IpvlanL3S}}
+	ipvlanFlags  = []word{{"bridge", 0}, {"private", rtnl.IpvlanPrivate}, {"vepa", rtnl.IpvlanVEPA}}
+)
+
+// parse decodes a network's options. Errors are of class Invalid.
+func parse(n driver.Network) (options, error) {
+	o := options{parent: n.Options[optParent], ifPrefix: n.Options[driver.OptIfPrefix]}
+	var err error
+	if v := n.Options[driver.OptMTU]; v != "" {
+		if o.mtu, err = strconv.Atoi(v); err != nil || o.mtu < 0 || o.mtu > 65535 {
+			return o, errclass.Invalid("failed to parse %s value: %q is no MTU", driver.OptMTU, v)
+		}
+	}
+	if o.ifPrefix != "" {
+		if err := driver.CheckIfName(o.ifPrefix + "0"); err != nil {
+			return o, err
+		}
+	}
+	if n.Driver == "macvlan" {
+		o.mode, err = choose(words{optMacvlanMode, macvlanModes}, n.Options, "requested macvlan mode '%s' is not valid, 'bridge' mode is the macvlan driver default")
+	} else {
+		o.mode, err = choose(words{optIpvlanMode, ipvlanModes}, n.Options, "requested ipvlan mode '%s' is not valid, 'l2' mode is the ipvlan driver default")
+		if err == nil {
+			var flags uint32
+			flags, err = choose(words{optIpvlanFlag, ipvlanFlags}, n.Options, "requested ipvlan flag '%s' is not valid, 'bridge' is the ipvlan driver default")
+			o.flags = uint16(flags)
+		}
+	}
+	switch {
+	case err != nil:
+		return o, err
+	case o.parent == "lo":
+		return o, errclass.Invalid("loopback interface is not a valid %s parent link", n.Driver)
+	case o.parent == "":
+		o.parent, o.own = ownParent(n.ID), true
+		return o, nil
+	}
+	return o, driver.CheckIfName(o.parent)
+}
+
+func choose(w words, opts map[string]string, refusal string) (uint32, error) {
+	v := opts[w.key]
+	if v == "" {
+		return w.values[0].value, nil
+	}
+	for _, x := range w.values {
+		if x.name == v {
+			return x.value, nil
+		}
+	}
+	return 0, errclass.Invalid(refusal, v)
+}
+
+// OwnPrefix begins the names of parents of ours, as Docker's.
+const OwnPrefix = "dm-"
+
+// ownParent is the name of the parent of a network that was given none; ownFar is the
+// other end of its wire, on kernels without dummies.
+func ownParent(networkID string) string { return OwnPrefix + id.Short(networkID) }
+
+func ownFar(parent string) string { return "dp-" + strings.TrimPrefix(parent, OwnPrefix) }
+
+// tagged splits the name of an 802.1q interface, "eth0.10", as Docker does.
+func tagged(name string) (base string, tag uint16, err error) {
+	base, t, ok := strings.Cut(name, ".")
+	if !ok {
+		return "", 0, errclass.Invalid("invalid subinterface vlan name %s, example formatting is eth0.10", name)
+	}
+	if base == "" || strings.Contains(t, ".") {
+		return "", 0, errclass.Invalid("required interface name format is: name.vlan_id, ex. eth0.10 for vlan 10, instead received %s", name)
+	}
+	v, err := strconv.Atoi(t)
+	if err != nil {
+		return "", 0, errclass.Invalid("unable to parse a valid vlan id from: %s (ex. eth0.10 for vlan 10)", t)
+	}
+	if v < 1 || v > 4094 {
+		return "", 0, errclass.Invalid("vlan id must be between 1-4094, received: %d", v)
+	}
+	return base, uint16(v), nil
+}
+
+// check holds what both drivers refuse.
+func check(n driver.Network, others []driver.Network) error {
+	o, err := parse(n)
+	if err != nil || o.own {
+		return err
+	}
+	for _, other := range others {
+		if other.Options[optParent] != o.parent {
+			continue
+		}
+		p, err := parse(other)
+		if err != nil {
+			continue // of another driver, or from another age
+		}
+		short := id.Short(other.ID)
+		switch {
+		case other.Driver == n.Driver && n.Driver == "macvlan" && o.mode == rtnl.MacvlanPassthru:
+			return errclass.Forbidden("cannot use mode passthru, macvlan network %s is already using parent interface %s", short, o.parent)
+		case other.Driver == n.Driver && n.Driver == "macvlan" && p.mode == rtnl.MacvlanPassthru:
+			return errclass.Forbidden("macvlan network %s is already using parent interface %s in mode passthru", short, o.parent)
+		case other.Driver == n.Driver && n.Driver == "ipvlan" && (o.mode != p.mode || o.flags != p.flags):
+			// The mode is the parent's: changing it would change the other network.
+			return errclass.Forbidden("ipvlan network %s is already using parent interface %s in another mode", short, o.parent)
+		case other.Driver != n.Driver && (other.Driver == "macvlan" || other.Driver == "ipvlan"):
+			// One receive handler a link: the kernel would refuse the first container.
+			return errclass.Forbidden("%s network %s is already using parent interface %s", other.Driver, short, o.parent)
+		}
+	}
+	return nil
+}
