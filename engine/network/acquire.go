@@ -82,6 +82,7 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 	if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(ws.endpoints()...)); err != nil {
 		return nil, err
 	}
+	s.pub.forgetFlows(true, ws.endpoints()...)
 	u.Keep()
 	s.mu.Lock()
 	for _, j := range joins {

@@ -269,7 +269,7 @@ func (s *Service) moveWayOut(sb *sandbox, ns *os.File, from, to *endpoint) {
 			s.log.Error("moving a container's default route", "container", sb.id, "error", err)
 		}
 	}
-	s.moveBindings(sb, to)
+	s.pub.moveBindings(sb, to)
 	if err := s.fw.Publish(sb.id, s.pub.firewallPorts(way{n, to})); err != nil {
 		s.log.Error("moving published ports", "container", sb.id, "error", err)
 	}

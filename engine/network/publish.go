@@ -13,6 +13,7 @@ import (
 	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/engine/network/proxy"
+	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/moby/moby/api/types/network"
 )
@@ -22,6 +23,7 @@ type publisher struct {
 	cfg   *Config
 	table *ports.Table
 	proxy *proxy.Set
+	nl    *rtnl.Conn
 	log   *slog.Logger
 }
 
@@ -345,13 +347,13 @@ func (s *Service) netOf(e *endpoint) *netw {
 
 // moveBindings forwards a container's ports to another endpoint of it, which has their
 // records.
-func (s *Service) moveBindings(sb *sandbox, to *endpoint) {
+func (pb *publisher) moveBindings(sb *sandbox, to *endpoint) {
 	for _, b := range sb.bindings {
-		s.pub.proxy.End(b.Name())
+		pb.proxy.End(b.Name())
 		for _, p := range to.Ports {
 			if p.Proto == b.Proto && p.HostIP == b.Addr && p.HostPort == b.Port {
-				if err := s.pub.hold(b, to, p); err != nil {
-					s.log.Error("moving a published port", "container", sb.id, "port", b.Name(), "error", err)
+				if err := pb.hold(b, to, p); err != nil {
+					pb.log.Error("moving a published port", "container", sb.id, "port", b.Name(), "error", err)
 				}
 			}
 		}

@@ -112,7 +112,7 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 	if !ok {
 		first, last = 32768, 60999
 	}
-	s.pub = &publisher{cfg: &s.cfg, table: ports.NewTable(ports.Bind, first, last), proxy: proxy.NewSet(s.log), log: s.log}
+	s.pub = &publisher{cfg: &s.cfg, table: ports.NewTable(ports.Bind, first, last), proxy: proxy.NewSet(s.log), nl: s.nl, log: s.log}
 	s.reaper = plumb.NewReaper(s.nl, s.log)
 	s.drivers = &drivers{bridge: bridgeDriver{s}, vlan: vlan.New(s.nl, s.host.F), log: s.log}
 	s.dns = dns.NewForwarder(hostServers(cfg))
