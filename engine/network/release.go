@@ -14,7 +14,6 @@ import (
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/engine/network/vlan"
 	"github.com/gantry/gantry/internal/atomicfile"
-	"github.com/gantry/gantry/internal/nft"
 	"github.com/moby/moby/api/types/events"
 )
 
@@ -110,20 +109,12 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	}
 	if s.nft != nil {
 		var err error
-		if s.watch, err = nft.Watch(s.repair); err != nil {
+		if s.watch, err = s.nft.Watch(s.fw.Ruleset(), s.repair); err != nil {
 			return err
 		}
 	}
 	// Only now: the table keeps the wire away from 127.0.0.0/8.
-	s.mu.Lock()
-	var bridges []*netw
-	for _, n := range s.nets {
-		if n.index != 0 && n.bridge.name != "" {
-			bridges = append(bridges, n)
-		}
-	}
-	s.mu.Unlock()
-	for _, n := range bridges {
+	for _, n := range s.bridges() {
 		s.openLocalnet(n)
 	}
 	s.sweep(known)
@@ -133,14 +124,37 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	return nil
 }
 
-// repair makes our table again after somebody removed or flushed it.
-func (s *Service) repair() {
-	switch repaired, err := s.fw.Check(); {
-	case err != nil:
+// repair makes our table again after somebody changed, removed or flushed it. As long as
+// that fails, nothing keeps the wire away from 127.0.0.0/8: then the bridges do not
+// route there.
+func (s *Service) repair() error {
+	err := s.fw.Apply()
+	if err != nil {
 		s.log.Error("repairing the firewall", "error", err)
-	case repaired:
+	} else {
 		s.log.Warn("somebody changed our nftables table: made it again")
 	}
+	for _, n := range s.bridges() {
+		if err == nil {
+			s.openLocalnet(n)
+		} else if cerr := plumb.OptionalSysctl("net/ipv4/conf/"+n.bridge.name+"/route_localnet", "0"); cerr != nil {
+			s.log.Error("closing 127.0.0.0/8", "network", n.net.Name, "error", cerr)
+		}
+	}
+	return err
+}
+
+// bridges are the networks that have a bridge.
+func (s *Service) bridges() []*netw {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*netw
+	for _, n := range s.nets {
+		if n.index != 0 && n.bridge.name != "" {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // adopt takes one running container's endpoints and ports back.

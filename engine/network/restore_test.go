@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -198,7 +199,7 @@ func stable(v any) string {
 func ruleset(t *testing.T) string {
 	out, err := exec.Command("nft", "list", "table", "inet", "gantry").CombinedOutput()
 	if err != nil {
-		t.Logf("nft: %v", err)
+		return "" // the table is gone
 	}
 	return string(out)
 }
@@ -216,14 +217,35 @@ func TestForeignFlush(t *testing.T) {
 			t.Skipf("nft %v: %v %s", args, err, out)
 		}
 	}
-	for _, flush := range [][]string{{"flush", "ruleset"}, {"flush", "table", "inet", "gantry"}, {"flush", "chain", "inet", "gantry", "in"}} {
-		nft(flush...)
+	// What is the user's: rules in their chain, another chain and a set of their own.
+	nft("add", "set", "inet", "gantry", "user_bad", "{ type ipv4_addr; elements = { 192.0.2.66 }; }")
+	nft("add", "chain", "inet", "gantry", "user_more")
+	nft("add", "rule", "inet", "gantry", "user_more", "ip", "saddr", "@user_bad", "drop")
+	nft("add", "rule", "inet", "gantry", "user", "jump", "user_more")
+	theirs := func() bool {
+		now := ruleset(t)
+		return strings.Contains(now, "saddr @user_bad drop") && strings.Contains(now, "jump user_more") && strings.Contains(now, "192.0.2.66")
+	}
+	for _, change := range []string{
+		"delete element inet gantry any4 { tcp . 8080 }", "flush set inet gantry bridges", "flush chain inet gantry in",
+		"insert rule inet gantry forward drop", "add rule inet gantry guard accept", "flush table inet gantry", "flush ruleset",
+	} {
+		was := sortedLines(ruleset(t))
+		t.Log(change)
+		nft(strings.Fields(change)...)
 		waitFor(t, func() bool {
-			ok, err := s.nft.Intact(computeFor(s))
-			return ok && err == nil
+			now := ruleset(t)
+			if strings.HasPrefix(change, "flush table") || change == "flush ruleset" {
+				ok, err := s.nft.Intact(computeFor(s))
+				return ok && err == nil && strings.Contains(now, "tcp . 8080")
+			}
+			return sortedLines(now) == was
 		})
 		if got, err := ask(s.host, nil, "127.0.0.1:8080"); err != nil || got != "web 172.17.0.1" {
-			t.Errorf("after %v: %q %v", flush, got, err)
+			t.Errorf("after %v: %q %v", change, got, err)
+		}
+		if !strings.HasPrefix(change, "flush table") && change != "flush ruleset" && !theirs() {
+			t.Errorf("after %v the user's own is gone:\n%s", change, ruleset(t))
 		}
 	}
 	nft("flush", "ruleset")
@@ -243,4 +265,11 @@ func TestForeignFlush(t *testing.T) {
 	if !strings.Contains(ruleset(t), "ip daddr 172.17.0.9 drop") {
 		t.Error("the user's rule is gone")
 	}
+}
+
+// sortedLines makes dumps comparable: what is made again is listed later.
+func sortedLines(s string) string {
+	lines := strings.Split(s, "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }

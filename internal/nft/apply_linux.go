@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,6 +22,7 @@ const maxElemsPerMessage = 256
 type Conn struct {
 	mu    sync.Mutex
 	c     *nftables.Conn
+	port  uint32 // the socket's own, which marks what we change
 	table *nftables.Table
 	sets  map[string]*nftables.Set
 	known map[string]Set
@@ -28,19 +30,34 @@ type Conn struct {
 
 // Dial opens a netlink socket in the calling thread's network namespace. Close it.
 func Dial() (*Conn, error) {
-	c, err := nftables.New(nftables.AsLasting())
+	out := &Conn{}
+	port := func(c *netlink.Conn) error {
+		raw, err := c.SyscallConn()
+		if err != nil {
+			return err
+		}
+		cerr := raw.Control(func(fd uintptr) {
+			var sa unix.Sockaddr
+			if sa, err = unix.Getsockname(int(fd)); err == nil {
+				out.port = sa.(*unix.SockaddrNetlink).Pid
+			}
+		})
+		return errors.Join(cerr, err)
+	}
+	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(port))
 	if err != nil {
 		return nil, fmt.Errorf("opening an nftables socket: %w", err)
 	}
-	return &Conn{c: c}, nil
+	out.c = c
+	return out, nil
 }
 
 // Close closes the socket; rules stay.
 func (c *Conn) Close() error { return c.c.CloseLasting() }
 
 // Apply makes the table exactly what r says, in one transaction: packets see the old
-// rules or the new ones. Foreign chains keep their rules; chains and sets of the table
-// that r does not name are removed. When it fails the table is as it was.
+// rules or the new ones. Chains and sets whose names begin with a Foreign chain's stay as
+// they are; others of the table that r does not name are removed. When it fails the table is as it was.
 func (c *Conn) Apply(r Ruleset) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -52,12 +69,14 @@ func (c *Conn) Apply(r Ruleset) error {
 	c.sets, c.known = map[string]*nftables.Set{}, map[string]Set{}
 	// Our chains lose their rules first, so that sets they used can go.
 	for _, ch := range oldChains {
-		if !slices.ContainsFunc(r.Chains, func(n Chain) bool { return n.Name == ch.Name && n.Foreign }) {
+		if !r.theirs(ch.Name) {
 			c.c.FlushChain(ch)
 		}
 	}
 	for _, s := range oldSets {
-		c.c.DelSet(s) // made anew below: types may have changed
+		if !r.theirs(s.Name) {
+			c.c.DelSet(s) // made anew below: types may have changed
+		}
 	}
 	for i, s := range r.Sets {
 		if err := c.addSet(s, uint32(i+1)); err != nil {
@@ -78,7 +97,7 @@ func (c *Conn) Apply(r Ruleset) error {
 		}
 	}
 	for _, ch := range oldChains {
-		if chains[ch.Name] == nil {
+		if chains[ch.Name] == nil && !r.theirs(ch.Name) {
 			c.c.DelChain(ch)
 		}
 	}

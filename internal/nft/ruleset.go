@@ -76,7 +76,7 @@ type Hook struct {
 }
 
 // Chain is a named chain. A Foreign chain belongs to the user: it is created when
-// missing and never changed.
+// missing and never changed, as is all whose name begins with its name.
 type Chain struct {
 	Name    string
 	Hook    *Hook
@@ -101,6 +101,16 @@ type Ruleset struct {
 	Table  string
 	Sets   []Set
 	Chains []Chain
+}
+
+// theirs tells whether a chain or set of the table is the user's, by its name.
+func (r Ruleset) theirs(name string) bool {
+	for _, c := range r.Chains {
+		if c.Foreign && strings.HasPrefix(name, c.Name) {
+			return true
+		}
+	}
+	return false
 }
 
 // String renders the whole table in the syntax `nft -f` reads.

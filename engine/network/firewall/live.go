@@ -251,22 +251,6 @@ func (f *Live) applyAll() error {
 	return nil
 }
 
-// Check applies the table again when somebody removed or flushed it; it returns
-// whether that was so.
-func (f *Live) Check() (bool, error) {
-	if f.conn == nil {
-		return false, nil
-	}
-	f.commit.Lock()
-	defer f.commit.Unlock()
-	rs := f.Ruleset()
-	ok, err := f.conn.Intact(rs)
-	if err != nil || ok {
-		return false, err
-	}
-	return true, f.applyAll()
-}
-
 // DropForward sets whether forwarded packets that are none of ours are dropped, from
 // the next Apply on.
 func (f *Live) DropForward(on bool) {
