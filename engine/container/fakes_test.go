@@ -194,6 +194,7 @@ type fakeShim struct {
 	procs  map[shim.Key]*fakeProc
 	events chan shim.Event
 	starts int
+	dying  int // calls of Forget that a dying shim does not answer
 }
 
 type fakeProc struct {
@@ -315,6 +316,10 @@ func (f *fakeShim) Pids(context.Context, shim.Key) ([]int, error) { return []int
 func (f *fakeShim) Forget(_ context.Context, key shim.Key) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.dying > 0 {
+		f.dying--
+		return errclass.Unavailable("the shim is gone")
+	}
 	delete(f.procs, key)
 	return nil
 }

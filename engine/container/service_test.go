@@ -394,6 +394,22 @@ func TestAttachAtOnceAfterStart(t *testing.T) {
 	}
 }
 
+// A shim that dies while it lets go of a container leaves its cgroup: the next one is asked.
+func TestForgetOutlivesTheShim(t *testing.T) {
+	r := newRig(t)
+	id := r.create("", nil, "sleep")
+	r.must(r.Start(bg, id))
+	r.shim.mu.Lock()
+	r.shim.dying = 1
+	r.shim.mu.Unlock()
+	r.must(r.Remove(bg, id, RemoveOptions{Force: true}))
+	r.shim.mu.Lock()
+	defer r.shim.mu.Unlock()
+	if len(r.shim.procs) != 0 {
+		t.Errorf("the shim still holds %v", r.shim.procs)
+	}
+}
+
 func TestJoinNetwork(t *testing.T) {
 	r := newRig(t)
 	a := r.create("a1", nil, "sleep")

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/container/fsm"
 	"github.com/gantry/gantry/engine/container/spec"
 	"github.com/gantry/gantry/engine/container/userdb"
@@ -375,10 +376,19 @@ func (o *owner) tearDown(ctx context.Context, run uint64) {
 func (s *Service) forget(key shim.Key) {
 	ctx, cancel := context.WithTimeout(context.Background(), effectTimeout)
 	defer cancel()
-	if err := s.deps.Shim.Forget(ctx, key); err != nil {
+	err := s.deps.Shim.Forget(ctx, key)
+	for try := 1; try < forgetTries && errors.Is(err, errdefs.ErrUnavailable); try++ {
+		// The shim died over it. The next call waits for the successor, which knows the
+		// process and has its cgroup to remove.
+		err = s.deps.Shim.Forget(ctx, key)
+	}
+	if err != nil {
 		s.log.Warn("ending a process in the shim", "container", key.Container, "exec", key.Exec, "error", err)
 	}
 }
+
+// forgetTries bounds how many shims may die over one request.
+const forgetTries = 3
 
 // waitForgotten waits until the shim has let go of the run before.
 func (o *owner) waitForgotten(ctx context.Context) {
