@@ -34,8 +34,6 @@ POST /volumes/create
 PUT /volumes/{name}
 DELETE /volumes/{name}
 POST /volumes/prune
-POST /networks/{id...}/connect
-POST /networks/{id...}/disconnect
 GET /plugins/privileges
 POST /plugins/pull
 DELETE /plugins/{name...}

@@ -27,15 +27,15 @@ func ReadResolvConf(file string) (ResolvConf, error) {
 	}
 	data, err := readBounded(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return ResolvConf{}, nil
+		return ResolvConf{path: path}, nil
 	}
 	if err != nil {
 		return ResolvConf{}, err
 	}
-	rc := ParseResolvConf(data)
+	rc := ParseResolvConf(path, data)
 	if file == "" && slices.Equal(rc.Servers, []netip.Addr{systemdStub()}) {
 		if data, err := readBounded(systemdResolv); err == nil {
-			return ParseResolvConf(data), nil
+			return ParseResolvConf(systemdResolv, data), nil
 		}
 	}
 	return rc, nil
@@ -54,22 +54,16 @@ func readBounded(path string) ([]byte, error) {
 	return data, err
 }
 
-// Host returns the files of a container that uses the host's network.
+// Host returns the files of a container that uses the host's network. With lines of its
+// own its hosts file is not the host's: else it could not put others in place of those
+// there.
 func Host(rc ResolvConf, extra []HostLine) (resolv, hosts []byte, err error) {
+	if len(extra) > 0 {
+		return rc.Render(), RenderHosts(true, extra, nil), nil
+	}
 	hosts, err = readBounded("/etc/hosts")
 	if errors.Is(err, os.ErrNotExist) {
 		hosts, err = RenderHosts(true, nil, nil), nil
 	}
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(extra) > 0 {
-		if len(hosts) > 0 && hosts[len(hosts)-1] != '\n' {
-			hosts = append(hosts, '\n')
-		}
-		for _, l := range extra {
-			hosts = append(hosts, l.Addr.String()+"\t"+l.Names+"\n"...)
-		}
-	}
-	return rc.Render(), hosts, nil
+	return rc.Render(), hosts, err
 }

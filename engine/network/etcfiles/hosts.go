@@ -66,11 +66,12 @@ func RenderHosts(ipv6 bool, extra, own []HostLine) []byte {
 
 // HostNames is how a container calls itself in its /etc/hosts.
 func HostNames(hostname, domain string) string {
-	if host, _, ok := strings.Cut(hostname, "."); ok && domain == "" {
-		return hostname + " " + host
+	full := hostname
+	if domain != "" {
+		full += "." + domain
 	}
-	if domain == "" {
-		return hostname
+	if host, _, ok := strings.Cut(full, "."); ok {
+		return full + " " + host
 	}
-	return hostname + "." + domain + " " + hostname
+	return full
 }
