@@ -18,7 +18,7 @@ func (s containerAPI) routes() []route {
 		{"GET", "/containers/json", s.containerList},
 		{"POST", "/containers/create", s.containerCreate},
 		{"POST", "/containers/prune", s.containerPrune},
-		{"GET", "/containers/{id}/json", s.containerInspect},
+		{"GET", "/containers/{id...}/json", s.containerInspect},
 		{"GET", "/containers/{id}/top", s.containerTop},
 		{"GET", "/containers/{id}/logs", s.containerLogs},
 		{"POST", "/containers/{id}/resize", s.containerResize},
@@ -31,7 +31,7 @@ func (s containerAPI) routes() []route {
 		{"POST", "/containers/{id}/unpause", s.containerUnpause},
 		{"POST", "/containers/{id}/attach", s.containerAttach},
 		{"POST", "/containers/{id}/wait", s.containerWait},
-		{"DELETE", "/containers/{id}", s.containerDelete},
+		{"DELETE", "/containers/{id...}", s.containerDelete},
 	}
 }
 

@@ -30,7 +30,10 @@ func (s *Service) adapt(c *container.Config, h *container.HostConfig) (warnings 
 			return nil, err
 		}
 	}
-	return s.resourceWarnings(h), nil
+	if h.NetworkMode.IsHost() && len(h.PortBindings) > 0 {
+		warnings = append(warnings, "Published ports are discarded when using host network mode")
+	}
+	return append(warnings, s.resourceWarnings(h)...), nil
 }
 
 func (s *Service) defaults(h *container.HostConfig) {

@@ -59,6 +59,12 @@ func (s *Service) Create(ctx context.Context, o CreateOptions) (resp container.C
 	if r.Networks, err = endpoints(&host, o.Networking); err != nil {
 		return resp, err
 	}
+	if err = checkEndpoints(s.deps.Networks, r.Networks); err != nil {
+		return resp, err
+	}
+	if r.Links, err = linksOf(s, &host); err != nil {
+		return resp, err
+	}
 	if r.Mounts, err = s.mountPoints(&cfg, &host); err != nil {
 		return resp, err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/oci/shim"
 	"github.com/gantry/gantry/storage"
+	networktypes "github.com/moby/moby/api/types/network"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -47,6 +48,7 @@ type Networks interface {
 	Connect(ctx context.Context, ns *os.File, r network.SandboxRequest) (*network.Sandbox, error)
 	Disconnect(ctx context.Context, ns *os.File, containerID, ref string) (network.Record, error)
 	Known(ref string) (id, name, driver string, err error)
+	CheckEndpoint(ref string, es *networktypes.EndpointSettings) error
 }
 
 // Shim is what containers ask of the process that holds them. Files given to a call

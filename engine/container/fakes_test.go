@@ -174,6 +174,8 @@ func (f *fakeNetworks) Disconnect(_ context.Context, _ *os.File, id, _ string) (
 	return network.Record{ContainerID: id}, f.fail
 }
 
+func (f *fakeNetworks) CheckEndpoint(string, *networktypes.EndpointSettings) error { return nil }
+
 func (f *fakeNetworks) Known(ref string) (id, name, driver string, err error) {
 	ref = strings.TrimPrefix(ref, "net-")
 	driver = "bridge"

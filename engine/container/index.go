@@ -83,7 +83,8 @@ func (x *index) remove(cid string) {
 	}
 }
 
-// get finds a container: full ID, then name, then prefix of an ID, as Docker.
+// get finds a container: full ID, then name, then the name another's
+// link gives it ("parent/alias"), then prefix of an ID, as Docker.
 func (x *index) get(ref string) (*owner, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -93,6 +94,15 @@ func (x *index) get(ref string) (*owner, error) {
 	if cid, ok := x.names[strings.TrimPrefix(ref, "/")]; ok {
 		if o, ok := x.byID[cid]; ok {
 			return o, nil
+		}
+	}
+	if parent, alias, ok := strings.Cut(strings.TrimPrefix(ref, "/"), "/"); ok {
+		if o, ok := x.byID[x.names[parent]]; ok {
+			for _, l := range o.rec.Load().Links {
+				if target, ok := x.byID[l.Target]; ok && l.Alias == alias {
+					return target, nil
+				}
+			}
 		}
 	}
 	if ref != "" && len(ref) < id.Len {

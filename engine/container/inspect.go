@@ -18,6 +18,7 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container
 	}
 	r, v := o.rec.Load(), o.view.Load()
 	cfg, host := *r.Config, *r.HostConfig
+	host.Links = shownLinks(s, r)
 	args := r.Args
 	if args == nil {
 		args = []string{}

@@ -153,12 +153,12 @@ func (s *Service) Unpause(ctx context.Context, ref string) error {
 
 // Remove deletes the container; class Conflict when it runs and force is not given.
 func (s *Service) Remove(ctx context.Context, ref string, opts RemoveOptions) error {
+	if opts.Link {
+		return unlink(s.index, ref)
+	}
 	o, err := s.index.get(ref)
 	if err != nil {
 		return err
-	}
-	if opts.Link {
-		return errclass.NotImplemented("removing links is not built")
 	}
 	_, err = o.ask(ctx, func(t fsm.Ticket) fsm.Event { return fsm.Remove{T: t, Force: opts.Force} })
 	const hint = "stop the container before removing or force remove"

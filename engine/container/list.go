@@ -40,10 +40,11 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]container.Summary,
 	if o.Limit > 0 && len(items) > o.Limit {
 		items = items[:o.Limit]
 	}
-	now := time.Now()
+	now, linkNames := time.Now(), linkNames(s.index)
 	out := make([]container.Summary, 0, len(items))
 	for _, it := range items {
 		sum := s.summary(it.o, it.r, it.v, now)
+		sum.Names = append(sum.Names, linkNames[it.o.id]...)
 		if o.Size {
 			sum.SizeRw, sum.SizeRootFs = s.sizes(ctx, it.o.id)
 		}

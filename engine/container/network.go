@@ -43,13 +43,13 @@ func (s *Service) settled(ctx context.Context, ref string, do func(o *owner) err
 	for {
 		changed := o.changed.wait()
 		answer, busy := make(chan error, 1), make(chan struct{})
+		tell := func() { close(busy) }
 		sent := o.send(message{do: func(o *owner) {
-			if p := o.state.Phase; p == fsm.Starting || p == fsm.Exiting {
-				close(busy)
-				return
+			if p := o.state.Phase; p != fsm.Starting && p != fsm.Exiting {
+				err := do(o)
+				tell = func() { answer <- err }
 			}
-			answer <- do(o)
-		}})
+		}, seen: func(*owner) { tell() }}) // who asks after the answer sees the change
 		if !sent {
 			return errclass.NotFound("No such container: %s", ref)
 		}

@@ -44,6 +44,7 @@ type record struct {
 	Manifest   *ocispec.Descriptor                       `json:"manifest,omitempty"`
 	Platform   string                                    `json:"platform"`
 	Mounts     []mountPoint                              `json:"mounts,omitempty"`
+	Links      []link                                    `json:"links,omitempty"`
 }
 
 // mountPoint is one mount of the user, resolved at create.

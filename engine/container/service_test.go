@@ -421,7 +421,7 @@ func TestJoinNetwork(t *testing.T) {
 	r.must(r.Start(bg, a))
 	r.must(r.Start(bg, b))
 	c := r.create("c1", &container.HostConfig{NetworkMode: "container:gone"}, "sleep")
-	wantErr(t, r.Start(bg, c), errdefs.ErrNotFound, "No such container: gone")
+	wantErr(t, r.Start(bg, c), errdefs.ErrInternal, "joining network namespace of container: No such container: gone")
 }
 
 func TestDetachKeys(t *testing.T) {

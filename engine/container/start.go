@@ -55,6 +55,8 @@ type starting struct {
 	joined []specs.LinuxNamespaceType
 	nsFDs  []*os.File
 	mounts []specs.Mount
+
+	linkHosts []network.HostLine
 }
 
 func (st *starting) closeFiles() {
@@ -106,6 +108,7 @@ func (st *starting) start(ctx context.Context) (_ *runInfo, err error) {
 		st.s.log.Warn("recording a run", "container", st.o.id, "error", err)
 	}
 	st.back.Keep()
+	relink(st.s.index, st.o.id, st.rec.Endpoints[networktypes.NetworkBridge])
 	return infoOf(&st.rec), nil
 }
 
@@ -120,11 +123,16 @@ func (st *starting) network(ctx context.Context) error {
 	if h.NetworkMode.IsContainer() {
 		return st.joinNetwork(h.NetworkMode.ConnectedContainer())
 	}
+	if err := st.links(); err != nil {
+		return err
+	}
 	eps := make(map[string]*networktypes.EndpointSettings, len(st.r.Networks))
 	for n, e := range st.r.Networks {
 		eps[n] = e.Copy()
 	}
-	sb, err := st.s.deps.Networks.Acquire(ctx, sandboxRequest(st.r, eps))
+	req := sandboxRequest(st.r, eps)
+	req.Links = st.linkHosts
+	sb, err := st.s.deps.Networks.Acquire(ctx, req)
 	if err != nil {
 		return prefix("failed to set up container networking: ", err)
 	}
@@ -184,7 +192,8 @@ func (st *starting) join(t specs.LinuxNamespaceType, f *os.File) {
 func (st *starting) joinNetwork(ref string) error {
 	other, err := st.s.index.get(ref)
 	if err != nil {
-		return err
+		// Not of class NotFound: it is not the container that was asked for.
+		return errclass.Internal("joining network namespace of container: %s", err.Error())
 	}
 	if v := other.view.Load(); v.Phase == fsm.Restarting {
 		return errclass.Conflict("container %s is restarting, wait until the container is running", other.id)
@@ -275,7 +284,7 @@ func (st *starting) request(ctx context.Context) (*shim.StartRequest, error) {
 		ID: st.o.id, Config: st.r.Config, Host: h, Path: st.r.Path, Args: st.r.Args, User: user,
 		Mounts: st.mounts, Held: st.s.held, Joined: st.joined, CgroupParent: st.s.cfg.CgroupParent,
 		NoNewPrivileges: st.s.cfg.NoNewPrivileges, BlockDevice: blockDevice,
-		ConsoleSize: h.ConsoleSize,
+		ConsoleSize: h.ConsoleSize, LinkEnv: linkEnv(st.s, st.r),
 	}
 	if in.Devices, err = devices(h.Devices); err != nil {
 		return nil, err

@@ -11,7 +11,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/gantry/gantry/engine/network/dns"
 	"github.com/gantry/gantry/engine/network/etcfiles"
@@ -224,6 +223,9 @@ func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.En
 	if n.net.ConfigOnly {
 		return nil, errclass.Forbidden("cannot use a config-only network: %s", n.net.Name)
 	}
+	if err := checkSettings(n, n.net.Name, es); err != nil {
+		return nil, err
+	}
 	e := &endpoint{containerID: sb.id, EndpointRecord: EndpointRecord{ID: id.New(), NetworkID: n.net.ID, Name: r.Name, Aliases: es.Aliases}}
 	if n.zone != nil {
 		e.DNSNames = dnsNames(r, es.Aliases)
@@ -271,18 +273,6 @@ func (n *netw) address(e *endpoint, es *network.EndpointSettings) error {
 	if es.IPAMConfig != nil {
 		want = *es.IPAMConfig
 	}
-	if n.isDefault() {
-		var bad []string
-		if want.IPv4Address.IsValid() || want.IPv6Address.IsValid() {
-			bad = append(bad, "user specified IP address is supported on user defined networks only")
-		}
-		if len(es.Aliases) > 0 {
-			bad = append(bad, "network-scoped alias is supported only for containers in user defined networks")
-		}
-		if bad != nil {
-			return errclass.Invalid("invalid config for network %s: invalid endpoint settings:\n%s", n.net.Name, strings.Join(bad, "\n"))
-		}
-	}
 	take := func(v6 bool, wish netip.Addr) (netip.Prefix, error) {
 		if wish.IsValid() {
 			for _, sp := range n.spaces {
@@ -290,7 +280,7 @@ func (n *netw) address(e *endpoint, es *network.EndpointSettings) error {
 					return netip.PrefixFrom(wish, sp.Subnet().Bits()), sp.Take(wish)
 				}
 			}
-			return netip.Prefix{}, errclass.Invalid("invalid config for network %s: invalid endpoint settings:\nno configured subnet contains IP address %s", n.net.Name, wish)
+			return netip.Prefix{}, errclass.Invalid("no configured subnet or ip-range contain the IP address %s", wish)
 		}
 		sp := n.space(v6)
 		if sp == nil {
@@ -410,6 +400,7 @@ func (s *Service) describe(r SandboxRequest, joins []*joining) (*Sandbox, error)
 	if err != nil {
 		return nil, err
 	}
+	extra = append(extra, r.Links...)
 	rc, err := etcfiles.ReadResolvConf(s.cfg.ResolvConf)
 	if err != nil {
 		return nil, err

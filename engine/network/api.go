@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 
+	"github.com/gantry/gantry/engine/network/etcfiles"
 	"github.com/moby/moby/api/types/network"
 )
 
@@ -29,7 +30,12 @@ type SandboxRequest struct {
 	// ExtraHosts are "name:address" lines, host-gateway not yet resolved.
 	ExtraHosts []string
 	Sysctls    map[string]string
+	// Links are further lines for /etc/hosts: containers linked on the default bridge.
+	Links []HostLine
 }
+
+// HostLine is one line of an /etc/hosts.
+type HostLine = etcfiles.HostLine
 
 // Sandbox is what a container start takes away: the namespace and what inspect shows.
 type Sandbox struct {

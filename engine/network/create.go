@@ -35,7 +35,7 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (_ networ
 		}
 	}()
 	u.Add(func() error { s.drop(n); return nil })
-	if err := s.store.save(n.net); err != nil {
+	if err := s.store.save(n.net, n.pooled); err != nil {
 		return network.CreateResponse{}, err
 	}
 	u.Add(func() error { return s.store.remove(n.net.ID) })

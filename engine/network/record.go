@@ -32,6 +32,8 @@ const maxRecord = 1 << 20
 type diskRecord struct {
 	Version int             `json:"version"`
 	Network network.Network `json:"network"`
+	// Pooled are the subnets that nobody chose.
+	Pooled []netip.Prefix `json:"pooled,omitempty"`
 }
 
 // The options of bridge networks, in Docker's words.
@@ -56,12 +58,12 @@ const (
 
 // netw is one network in memory. Service.mu guards it.
 type netw struct {
-	net     network.Network
-	spaces  []*space
-	bridge  bridgeOptions // of bridge networks
-	index   int           // of the bridge's interface
-	zone    *dns.Zone     // nil where names are not served: default bridge, host, none
-	dynamic bool          // subnets came from the pools
+	net    network.Network
+	spaces []*space
+	bridge bridgeOptions  // of bridge networks
+	index  int            // of the bridge's interface
+	zone   *dns.Zone      // nil where names are not served: default bridge, host, none
+	pooled []netip.Prefix // subnets that came from the pools
 	// users are the containers' endpoints by container ID.
 	users map[string]*endpoint
 	// removing is set while the network is taken down: nothing may join.
@@ -216,8 +218,8 @@ func newStore(dataRoot string) (store, error) {
 
 func (s store) path(id string) string { return filepath.Join(s.dir, id+".json") }
 
-func (s store) save(n network.Network) error {
-	return atomicfile.WriteJSON(s.path(n.ID), diskRecord{recordVersion, n}, 0o600, true)
+func (s store) save(n network.Network, pooled []netip.Prefix) error {
+	return atomicfile.WriteJSON(s.path(n.ID), diskRecord{recordVersion, n, pooled}, 0o600, true)
 }
 
 func (s store) remove(id string) error {
@@ -230,12 +232,12 @@ func (s store) remove(id string) error {
 
 // load reads all records. One that cannot be read, or is of a newer schema, is an
 // error: starting without a network would give its addresses to others.
-func (s store) load() ([]network.Network, error) {
+func (s store) load() ([]diskRecord, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("network records: %w", err)
 	}
-	var out []network.Network
+	var out []diskRecord
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), ".json")
 		if !ok || !id.Valid(name) {
@@ -259,7 +261,7 @@ func (s store) load() ([]network.Network, error) {
 		if r.Network.ID != name {
 			return nil, fmt.Errorf("network record %s holds network %q", path, r.Network.ID)
 		}
-		out = append(out, r.Network)
+		out = append(out, r)
 	}
 	return out, nil
 }

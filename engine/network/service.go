@@ -191,7 +191,7 @@ func (s *Service) load() error {
 	}
 	byName := map[string]network.Network{}
 	for _, r := range recs {
-		byName[r.Name] = r
+		byName[r.Network.Name] = r.Network
 	}
 	for _, pre := range []string{NameHost, NameNone} {
 		driver := map[string]string{NameHost: "host", NameNone: "null"}[pre]
@@ -200,19 +200,19 @@ func (s *Service) load() error {
 			n = network.Network{Name: pre, ID: id.New(), Created: time.Now(), Scope: "local", Driver: driver,
 				EnableIPv4: true, IPAM: network.IPAM{Driver: "default", Config: []network.IPAMConfig{}},
 				Options: map[string]string{}, Labels: map[string]string{}}
-			if err := s.store.save(n); err != nil {
+			if err := s.store.save(n, nil); err != nil {
 				return err
 			}
 		}
 		s.add(&netw{net: n, users: map[string]*endpoint{}})
 	}
 	for _, r := range recs {
-		if r.Name == NameHost || r.Name == NameNone || r.Name == NameBridge {
+		if isPredefined(r.Network.Name) {
 			continue
 		}
 		if err := s.bringUp(r); err != nil {
 			// The network stays known: its containers may come back when it does.
-			s.log.Error("bringing up a network", "network", r.Name, "error", err)
+			s.log.Error("bringing up a network", "network", r.Network.Name, "error", err)
 		}
 	}
 	if s.cfg.Bridge == "none" {
@@ -233,10 +233,10 @@ func (s *Service) add(n *netw) {
 }
 
 // bringUp takes a stored network into service.
-func (s *Service) bringUp(r network.Network) error {
-	n := &netw{net: r, users: map[string]*endpoint{}}
+func (s *Service) bringUp(r diskRecord) error {
+	n := &netw{net: r.Network, pooled: r.Pooled, users: map[string]*endpoint{}}
 	s.add(n)
-	if r.ConfigOnly {
+	if r.Network.ConfigOnly {
 		return nil
 	}
 	if err := n.makeSpaces(); err != nil {
@@ -245,9 +245,9 @@ func (s *Service) bringUp(r network.Network) error {
 	for _, sp := range n.spaces {
 		s.subnets.taken.Add(sp.Subnet())
 	}
-	if r.Driver == "bridge" {
+	if r.Network.Driver == "bridge" {
 		var err error
-		if n.bridge, err = parseBridgeOptions(r.ID, r.Options); err != nil {
+		if n.bridge, err = parseBridgeOptions(r.Network.ID, r.Network.Options); err != nil {
 			return err
 		}
 	}
@@ -320,7 +320,7 @@ func (s *Service) loadDefault(old network.Network) error {
 	if nw.bridge, err = parseBridgeOptions(n.ID, n.Options); err != nil {
 		return err
 	}
-	if err := s.store.save(n); err != nil {
+	if err := s.store.save(n, nil); err != nil {
 		return err
 	}
 	if nw.index, err = plumb.EnsureBridge(s.nl, name, mtu, n.EnableIPv6, own, s.cfg.Bridge == ""); err != nil {

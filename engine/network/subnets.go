@@ -99,6 +99,7 @@ func (s *subnets) plan(nets map[string]*netw, n *netw) error {
 			return err
 		}
 		n.net.IPAM.Config = append(n.net.IPAM.Config, network.IPAMConfig{Subnet: sub})
+		n.pooled = append(n.pooled, sub)
 	}
 	if n.net.EnableIPv6 && !have6 {
 		sub, err := s.next(nets, true)
@@ -106,6 +107,7 @@ func (s *subnets) plan(nets map[string]*netw, n *netw) error {
 			sub = s.ula()
 		}
 		n.net.IPAM.Config = append(n.net.IPAM.Config, network.IPAMConfig{Subnet: sub})
+		n.pooled = append(n.pooled, sub)
 	}
 	for i, c := range n.net.IPAM.Config {
 		// Behind macvlan and ipvlan the gateway is somebody else, whom only the user can name.

@@ -62,6 +62,8 @@ type Input struct {
 	// BlockDevice looks up a block device of the host for I/O limits.
 	BlockDevice func(path string) (major, minor int64, err error)
 	ConsoleSize [2]uint
+	// LinkEnv are variables that tell of linked containers.
+	LinkEnv []string
 }
 
 // Build makes the spec. Errors are of class InvalidArgument, in Docker's words.
@@ -89,7 +91,7 @@ func Build(in Input) (*specs.Spec, error) {
 			Terminal:        in.Config.Tty,
 			User:            specs.User{UID: in.User.UID, GID: in.User.GID, AdditionalGids: groups(in.User)},
 			Args:            append([]string{in.Path}, in.Args...),
-			Env:             Env(in.Config, in.User.Home),
+			Env:             Env(in.Config, in.User.Home, in.LinkEnv),
 			Cwd:             cwd(in.Config.WorkingDir),
 			Capabilities:    processCaps(caps, in.User.UID),
 			Rlimits:         rlimits(in.Host.Ulimits),
@@ -135,14 +137,14 @@ func cwd(dir string) string {
 	return path.Clean("/" + dir)
 }
 
-// Env is the environment of a container's first process: Docker's own variables,
-// those of the configuration over them, and HOME when nobody set it.
-func Env(c *container.Config, home string) []string {
+// Env is the environment of a container's first process: Docker's own variables and those of
+// links, those of the configuration over them, and HOME when nobody set it.
+func Env(c *container.Config, home string, links []string) []string {
 	env := []string{"PATH=" + DefaultPath, "HOSTNAME=" + hostname(c)}
 	if c.Tty {
 		env = append(env, "TERM=xterm")
 	}
-	return WithHome(MergeEnv(env, c.Env), home)
+	return WithHome(MergeEnv(append(env, links...), c.Env), home)
 }
 
 func hostname(c *container.Config) string {

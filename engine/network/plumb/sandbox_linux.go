@@ -373,7 +373,7 @@ func ParseEndpointSysctls(opt, ifName string) ([][2]string, error) {
 		}
 		k, v, ok := strings.Cut(kv, "=")
 		parts := strings.Split(k, ".")
-		if !ok || len(parts) != 5 || parts[0] != "net" || parts[3] != "IFNAME" ||
+		if !ok || len(parts) != 5 || parts[0] != "net" || !strings.EqualFold(parts[3], "IFNAME") ||
 			(parts[1] != "ipv4" && parts[1] != "ipv6" && parts[1] != "mpls") || (parts[2] != "conf" && parts[2] != "neigh") ||
 			strings.ContainsAny(parts[4], "/") || parts[4] == "" || strings.ContainsAny(v, "\n") {
 			return nil, errclass.Invalid("invalid interface sysctl %q: want net.<ipv4|ipv6>.<conf|neigh>.IFNAME.<name>=<value>", kv)

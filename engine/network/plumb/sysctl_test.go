@@ -6,7 +6,7 @@ import (
 )
 
 func TestEndpointSysctls(t *testing.T) {
-	got, err := ParseEndpointSysctls("net.ipv4.conf.IFNAME.log_martians=1, net.ipv6.neigh.IFNAME.gc_stale_time=5", "eth0")
+	got, err := ParseEndpointSysctls("net.ipv4.conf.ifname.log_martians=1, net.ipv6.neigh.IFNAME.gc_stale_time=5", "eth0")
 	if want := [][2]string{{"net/ipv4/conf/eth0/log_martians", "1"}, {"net/ipv6/neigh/eth0/gc_stale_time", "5"}}; err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v %v", got, err)
 	}
