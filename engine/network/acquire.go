@@ -221,7 +221,7 @@ func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.En
 		return nil, errclass.NotFound("network %s not found", n.net.Name)
 	}
 	if n.net.ConfigOnly {
-		return nil, errclass.Forbidden("cannot use a config-only network: %s", n.net.Name)
+		return nil, errclass.Forbidden("cannot create endpoint on configuration-only network")
 	}
 	if err := checkSettings(n, n.net.Name, es); err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/records"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/gantry/gantry/internal/id"
@@ -35,10 +36,10 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (_ networ
 		}
 	}()
 	u.Add(func() error { s.drop(n); return nil })
-	if err := s.store.save(n.net, n.pooled); err != nil {
+	if err := s.store.Save(records.Record{Network: n.net, Pooled: n.pooled}); err != nil {
 		return network.CreateResponse{}, err
 	}
-	u.Add(func() error { return s.store.remove(n.net.ID) })
+	u.Add(func() error { return s.store.Remove(n.net.ID) })
 	if !n.net.ConfigOnly {
 		u.Add(func() error { return s.stopDriver(context.WithoutCancel(ctx), n) })
 		if err := s.drivers.start(ctx, n, false); err != nil {
@@ -74,6 +75,9 @@ func (s *Service) plan(r network.CreateRequest) (*netw, error) {
 	}
 	if r.Driver == "" {
 		r.Driver = "bridge"
+	}
+	if err := checkConfig(r); err != nil {
+		return nil, err
 	}
 	if err := s.checkDriver(r); err != nil {
 		return nil, err
@@ -112,10 +116,36 @@ func (s *Service) checkDriver(r network.CreateRequest) error {
 		return noDriver(r.Driver)
 	case r.IPAM != nil && r.IPAM.Driver != "" && r.IPAM.Driver != "default":
 		return noDriver(r.IPAM.Driver)
-	case r.ConfigOnly && r.ConfigFrom != nil && r.ConfigFrom.Network != "":
-		return errclass.Forbidden("a configuration network cannot depend on another configuration network")
 	}
 	return nil
+}
+
+// checkConfig holds Docker's rules of configuration networks, in its words and order.
+func checkConfig(r network.CreateRequest) error {
+	if r.ConfigOnly && (r.Ingress || r.Internal || r.Attachable || r.Scope != "") {
+		return errclass.Forbidden("configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.")
+	}
+	if r.ConfigFrom == nil || r.ConfigFrom.Network == "" {
+		return nil
+	}
+	i := r.IPAM
+	switch {
+	case r.ConfigOnly:
+		return errclass.Forbidden("a configuration network cannot depend on another configuration network")
+	case i != nil && (i.Driver != "" && i.Driver != "default" || len(i.Options) > 0 || len(i.Config) > 0),
+		r.EnableIPv4 != nil && !*r.EnableIPv4, r.EnableIPv6 != nil && *r.EnableIPv6, len(r.Labels) > 0:
+		return errclass.Forbidden("user specified configurations are not supported if the network depends on a configuration network")
+	case len(r.Options) > 0:
+		return errclass.Forbidden("network driver options are not supported if the network depends on a configuration network")
+	}
+	return nil
+}
+
+// configure gives a network what its configuration network says.
+func configure(n *network.Network, from *netw) {
+	c := from.public()
+	n.ConfigFrom = network.ConfigReference{Network: c.Name}
+	n.IPAM, n.Options, n.Labels, n.EnableIPv4, n.EnableIPv6 = c.IPAM, c.Options, c.Labels, c.EnableIPv4, c.EnableIPv6
 }
 
 // draft turns a request into a network's record, addresses as asked for. s.mu is held.
@@ -135,23 +165,13 @@ func (s *Service) draft(r network.CreateRequest) (*netw, error) {
 	}
 	if r.ConfigFrom != nil && r.ConfigFrom.Network != "" {
 		from, err := s.find(r.ConfigFrom.Network)
-		if err != nil || !from.net.ConfigOnly {
-			return nil, errclass.NotFound("configuration network %q not found", r.ConfigFrom.Network)
+		if err != nil || !from.net.ConfigOnly || from.removing {
+			return nil, errclass.NotFound("configuration network %q does not exist", r.ConfigFrom.Network)
 		}
-		if len(n.IPAM.Config) > 0 || len(n.Options) > 0 || n.Internal {
-			return nil, errclass.Forbidden("user specified configurations are not supported if the network depends on a configuration network")
-		}
-		c := from.public()
-		n.ConfigFrom = network.ConfigReference{Network: c.Name}
-		n.IPAM, n.Options, n.Internal, n.EnableIPv4, n.EnableIPv6 = c.IPAM, c.Options, c.Internal, c.EnableIPv4, c.EnableIPv6
-		for k, v := range c.Labels {
-			if n.Labels == nil {
-				n.Labels = map[string]string{}
-			}
-			if _, ok := n.Labels[k]; !ok {
-				n.Labels[k] = v
-			}
-		}
+		configure(&n, from)
+	}
+	if n.ConfigOnly {
+		n.Driver = "null" // it has none, as Docker's
 	}
 	if !n.EnableIPv4 && !n.EnableIPv6 {
 		return nil, errclass.Invalid("IPv4 or IPv6 must be enabled")
@@ -216,7 +236,7 @@ func (s *Service) Remove(ctx context.Context, ref string) error {
 			return err
 		}
 	}
-	if err := s.store.remove(n.net.ID); err != nil {
+	if err := s.store.Remove(n.net.ID); err != nil {
 		return err
 	}
 	s.drop(n)

@@ -27,7 +27,7 @@ func (d *drivers) get(name string) driver.Driver {
 	case "macvlan", "ipvlan":
 		return d.vlan
 	case "host", "null":
-		return bareDriver{}
+		return driver.Bare{}
 	}
 	return nil
 }
@@ -194,29 +194,6 @@ func (n *netw) gateway(e *endpoint, v6 bool) netip.Addr {
 	}
 	return own
 }
-
-// bareDriver is of the networks that have no interfaces: host and none.
-type bareDriver struct{}
-
-// Check implements driver.Driver.
-func (bareDriver) Check(driver.Network, []driver.Network) error { return nil }
-
-// Start implements driver.Driver.
-func (bareDriver) Start(context.Context, driver.Network, bool) error { return nil }
-
-// Stop implements driver.Driver.
-func (bareDriver) Stop(context.Context, driver.Network, []driver.Network) error { return nil }
-
-// Out implements driver.Driver.
-func (bareDriver) Out(driver.Network, bool) bool { return false }
-
-// Join implements driver.Driver.
-func (bareDriver) Join(context.Context, driver.Network, driver.Endpoint) (driver.Interface, error) {
-	return driver.Interface{}, nil
-}
-
-// Leave implements driver.Driver.
-func (bareDriver) Leave(context.Context, driver.Network, driver.Endpoint) error { return nil }
 
 // hasInterfaces tells whether containers get an interface on the network.
 func (n *netw) hasInterfaces() bool { return n.net.Driver != "host" && n.net.Driver != "null" }

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gantry/gantry/internal/errclass"
@@ -16,7 +16,7 @@ import (
 // List returns the networks that match f, by name. Filters: dangling, driver, id,
 // label, name, scope, type. Errors are of class Invalid.
 func (s *Service) List(_ context.Context, f filter.Args) ([]network.Summary, error) {
-	if err := f.Check("dangling", "driver", "id", "label", "label!", "name", "scope", "type"); err != nil {
+	if err := f.Check("dangling", "driver", "id", "label", "name", "scope", "type"); err != nil {
 		return nil, err
 	}
 	for _, t := range f["type"] {
@@ -38,8 +38,8 @@ func (s *Service) List(_ context.Context, f filter.Args) ([]network.Summary, err
 	for _, n := range s.nets {
 		builtin := isPredefined(n.net.Name)
 		ok := f.Any("driver", func(v string) bool { return v == n.net.Driver }) &&
-			f.Any("id", func(v string) bool { return strings.HasPrefix(n.net.ID, v) }) &&
-			f.Any("name", func(v string) bool { return strings.Contains(n.net.Name, v) }) &&
+			f.Any("id", func(v string) bool { return match(v, n.net.ID) }) &&
+			f.Any("name", func(v string) bool { return match(v, n.net.Name) }) &&
 			f.Any("scope", func(v string) bool { return v == n.net.Scope }) &&
 			f.Any("type", func(v string) bool { return (v == "builtin") == builtin }) &&
 			f.Labels("label", n.net.Labels) &&
@@ -50,6 +50,16 @@ func (s *Service) List(_ context.Context, f filter.Args) ([]network.Summary, err
 	}
 	slices.SortFunc(out, func(a, b network.Summary) int { return cmp.Compare(a.Name, b.Name) })
 	return out, nil
+}
+
+// match compares as Docker's filters do: equal, or the value is a regular expression that
+// fits somewhere. (Go's expressions take linear time, whoever wrote them.)
+func match(value, s string) bool {
+	if value == s {
+		return true
+	}
+	re, err := regexp.Compile(value)
+	return err == nil && re.MatchString(s)
 }
 
 // Inspect returns one network by name, ID or unambiguous prefix of an ID. Errors are

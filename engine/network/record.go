@@ -1,13 +1,9 @@
 package network
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,25 +12,10 @@ import (
 	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/ipam"
-	"github.com/gantry/gantry/internal/atomicfile"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
 	"github.com/moby/moby/api/types/network"
 )
-
-// recordVersion is the schema of network records. Newer ones are refused.
-const recordVersion = 1
-
-// maxRecord bounds a network record in bytes.
-const maxRecord = 1 << 20
-
-// diskRecord is <data-root>/networks/<id>.json.
-type diskRecord struct {
-	Version int             `json:"version"`
-	Network network.Network `json:"network"`
-	// Pooled are the subnets that nobody chose.
-	Pooled []netip.Prefix `json:"pooled,omitempty"`
-}
 
 // The options of bridge networks, in Docker's words.
 const (
@@ -203,65 +184,4 @@ func (n *netw) firewallBridge(v6 bool) firewall.Bridge {
 		b.Masq6, b.SNAT6, b.Mode6 = false, netip.Addr{}, firewall.ModeNATUnprotected
 	}
 	return b
-}
-
-// store keeps network records in one directory.
-type store struct{ dir string }
-
-func newStore(dataRoot string) (store, error) {
-	s := store{filepath.Join(dataRoot, "networks")}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return s, fmt.Errorf("network records: %w", err)
-	}
-	return s, nil
-}
-
-func (s store) path(id string) string { return filepath.Join(s.dir, id+".json") }
-
-func (s store) save(n network.Network, pooled []netip.Prefix) error {
-	return atomicfile.WriteJSON(s.path(n.ID), diskRecord{recordVersion, n, pooled}, 0o600, true)
-}
-
-func (s store) remove(id string) error {
-	err := os.Remove(s.path(id))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// load reads all records. One that cannot be read, or is of a newer schema, is an
-// error: starting without a network would give its addresses to others.
-func (s store) load() ([]diskRecord, error) {
-	entries, err := os.ReadDir(s.dir)
-	if err != nil {
-		return nil, fmt.Errorf("network records: %w", err)
-	}
-	var out []diskRecord
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok || !id.Valid(name) {
-			continue
-		}
-		path := filepath.Join(s.dir, e.Name())
-		if info, err := e.Info(); err != nil || info.Size() > maxRecord {
-			return nil, fmt.Errorf("network record %s: unreadable or too large", path)
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return nil, fmt.Errorf("network records: %w", err)
-		}
-		var r diskRecord
-		if err := json.Unmarshal(data, &r); err != nil {
-			return nil, fmt.Errorf("network record %s: %w", path, err)
-		}
-		if r.Version > recordVersion {
-			return nil, fmt.Errorf("network record %s has version %d, this engine knows up to %d", path, r.Version, recordVersion)
-		}
-		if r.Network.ID != name {
-			return nil, fmt.Errorf("network record %s holds network %q", path, r.Network.ID)
-		}
-		out = append(out, r)
-	}
-	return out, nil
 }

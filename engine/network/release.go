@@ -260,7 +260,7 @@ type forwardState struct {
 // router must not become one for others: then what is not ours is dropped from now on,
 // until the next boot (Docker sets the policy of its FORWARD chain for the same reason).
 func (s *Service) forwarding() error {
-	path := filepath.Join(s.store.dir, "forward")
+	path := filepath.Join(s.store.Dir, "forward")
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	mark := forwardState{Boot: strings.TrimSpace(string(boot))}
 	data, _ := os.ReadFile(path)

@@ -19,6 +19,7 @@ import (
 	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/engine/network/proxy"
+	"github.com/gantry/gantry/engine/network/records"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/engine/network/vlan"
 	"github.com/gantry/gantry/internal/errclass"
@@ -37,7 +38,7 @@ type Service struct {
 	cfg    Config
 	bus    *event.Bus
 	log    *slog.Logger
-	store  store
+	store  records.Store
 	host   plumb.HostNS
 	nl     *rtnl.Conn
 	fw     *firewall.Live
@@ -87,7 +88,7 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.store, err = newStore(cfg.DataRoot); err != nil {
+	if s.store, err = records.New(cfg.DataRoot); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -185,7 +186,7 @@ func (s *Service) close() error {
 
 // load reads the records and makes the predefined networks.
 func (s *Service) load() error {
-	recs, err := s.store.load()
+	recs, err := s.store.Load()
 	if err != nil {
 		return err
 	}
@@ -200,7 +201,7 @@ func (s *Service) load() error {
 			n = network.Network{Name: pre, ID: id.New(), Created: time.Now(), Scope: "local", Driver: driver,
 				EnableIPv4: true, IPAM: network.IPAM{Driver: "default", Config: []network.IPAMConfig{}},
 				Options: map[string]string{}, Labels: map[string]string{}}
-			if err := s.store.save(n, nil); err != nil {
+			if err := s.store.Save(records.Record{Network: n}); err != nil {
 				return err
 			}
 		}
@@ -233,7 +234,7 @@ func (s *Service) add(n *netw) {
 }
 
 // bringUp takes a stored network into service.
-func (s *Service) bringUp(r diskRecord) error {
+func (s *Service) bringUp(r records.Record) error {
 	n := &netw{net: r.Network, pooled: r.Pooled, users: map[string]*endpoint{}}
 	s.add(n)
 	if r.Network.ConfigOnly {
@@ -320,7 +321,7 @@ func (s *Service) loadDefault(old network.Network) error {
 	if nw.bridge, err = parseBridgeOptions(n.ID, n.Options); err != nil {
 		return err
 	}
-	if err := s.store.save(n, nil); err != nil {
+	if err := s.store.Save(records.Record{Network: n}); err != nil {
 		return err
 	}
 	if nw.index, err = plumb.EnsureBridge(s.nl, name, mtu, n.EnableIPv6, own, s.cfg.Bridge == ""); err != nil {

@@ -126,7 +126,7 @@ func TestCreateErrors(t *testing.T) {
 		{network.CreateRequest{Name: "x", Options: map[string]string{optName: "a/b"}}, errdefs.ErrInvalidArgument, "invalid interface name"},
 		{network.CreateRequest{Name: "x", Options: map[string]string{optName: "docker0"}}, errdefs.ErrPermissionDenied, "same bridge name"},
 		{network.CreateRequest{Name: "x", Options: map[string]string{optICC: "maybe"}}, errdefs.ErrInvalidArgument, "failed to parse"},
-		{network.CreateRequest{Name: "x", ConfigFrom: &network.ConfigReference{Network: "taken"}}, errdefs.ErrNotFound, "configuration network"},
+		{network.CreateRequest{Name: "x", ConfigFrom: &network.ConfigReference{Network: "taken"}}, errdefs.ErrNotFound, `configuration network "taken" does not exist`},
 	} {
 		_, err := s.Create(context.Background(), c.r)
 		if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.text) {

@@ -115,6 +115,29 @@ type Route struct {
 	Via netip.Addr // invalid: onto the interface
 }
 
+// Bare is of the networks that have no interfaces: host and none.
+type Bare struct{}
+
+// Check implements Driver.
+func (Bare) Check(Network, []Network) error { return nil }
+
+// Start implements Driver.
+func (Bare) Start(context.Context, Network, bool) error { return nil }
+
+// Stop implements Driver.
+func (Bare) Stop(context.Context, Network, []Network) error { return nil }
+
+// Out implements Driver.
+func (Bare) Out(Network, bool) bool { return false }
+
+// Join implements Driver.
+func (Bare) Join(context.Context, Network, Endpoint) (Interface, error) {
+	return Interface{}, nil
+}
+
+// Leave implements Driver.
+func (Bare) Leave(context.Context, Network, Endpoint) error { return nil }
+
 // The options that drivers share, in Docker's words.
 const (
 	OptMTU      = "com.docker.network.driver.mtu"

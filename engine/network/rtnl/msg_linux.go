@@ -2,6 +2,7 @@ package rtnl
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,6 +34,9 @@ func (r *Request) finish(seq uint32, flags uint16) {
 	binary.NativeEndian.PutUint32(r.b[8:], seq)
 	binary.NativeEndian.PutUint32(r.b[12:], 0)
 }
+
+// Bytes is the message as it stands, its header not yet filled in: for golden files.
+func (r *Request) Bytes() []byte { return slices.Clone(r.b) }
 
 func (r *Request) attr(typ uint16, data []byte) *Request {
 	r.b = binary.NativeEndian.AppendUint16(r.b, uint16(4+len(data)))
