@@ -46,13 +46,19 @@ func (n *netw) view() driver.Network {
 	return v
 }
 
-// otherViews are the networks beside one that have a driver's doing. s.mu is held.
+// otherViews are the networks beside one that its driver may stumble over: of bridges
+// those with the same bridge, else those that are no bridges. A thousand bridges must not
+// cost every create and remove a thousand copies. s.mu is held.
 func otherViews(nets map[string]*netw, not *netw) []driver.Network {
 	var out []driver.Network
 	for _, n := range nets {
-		if n != not && !n.net.ConfigOnly {
-			out = append(out, n.view())
+		if n == not || n.net.ConfigOnly {
+			continue
 		}
+		if isBridge := n.net.Driver == "bridge"; isBridge != (not.net.Driver == "bridge") || isBridge && n.bridge.name != not.bridge.name {
+			continue
+		}
+		out = append(out, n.view())
 	}
 	return out
 }

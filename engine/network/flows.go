@@ -2,43 +2,72 @@ package network
 
 import (
 	"net/netip"
+	"os"
+	"slices"
+	"strings"
 
 	"github.com/gantry/gantry/engine/network/conntrack"
+	"github.com/gantry/gantry/engine/network/firewall"
 )
 
 // forgetFlows makes the kernel decide anew about UDP flows to published ports that have
 // just come (opened) or gone: it keeps sending a flow's packets where the rules said when
 // the flow began. What fails is logged: the ports work for new flows either way.
+//
+// It asks the kernel once for each family: a list costs milliseconds, because the kernel
+// walks its whole table for it.
 func (pb *publisher) forgetFlows(opened bool, on ...way) {
-	var local map[netip.Addr]bool
+	var byFamily [2][]firewall.Port
 	for _, w := range on {
 		for _, p := range pb.endpointPorts(w.n, w.e) {
-			if p.Proto != "udp" || p.HostPort == 0 {
-				continue
-			}
-			if local == nil {
-				local = pb.localAddrs()
-			}
-			only := p.HostPort
-			if p.Count > 1 {
-				only = 0
-			}
-			last := p.HostPort + max(p.Count, 1) - 1
-			_, err := conntrack.Forget(p.IP.Is6(), only, func(f conntrack.Flow) bool {
-				dst := f.Dst
-				switch {
-				case dst.Port() < p.HostPort || dst.Port() > last, !p.HostIP.IsUnspecified() && dst.Addr() != p.HostIP:
-					return false
-				case opened:
-					return !f.Translated && local[dst.Addr()]
+			if p.Proto == "udp" && p.HostPort != 0 {
+				i := 0
+				if p.IP.Is6() {
+					i = 1
 				}
-				return f.Translated && f.From.Addr() == p.IP
-			})
-			if err != nil {
-				pb.log.Debug("forgetting UDP flows", "port", p.HostPort, "error", err)
+				byFamily[i] = append(byFamily[i], p)
 			}
 		}
 	}
+	for i, ports := range byFamily {
+		if len(ports) == 0 || noFlows() {
+			continue
+		}
+		only := ports[0].HostPort
+		if len(ports) > 1 || ports[0].Count > 1 {
+			only = 0
+		}
+		local := map[netip.Addr]bool{}
+		if opened {
+			local = pb.localAddrs()
+		}
+		_, err := conntrack.Forget(i == 1, only, func(f conntrack.Flow) bool {
+			return slices.ContainsFunc(ports, func(p firewall.Port) bool { return stale(f, p, opened, local) })
+		})
+		if err != nil {
+			pb.log.Debug("forgetting UDP flows", "error", err)
+		}
+	}
+}
+
+// stale tells whether a flow began under rules that a port's coming or going changed.
+func stale(f conntrack.Flow, p firewall.Port, opened bool, local map[netip.Addr]bool) bool {
+	if i := int(f.Dst.Port()) - int(p.HostPort); i < 0 || i >= int(max(p.Count, 1)) {
+		return false
+	}
+	if !p.HostIP.IsUnspecified() && f.Dst.Addr() != p.HostIP {
+		return false
+	}
+	if opened {
+		return !f.Translated && local[f.Dst.Addr()]
+	}
+	return f.Translated && f.From.Addr() == p.IP
+}
+
+// noFlows tells whether the namespace tracks nothing.
+func noFlows() bool {
+	n, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+	return err != nil || strings.TrimSpace(string(n)) == "0"
 }
 
 // localAddrs are the host's own addresses.

@@ -36,9 +36,11 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 	if err := s.fw.Unpublish(containerID); err != nil {
 		s.log.Error("removing published ports from the firewall", "container", containerID, "error", err)
 	}
+	var on []way
 	for _, e := range sb.ends {
-		s.pub.forgetFlows(false, way{s.netOf(e), e})
+		on = append(on, way{s.netOf(e), e})
 	}
+	s.pub.forgetFlows(false, on...)
 	s.pub.unbind(sb.bindings)
 	sb.bindings = nil
 	s.stopResolving(sb)

@@ -272,7 +272,7 @@ func makeLink(host, in *rtnl.Conn, p Plug, wish int, ns *os.File) (int, error) {
 		replies, err = make()
 	}
 	if err != nil {
-		return 0, err
+		return 0, bridgeGone(host, p, err)
 	}
 	if p.HostIf != "" {
 		if err := settlePort(host, p, replies); err != nil {
@@ -284,6 +284,17 @@ func makeLink(host, in *rtnl.Conn, p Plug, wish int, ns *os.File) (int, error) {
 	}
 	l, err := in.LinkByName(p.IfName)
 	return l.Index, err
+}
+
+// bridgeGone says so where the kernel's "invalid argument" means that somebody deleted
+// the bridge.
+func bridgeGone(host *rtnl.Conn, p Plug, err error) error {
+	if p.Bridge != 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV)) {
+		if _, lerr := host.Do(rtnl.GetLinkIndex(p.Bridge)); errors.Is(lerr, unix.ENODEV) {
+			return errclass.Internal("the network's bridge is gone: somebody deleted it; a restart of the daemon makes it again")
+		}
+	}
+	return err
 }
 
 // settlePort finishes the host end: the bridge learns the container's address at once,
