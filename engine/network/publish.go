@@ -1,7 +1,6 @@
 package network
 
 import (
-	"cmp"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -14,7 +13,6 @@ import (
 	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/engine/network/proxy"
 	"github.com/gantry/gantry/engine/network/rtnl"
-	"github.com/gantry/gantry/internal/errclass"
 	"github.com/moby/moby/api/types/network"
 )
 
@@ -25,139 +23,6 @@ type publisher struct {
 	proxy *proxy.Set
 	nl    *rtnl.Conn
 	log   *slog.Logger
-}
-
-// portWish is one -p: a container port, the host addresses it is wanted on, and the
-// numbers allowed there.
-type portWish struct {
-	port        network.Port
-	addrs       []netip.Addr
-	first, last uint16 // 0, 0: any
-	count       uint16 // above 1: as many ports in a row, first is the first
-}
-
-// rowMin is how many ports in a row are taken as one: below it each has a socket, which
-// shows other programs that it is taken and serves what the kernel cannot translate.
-const rowMin = 64
-
-// portWishes turns what was asked for into wishes, those with a fixed number first: an
-// arbitrary choice must not take a number that somebody named. Errors are of class
-// Invalid.
-func portWishes(r SandboxRequest, bind netip.Addr, v6 bool) ([]portWish, error) {
-	var out []portWish
-	for port, bindings := range r.Ports {
-		if len(bindings) == 0 {
-			continue // exposed only
-		}
-		for _, b := range bindings {
-			w := portWish{port: port}
-			var err error
-			if w.first, w.last, err = parseHostPort(b.HostPort); err != nil {
-				return nil, err
-			}
-			w.addrs = hostAddrs(b.HostIP, bind, v6)
-			out = append(out, w)
-		}
-	}
-	if r.PublishAll {
-		for port := range r.Exposed {
-			if len(r.Ports[port]) == 0 {
-				out = append(out, portWish{port: port, addrs: hostAddrs(netip.Addr{}, bind, v6)})
-			}
-		}
-	}
-	slices.SortStableFunc(out, func(a, b portWish) int {
-		return cmp.Or(cmp.Compare(a.freedom(), b.freedom()), cmp.Compare(a.port.Num(), b.port.Num()),
-			cmp.Compare(a.port.Proto(), b.port.Proto()), cmp.Compare(a.first, b.first))
-	})
-	return rows(out), nil
-}
-
-// rows puts wishes together that ask for many ports in a row, the same on both sides or
-// shifted; the others stay, in order.
-func rows(in []portWish) []portWish {
-	if len(in) < rowMin {
-		return in
-	}
-	type line struct {
-		proto network.IPProtocol
-		addrs string
-		shift int
-	}
-	lines := map[line][]int{} // indexes of in, ascending by port
-	for i, w := range in {
-		if w.first != 0 && w.first == w.last {
-			k := line{w.port.Proto(), fmt.Sprint(w.addrs), int(w.first) - int(w.port.Num())}
-			lines[k] = append(lines[k], i)
-		}
-	}
-	merged := map[int]uint16{} // index of a row's first wish: its length; 0: part of a row
-	for _, at := range lines {
-		for i := 0; i < len(at); {
-			n := 1
-			for i+n < len(at) && in[at[i+n]].first == in[at[i]].first+uint16(n) {
-				n++
-			}
-			for k := range n {
-				if n >= rowMin {
-					merged[at[i+k]] = 0
-				}
-			}
-			if n >= rowMin {
-				merged[at[i]] = uint16(n)
-			}
-			i += n
-		}
-	}
-	var out []portWish
-	for i, w := range in {
-		n, ok := merged[i]
-		if ok && n == 0 {
-			continue
-		}
-		w.count = n
-		out = append(out, w)
-	}
-	return out
-}
-
-// freedom orders fixed numbers before ranges before any.
-func (w portWish) freedom() int {
-	if w.first == 0 {
-		return 1 << 17
-	}
-	return int(w.last - w.first)
-}
-
-func hostAddrs(want, bind netip.Addr, v6 bool) []netip.Addr {
-	if !want.IsValid() && bind.IsValid() && !bind.IsUnspecified() {
-		want = bind
-	}
-	switch {
-	case want.IsValid():
-		return []netip.Addr{want.Unmap()}
-	case v6:
-		return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
-	default:
-		return []netip.Addr{netip.IPv4Unspecified()}
-	}
-}
-
-// parseHostPort reads a host port: "", "8080" or "8000-8010".
-func parseHostPort(s string) (first, last uint16, err error) {
-	if s == "" || s == "0" {
-		return 0, 0, nil
-	}
-	lo, hi, isRange := strings.Cut(s, "-")
-	if !isRange {
-		hi = lo
-	}
-	a, errA := strconv.ParseUint(lo, 10, 16)
-	b, errB := strconv.ParseUint(hi, 10, 16)
-	if errA != nil || errB != nil || a > b || a == 0 {
-		return 0, 0, errclass.Invalid("invalid port specification: %q", s)
-	}
-	return uint16(a), uint16(b), nil
 }
 
 // way is how a container's published ports reach it in one family: the endpoint that
@@ -232,7 +97,7 @@ func (pb *publisher) publish(ws ways, r SandboxRequest) (bs []ports.Binding, err
 	if first.n.bridge.bindIP.IsValid() {
 		bind = first.n.bridge.bindIP
 	}
-	wishes, err := portWishes(r, bind, hostHasIPv6())
+	wishes, err := ports.Wishes(r.Ports, r.Exposed, r.PublishAll, bind, hostHasIPv6())
 	if err != nil {
 		return nil, err
 	}
@@ -254,11 +119,11 @@ func (pb *publisher) publish(ws ways, r SandboxRequest) (bs []ports.Binding, err
 }
 
 // publishOne takes one wish's host ports; what it returns is taken also when it fails.
-func (pb *publisher) publishOne(ws ways, owner string, w portWish) ([]ports.Binding, error) {
+func (pb *publisher) publishOne(ws ways, owner string, w ports.Wish) ([]ports.Binding, error) {
 	var addrs []netip.Addr
 	var to netip.Addr
 	on := map[netip.Addr]way{}
-	for _, a := range w.addrs {
+	for _, a := range w.Addrs {
 		do, way := pb.action(a, ws)
 		switch do {
 		case portOpen:
@@ -266,9 +131,9 @@ func (pb *publisher) publishOne(ws ways, owner string, w portWish) ([]ports.Bind
 			if a.Is6() {
 				unspecified = netip.IPv6Unspecified()
 			}
-			way.e.Ports = append(way.e.Ports, PortRecord{Proto: string(w.port.Proto()), ContainerPort: w.port.Num(), HostIP: unspecified, Count: w.count})
+			way.e.Ports = append(way.e.Ports, PortRecord{Proto: string(w.Port.Proto()), ContainerPort: w.Port.Num(), HostIP: unspecified, Count: w.Count})
 		case portBind, portProxy:
-			if do == portProxy && w.count > 1 {
+			if do == portProxy && w.Count > 1 {
 				continue // without sockets nobody forwards
 			}
 			addrs = append(addrs, a)
@@ -281,11 +146,11 @@ func (pb *publisher) publishOne(ws ways, owner string, w portWish) ([]ports.Bind
 	if len(addrs) == 0 {
 		return nil, nil
 	}
-	got, err := pb.table.Take(owner, ports.Request{Proto: string(w.port.Proto()), Addrs: addrs, First: w.first, Last: w.last, Count: w.count,
-		To: netip.AddrPortFrom(to, w.port.Num()).String()})
+	got, err := pb.table.Take(owner, ports.Request{Proto: string(w.Port.Proto()), Addrs: addrs, First: w.First, Last: w.Last, Count: w.Count,
+		To: netip.AddrPortFrom(to, w.Port.Num()).String()})
 	for _, b := range got {
 		e := on[b.Addr].e
-		pr := PortRecord{Proto: b.Proto, HostIP: b.Addr, HostPort: b.Port, ContainerPort: w.port.Num(), Count: b.Count}
+		pr := PortRecord{Proto: b.Proto, HostIP: b.Addr, HostPort: b.Port, ContainerPort: w.Port.Num(), Count: b.Count}
 		e.Ports = append(e.Ports, pr)
 		if err := pb.hold(b, e, pr); err != nil {
 			return got, err
