@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,7 @@ func (c *Config) networkConfig() (network.Config, error) {
 	n.Firewall, n.Firewall6, n.IPv6 = c.IPTables, c.IP6Tables, c.IPv6
 	n.UserlandProxy, n.AllowDirectRouting = c.UserlandProxy, c.AllowDirectRouting
 	n.DNSSearch, n.DNSOptions = c.DNSSearch, c.DNSOpts
+	n.ResolvConf = os.Getenv("DOCKER_TEST_RESOLV_CONF_PATH") // as Docker's own tests say it
 	var err error
 	for _, p := range []struct {
 		name, value string

@@ -24,6 +24,7 @@ if [ "${1:-test}" = test ]; then
 	want openssl openssl
 	want nft nftables # to look at the rules, never to make them
 	want curl curl
+	want dig bind9-dnsutils
 	# the client of the packaged Docker, to check that our daemon satisfies it
 	[ -x /usr/local/bin/docker ] || want /usr/bin/docker docker.io
 fi

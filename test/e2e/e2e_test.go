@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(realMain{m}, map[string]func(){
 		"mkimage":   mkimageMain,
 		"slowproxy": slowproxyMain,
+		"dnsserver": dnsserverMain,
 		"gen":       genMain,
 		"sum":       sumMain,
 		"apiget":    apigetMain,

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -489,6 +490,47 @@ func BenchmarkServe(b *testing.B) {
 			b.Fatal(err)
 		}
 		out--
+	}
+}
+
+// BenchmarkLatency keeps 32 clients busy, each with a socket and one query at a time, and
+// tells how long the slowest in a hundred and in a thousand waited.
+func BenchmarkLatency(b *testing.B) {
+	_, at := resolver(b, testView(), nil)
+	p, _ := new(mdns.Msg).SetQuestion("web.", mdns.TypeA).Pack()
+	const clients = 32
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	took := make([][]time.Duration, clients)
+	var wg sync.WaitGroup
+	b.ResetTimer()
+	for i := range clients {
+		wg.Go(func() {
+			c, err := net.Dial("udp", at)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer c.Close()
+			buf := make([]byte, 512)
+			for left.Add(-1) >= 0 {
+				begin := time.Now()
+				c.Write(p)
+				c.SetReadDeadline(begin.Add(5 * time.Second))
+				if _, err := c.Read(buf); err != nil {
+					b.Error(err)
+					return
+				}
+				took[i] = append(took[i], time.Since(begin))
+			}
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	all := slices.Sorted(slices.Values(slices.Concat(took...)))
+	if len(all) > 0 {
+		b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-µs")
+		b.ReportMetric(float64(all[len(all)*999/1000].Microseconds()), "p99.9-µs")
 	}
 }
 
