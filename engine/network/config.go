@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+
+	"github.com/gantry/gantry/internal/plugin"
 )
 
 // Names of the predefined networks.
@@ -95,6 +97,9 @@ type Config struct {
 	ResolvConf string
 	// Keeper may be nil: descriptors then live only in this process.
 	Keeper Keeper
+	// Plugins are where drivers are looked for that are not ours; nil is Docker's
+	// directories.
+	Plugins *plugin.Registry
 	// Log may be nil.
 	Log *slog.Logger
 }

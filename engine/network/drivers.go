@@ -7,6 +7,7 @@ import (
 
 	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/plumb"
+	"github.com/gantry/gantry/engine/network/remote"
 	"github.com/gantry/gantry/engine/network/vlan"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/undo"
@@ -16,6 +17,7 @@ import (
 type drivers struct {
 	bridge bridgeDriver
 	vlan   *vlan.Driver
+	remote *remote.Driver
 	log    *slog.Logger
 }
 
@@ -28,8 +30,10 @@ func (d *drivers) get(name string) driver.Driver {
 		return d.vlan
 	case "host", "null":
 		return driver.Bare{}
+	case "overlay": // comes with the swarm
+		return nil
 	}
-	return nil
+	return d.remote
 }
 
 func noDriver(name string) error {

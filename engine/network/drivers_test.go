@@ -13,6 +13,7 @@ import (
 	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/event"
+	"github.com/gantry/gantry/internal/plugin"
 	"github.com/moby/moby/api/types/network"
 )
 
@@ -74,13 +75,14 @@ func lan(t *testing.T) netip.AddrPort {
 }
 
 // starter starts services over one data-root.
-func starter(t *testing.T) func([]engine.Record) *engine.Service {
+func starter(t *testing.T, plugins *plugin.Registry) func([]engine.Record) *engine.Service {
 	t.Helper()
 	cfg := engine.DefaultConfig(t.TempDir())
 	cfg.ResolvConf = filepath.Join(cfg.DataRoot, "resolv.conf")
 	if err := os.WriteFile(cfg.ResolvConf, []byte("nameserver 192.0.2.53\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	cfg.Plugins = plugins
 	return func(recs []engine.Record) *engine.Service {
 		s, err := engine.New(cfg, event.New())
 		if err != nil {
@@ -126,6 +128,7 @@ func TestConformance(t *testing.T) {
 		"macvlan vepa":     {tg: networktest.Target{Request: wired("macvlan", o("parent", "lan0", "macvlan_mode", "vepa")), Apart: true}, world: true},
 		"macvlan passthru": {tg: networktest.Target{Request: wired("macvlan", o("parent", "lan0", "macvlan_mode", "passthru")), Single: true}, world: true},
 		"macvlan alone":    {tg: networktest.Target{Request: network.CreateRequest{Name: "net", Driver: "macvlan"}}},
+		"plugin":           {tg: networktest.Target{Request: network.CreateRequest{Name: "net", Driver: "wire"}, Bad: []map[string]string{}}},
 		"macvlan tagged":   {tg: networktest.Target{Request: wired("macvlan", o("parent", "lan0.50")), Lacks: lacks("vlan", `the module "8021q" is missing`)}},
 		"ipvlan":           {tg: networktest.Target{Request: wired("ipvlan", o("parent", "lan0")), Lacks: lacks("ipvlan", `the module "ipvlan" is missing`)}, world: true},
 		"ipvlan l3":        {tg: networktest.Target{Request: wired("ipvlan", o("parent", "lan0", "ipvlan_mode", "l3")), Lacks: lacks("ipvlan", `the module "ipvlan" is missing`)}},
@@ -133,11 +136,16 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			world := lan(t)
-			c.tg.Start = starter(t)
+			plugins := &plugin.Registry{Sockets: []string{t.TempDir()}}
+			calls := networktest.ServePlugin(t, plugins.Sockets[0], "wire")
+			c.tg.Start = starter(t, plugins)
 			if c.world {
 				c.tg.World = world
 			}
 			networktest.Run(t, c.tg)
+			if open := calls.Open(); c.tg.Request.Driver == "wire" && open != "" {
+				t.Errorf("the plugin was never told of the end of %s", open)
+			}
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,12 +21,14 @@ import (
 	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/engine/network/proxy"
 	"github.com/gantry/gantry/engine/network/records"
+	"github.com/gantry/gantry/engine/network/remote"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/engine/network/vlan"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/id"
 	"github.com/gantry/gantry/internal/nft"
+	"github.com/gantry/gantry/internal/plugin"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 )
@@ -115,7 +118,8 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 	}
 	s.pub = &publisher{cfg: &s.cfg, table: ports.NewTable(ports.Bind, first, last), proxy: proxy.NewSet(s.log), nl: s.nl, log: s.log}
 	s.reaper = plumb.NewReaper(s.nl, s.log)
-	s.drivers = &drivers{bridge: bridgeDriver{s}, vlan: vlan.New(s.nl, s.host.F), log: s.log}
+	s.drivers = &drivers{bridge: bridgeDriver{s}, vlan: vlan.New(s.nl, s.host.F),
+		remote: remote.New(cmp.Or(cfg.Plugins, plugin.Default()), s.nl), log: s.log}
 	s.dns = dns.NewForwarder(hostServers(cfg))
 	if err := s.load(); err != nil {
 		return nil, err

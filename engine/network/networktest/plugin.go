@@ -1,0 +1,179 @@
+package networktest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gantry/gantry/engine/network/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+// Plugin is a network driver as a plugin: a bridge a network, a veth pair an endpoint.
+// It works in the network namespace of the thread that made it.
+type Plugin struct {
+	nl   *rtnl.Conn
+	host *os.File
+
+	mu   sync.Mutex
+	open map[string]bool // what was created and not deleted
+}
+
+// ServePlugin runs a plugin on dir/name.sock until the test ends.
+func ServePlugin(t *testing.T, dir, name string) *Plugin {
+	t.Helper()
+	p, err := NewPlugin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, name+".sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: p, ReadHeaderTimeout: time.Minute}
+	go s.Serve(l)
+	t.Cleanup(func() {
+		s.Close()
+		p.Close()
+	})
+	return p
+}
+
+// NewPlugin makes a plugin; serve it as the http.Handler it is, and close it.
+func NewPlugin() (*Plugin, error) {
+	host, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	nl, err := rtnl.Dial()
+	if err != nil {
+		host.Close()
+		return nil, err
+	}
+	return &Plugin{nl: nl, host: host, open: map[string]bool{}}, nil
+}
+
+// Close ends it; what it made stays.
+func (p *Plugin) Close() error { return errors.Join(p.nl.Close(), p.host.Close()) }
+
+// Open names what was created and not deleted.
+func (p *Plugin) Open() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var names []string
+	for n := range p.open {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+type pluginRequest struct {
+	NetworkID, EndpointID string
+	Options               map[string]any
+	IPv4Data              []struct{ Pool, Gateway string }
+	Interface             struct{ Address, MacAddress string }
+}
+
+// ServeHTTP answers one call.
+func (p *Plugin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var q pluginRequest
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+		http.Error(w, `{"Err":"cannot decode"}`, http.StatusBadRequest)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	method := strings.TrimPrefix(r.URL.Path, "/")
+	answer, err := p.answer(method, q)
+	switch {
+	case errors.Is(err, errNoMethod):
+		http.NotFound(w, r)
+		return
+	case err != nil:
+		answer = map[string]string{"Err": err.Error()}
+	}
+	json.NewEncoder(w).Encode(answer)
+}
+
+var errNoMethod = errors.New("no such method")
+
+func (p *Plugin) answer(method string, q pluginRequest) (any, error) {
+	none := struct{}{}
+	short := func(s string) string { return s[:min(len(s), 8)] }
+	net, end := short(q.NetworkID), short(q.EndpointID)
+	switch method {
+	case "Plugin.Activate":
+		return map[string][]string{"Implements": {"NetworkDriver"}}, nil
+	case "NetworkDriver.GetCapabilities":
+		return map[string]string{"Scope": "local", "ConnectivityScope": "local"}, nil
+	case "NetworkDriver.CreateNetwork":
+		if generic, _ := q.Options["com.docker.network.generic"].(map[string]any); generic["fail"] != nil {
+			return nil, fmt.Errorf("no network for %v", generic["fail"])
+		}
+		if _, err := p.nl.Do(rtnl.AddBridge("tp"+net, nil, 0)); err != nil {
+			return nil, err
+		}
+		p.open["network "+net] = true
+		return none, p.disown("tp"+net, true)
+	case "NetworkDriver.DeleteNetwork":
+		delete(p.open, "network "+net)
+		return none, p.del("tp" + net)
+	case "NetworkDriver.CreateEndpoint":
+		if _, err := netip.ParsePrefix(q.Interface.Address); err != nil {
+			return nil, err
+		}
+		p.open["endpoint "+end] = true
+		return none, nil
+	case "NetworkDriver.Join":
+		br, err := p.nl.LinkByName("tp" + net)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := p.nl.Do(rtnl.AddVeth(rtnl.Veth{Name: "tv" + end, Master: br.Index, Peer: rtnl.Peer{Name: "tc" + end, NS: int(p.host.Fd())}})); err != nil {
+			return nil, err
+		}
+		p.open["sandbox of "+end] = true
+		return map[string]any{"InterfaceName": map[string]string{"SrcName": "tc" + end, "DstPrefix": "eth"},
+				"StaticRoutes": []map[string]any{{"Destination": "198.51.100.0/24", "RouteType": 1}}},
+			errors.Join(p.disown("tv"+end, false), p.disown("tc"+end, false))
+	case "NetworkDriver.Leave":
+		delete(p.open, "sandbox of "+end)
+		return none, nil
+	case "NetworkDriver.DeleteEndpoint":
+		delete(p.open, "endpoint "+end)
+		return none, p.del("tv" + end)
+	}
+	return nil, errNoMethod
+}
+
+// disown takes an interface out of the engine's group: it is not the engine's.
+func (p *Plugin) disown(name string, up bool) error {
+	l, err := p.nl.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	reqs := []*rtnl.Request{rtnl.SetGroup(l.Index, 0)}
+	if up {
+		reqs = append(reqs, rtnl.SetUp(l.Index))
+	}
+	_, err = p.nl.Do(reqs...)
+	return err
+}
+
+func (p *Plugin) del(name string) error {
+	if _, err := p.nl.Do(rtnl.DelLink(name)); err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+func TestFindAndCall(t *testing.T) {
+	socks, specs := t.TempDir(), t.TempDir()
+	r := &Registry{Sockets: []string{socks}, Specs: []string{specs}}
+	l, err := net.Listen("unix", filepath.Join(socks, "one.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/Plugin.Activate":
+			io.WriteString(w, `{"Implements":["NetworkDriver"]}`)
+		case "/X.Fault":
+			io.WriteString(w, `{"Err":"no such thing"}`)
+		case "/X.Large":
+			io.WriteString(w, `"`+strings.Repeat("x", maxAnswer)+`"`)
+		case "/X.Away":
+			http.Redirect(w, r, "http://192.0.2.1/", http.StatusTemporaryRedirect)
+		case "/X.Junk":
+			io.WriteString(w, `[`)
+		default:
+			http.NotFound(w, r)
+		}
+	})}
+	go s.Serve(l)
+	defer s.Close()
+	for name, text := range map[string]string{
+		"two.spec": "unix://" + socks + "/one.sock\n", "three.json": `{"Name":"x","Addr":"unix://` + socks + `/one.sock"}`, "bad.spec": "ftp://x", "tls.json": `{"Addr":"tcp://a:1","TLSConfig":{}}`,
+	} {
+		if err := os.WriteFile(filepath.Join(specs, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx := context.Background()
+	for _, name := range []string{"one", "two", "three"} {
+		c, err := r.Find(name)
+		if err == nil {
+			err = c.Activate(ctx, "NetworkDriver")
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	c, _ := r.Find("one")
+	if err := c.Activate(ctx, "VolumeDriver"); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Error(err)
+	}
+	var out map[string]any
+	for method, want := range map[string]string{
+		"X.Fault": "remote: no such thing", "X.Large": "plugin one: X.Large: the answer is larger than 1048576 bytes",
+		"X.Away": "plugin one: X.Away: 307 Temporary Redirect", "X.Junk": "plugin one: X.Junk: decoding the answer: unexpected end of JSON input", "X.None": "plugin one has no X.None",
+	} {
+		if err := c.Call(ctx, method, nil, &out); err == nil || err.Error() != want {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	for _, name := range []string{"nobody", "../one", "", "a/b"} {
+		if _, err := r.Find(name); !errors.Is(err, errdefs.ErrNotFound) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, name := range []string{"bad", "tls"} {
+		if _, err := r.Find(name); !errors.Is(err, errdefs.ErrInvalidArgument) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	s.Close()
+	if err := c.Call(ctx, "X.Y", nil, nil); !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Error(err)
+	}
+}
+
+// What others may write is not believed.
+func TestTrust(t *testing.T) {
+	dir := t.TempDir()
+	r := &Registry{Specs: []string{dir}}
+	path := filepath.Join(dir, "p.spec")
+	if err := os.WriteFile(path, []byte("tcp://127.0.0.1:1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what string) {
+		t.Helper()
+		if _, err := r.Find("p"); !errors.Is(err, errdefs.ErrPermissionDenied) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := r.Find("p"); err != nil {
+		t.Error(err)
+	}
+	os.Chmod(path, 0o622)
+	refused("a file for all to write")
+	os.Chmod(path, 0o600)
+	os.Chmod(dir, 0o777)
+	refused("a directory for all to write")
+	os.Chmod(dir, 0o700)
+	if err := os.Rename(path, filepath.Join(dir, "target")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("target", path); err != nil {
+		t.Fatal(err)
+	}
+	refused("a symlink")
+	if os.Getuid() == 0 {
+		os.Remove(path)
+		os.Rename(filepath.Join(dir, "target"), path)
+		os.Chown(path, 65534, 65534)
+		refused("another user's file")
+	}
+}
+
+func FuzzSpec(f *testing.F) {
+	f.Add([]byte("unix:///run/x.sock"), false)
+	f.Add([]byte(`{"Addr":"tcp://a:1","TLSConfig":null}`), true)
+	f.Fuzz(func(t *testing.T, data []byte, isJSON bool) {
+		network, addr, err := parseSpec(data, isJSON)
+		if err == nil && (addr == "" || network != "unix" && network != "tcp") {
+			t.Errorf("%q %q", network, addr)
+		}
+	})
+}
