@@ -172,14 +172,9 @@ func (s *Service) Disconnect(ctx context.Context, ns *os.File, containerID, ref 
 		return Record{}, errclass.Forbidden("container %s is not connected to network %s", containerID, n.net.Name)
 	}
 	e := sb.ends[i]
+	was4, was6 := s.drivers.waysOut(s.nets, sb)
 	sb.ends = slices.Delete(sb.ends, i, i+1)
-	wasOut := s.drivers.wayOut(s.nets[e.NetworkID], e, false)
-	var next *endpoint
-	for _, o := range sb.ends {
-		if next == nil && s.drivers.wayOut(s.nets[o.NetworkID], o, false) {
-			next = o
-		}
-	}
+	now4, now6 := s.drivers.waysOut(s.nets, sb)
 	s.mu.Unlock()
 	if len(e.Ports) > 0 {
 		if err := s.fw.Unpublish(containerID); err != nil {
@@ -190,11 +185,16 @@ func (s *Service) Disconnect(ctx context.Context, ns *os.File, containerID, ref 
 		s.log.Error("removing an endpoint's interface", "interface", cmp.Or(e.HostIf, e.IfName), "error", err)
 	}
 	s.drivers.detach(ctx, n, e)
-	if wasOut && next != nil {
-		s.moveWayOut(sb, ns, e, next)
-	} else if len(e.Ports) > 0 {
-		s.pub.unbind(sb.bindings)
-		sb.bindings = nil
+	for i, to := range []*endpoint{now4, now6} {
+		if was := []*endpoint{was4, was6}[i]; was != e || to == nil || to.Direct {
+			continue
+		}
+		if err := moveRoute(s.host, ns, to, s.netOf(to).gateway(to, i == 1)); err != nil {
+			s.log.Error("moving a container's default route", "container", containerID, "error", err)
+		}
+	}
+	if len(e.Ports) > 0 {
+		s.movePorts(sb, e, now4, now6)
 	}
 	s.mu.Lock()
 	n.unaddress(e)
@@ -235,42 +235,61 @@ func (s *Service) pullOut(ns *os.File, e *endpoint) error {
 	return err
 }
 
-// moveWayOut makes another endpoint the default route and gives it the published ports.
-func (s *Service) moveWayOut(sb *sandbox, ns *os.File, from, to *endpoint) {
-	s.mu.Lock()
-	n := s.nets[to.NetworkID]
-	to.Ports = from.Ports
-	var gws []netip.Addr
-	for _, v6 := range []bool{false, true} {
-		if s.drivers.wayOut(n, to, v6) && !to.Direct {
-			gws = append(gws, n.gateway(to, v6))
+// waysOut are the endpoints that have the default routes, nil without. Service.mu is held.
+func (d *drivers) waysOut(nets map[string]*netw, sb *sandbox) (v4, v6 *endpoint) {
+	for _, e := range sb.ends {
+		if v4 == nil && d.wayOut(nets[e.NetworkID], e, false) {
+			v4 = e
+		}
+		if v6 == nil && d.wayOut(nets[e.NetworkID], e, true) {
+			v6 = e
 		}
 	}
-	s.mu.Unlock()
-	if ns != nil {
-		err := s.host.Inside(ns, func() error {
-			in, err := rtnl.Dial()
-			if err != nil {
-				return err
-			}
-			defer in.Close()
-			l, err := in.LinkByName(to.IfName)
-			if err != nil {
-				return err
-			}
-			var reqs []*rtnl.Request
-			for _, gw := range gws {
-				reqs = append(reqs, rtnl.AddRoute(l.Index, netip.Prefix{}, gw))
-			}
-			_, err = in.Do(reqs...)
-			return err
-		})
+	return v4, v6
+}
+
+// moveRoute makes another endpoint the default route, in the container's namespace;
+// an invalid gateway leaves all as it is.
+func moveRoute(h plumb.HostNS, ns *os.File, to *endpoint, gw netip.Addr) error {
+	if ns == nil || !gw.IsValid() {
+		return nil
+	}
+	return h.Inside(ns, func() error {
+		in, err := rtnl.Dial()
 		if err != nil {
-			s.log.Error("moving a container's default route", "container", sb.id, "error", err)
+			return err
+		}
+		defer in.Close()
+		l, err := in.LinkByName(to.IfName)
+		if err != nil {
+			return err
+		}
+		_, err = in.Do(rtnl.AddRoute(l.Index, netip.Prefix{}, gw))
+		return err
+	})
+}
+
+// movePorts gives an endpoint's published ports to the ways out that are left, and those
+// that have none back; the firewall then has what all endpoints publish.
+func (s *Service) movePorts(sb *sandbox, from, v4, v6 *endpoint) {
+	var ws ways
+	for _, f := range []struct {
+		e *endpoint
+		w *way
+	}{{v4, &ws.v4}, {v6, &ws.v6}} {
+		if f.e == nil {
+			continue
+		}
+		if n := s.netOf(f.e); n != nil && n.net.Driver == "bridge" {
+			*f.w = way{n, f.e}
 		}
 	}
-	s.pub.moveBindings(sb, to)
-	if err := s.fw.Publish(sb.id, s.pub.firewallPorts(way{n, to})); err != nil {
+	s.pub.move(sb, from, ws)
+	var on []way
+	for _, e := range sb.ends {
+		on = append(on, way{s.netOf(e), e})
+	}
+	if err := s.fw.Publish(sb.id, s.pub.firewallPorts(on...)); err != nil {
 		s.log.Error("moving published ports", "container", sb.id, "error", err)
 	}
 }

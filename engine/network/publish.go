@@ -210,17 +210,35 @@ func (s *Service) netOf(e *endpoint) *netw {
 	return s.nets[e.NetworkID]
 }
 
-// moveBindings forwards a container's ports to another endpoint of it, which has their
-// records.
-func (pb *publisher) moveBindings(sb *sandbox, to *endpoint) {
-	for _, b := range sb.bindings {
-		pb.proxy.End(b.Name())
-		for _, p := range to.Ports {
-			if p.Proto == b.Proto && p.HostIP == b.Addr && p.HostPort == b.Port {
-				if err := pb.hold(b, to, p); err != nil {
-					pb.log.Error("moving a published port", "container", sb.id, "port", b.Name(), "error", err)
-				}
+// move gives an endpoint's ports to the endpoints that have the ways out now. Host ports
+// that nobody can have any more are given back.
+func (pb *publisher) move(sb *sandbox, from *endpoint, ws ways) {
+	records := from.Ports
+	from.Ports = nil
+	for _, p := range records {
+		do, w := pb.action(p.HostIP, ws)
+		if p.HostPort == 0 {
+			if do == portOpen {
+				w.e.Ports = append(w.e.Ports, p)
 			}
+			continue
+		}
+		i := slices.IndexFunc(sb.bindings, func(b ports.Binding) bool {
+			return b.Proto == p.Proto && b.Addr == p.HostIP && b.Port == p.HostPort
+		})
+		if i < 0 {
+			continue
+		}
+		b := sb.bindings[i]
+		if do != portBind && do != portProxy {
+			pb.unbind([]ports.Binding{b})
+			sb.bindings = slices.Delete(sb.bindings, i, i+1)
+			continue
+		}
+		w.e.Ports = append(w.e.Ports, p)
+		pb.proxy.End(b.Name())
+		if err := pb.hold(b, w.e, p); err != nil {
+			pb.log.Error("moving a published port", "container", sb.id, "port", b.Name(), "error", err)
 		}
 	}
 }

@@ -116,7 +116,7 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 		}
 	}
 	// Only now: the table keeps the wire away from 127.0.0.0/8.
-	for _, n := range s.bridges() {
+	for _, n := range bridgesOf(s) {
 		s.openLocalnet(n)
 	}
 	s.sweep(known)
@@ -136,7 +136,7 @@ func (s *Service) repair() error {
 	} else {
 		s.log.Warn("somebody changed our nftables table: made it again")
 	}
-	for _, n := range s.bridges() {
+	for _, n := range bridgesOf(s) {
 		if err == nil {
 			s.openLocalnet(n)
 		} else if cerr := plumb.OptionalSysctl("net/ipv4/conf/"+n.bridge.name+"/route_localnet", "0"); cerr != nil {
@@ -146,8 +146,8 @@ func (s *Service) repair() error {
 	return err
 }
 
-// bridges are the networks that have a bridge.
-func (s *Service) bridges() []*netw {
+// bridgesOf are the networks that have a bridge.
+func bridgesOf(s *Service) []*netw {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []*netw
