@@ -25,7 +25,7 @@ export CGO_ENABLED := 0
 export GOFLAGS     ?= -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit e2e race lint fmt vet fuzz bench quickstart install deps clean
+.PHONY: help build test test-unit e2e conformance race lint fmt vet fuzz bench quickstart install deps clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test-unit: ## the tests that need no root (as root: more of them)
 e2e: build deps ## end-to-end tests of the real binaries; E2E=name runs one script
 	@[ "$$(id -u)" = 0 ] || { echo "make e2e needs root: it makes namespaces, mounts and cgroups" >&2; exit 1; }
 	GANTRY_BIN=$(BIN) $(GO) test -count=1 -timeout 14m -parallel 2 -run '^Test(Own|Real)/$(E2E)' ./test/e2e
+
+conformance: ## gantry-runtime beside runc and crun: the OCI's validation programs, 1000 random specs (as root, 10 min)
+	$(GO) test -count=1 -timeout 30m ./test/runtime -validation -specs 1000 -starts 1000
 
 race: ## unit tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /test/e2e)

@@ -90,8 +90,13 @@ func newBundle(t testing.TB, args ...string) *bundle {
 		Annotations: map[string]string{"org.example": "yes"},
 		Linux: &specs.Linux{
 			CgroupsPath: "/gantry-runc-test/" + b.id,
-			Namespaces: []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace},
-				{Type: specs.UTSNamespace}, {Type: specs.NetworkNamespace}},
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.MountNamespace},
+				{Type: specs.PIDNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.NetworkNamespace},
+			},
 		},
 	}
 	t.Cleanup(func() { b.cmd(nil, "delete", "--force", b.id) })

@@ -124,12 +124,12 @@ func TestOldPoststart(t *testing.T) {
 // TestMountTableOrder: the mount table shows mounts in the order of the spec.
 func TestMountTableOrder(t *testing.T) {
 	b := newBundle(t, "cat", "/proc/self/mountinfo")
-	for _, m := range []specs.Mount{
-		{Destination: "/a", Type: "tmpfs"}, {Destination: "/b", Source: b.dir, Options: []string{"rbind"}},
-		{Destination: "/c", Type: "tmpfs"}, {Destination: "/d", Source: b.dir, Options: []string{"bind", "ro"}},
-	} {
-		b.spec.Mounts = append(b.spec.Mounts, m)
-	}
+	b.spec.Mounts = append(b.spec.Mounts, []specs.Mount{
+		{Destination: "/a", Type: "tmpfs"},
+		{Destination: "/b", Source: b.dir, Options: []string{"rbind"}},
+		{Destination: "/c", Type: "tmpfs"},
+		{Destination: "/d", Source: b.dir, Options: []string{"bind", "ro"}},
+	}...)
 	b.write()
 	var got []string
 	for l := range strings.Lines(b.ok("run", "{ID}")) {
