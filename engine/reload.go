@@ -1,10 +1,11 @@
 package engine
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 
-	"github.com/gantry/gantry/engine/image"
 	"github.com/moby/moby/api/types/events"
 )
 
@@ -18,18 +19,17 @@ func reloadable() map[string]func(to, from *Config) {
 		"insecure-registry":        func(to, from *Config) { to.InsecureRegistries = from.InsecureRegistries },
 		"registry-mirror":          func(to, from *Config) { to.RegistryMirrors = from.RegistryMirrors },
 		"max-concurrent-downloads": func(to, from *Config) { to.MaxConcurrentDownloads = from.MaxConcurrentDownloads },
+		"default-shm-size":         func(to, from *Config) { to.DefaultShmSize = from.DefaultShmSize },
+		"default-stop-timeout":     func(to, from *Config) { to.DefaultStopTimeout = from.DefaultStopTimeout },
+		"default-runtime":          func(to, from *Config) { to.DefaultRuntime = from.DefaultRuntime },
+		"live-restore":             func(to, from *Config) { to.LiveRestore = from.LiveRestore },
 		"max-download-attempts":    func(to, from *Config) { to.MaxDownloadAttempts = from.MaxDownloadAttempts },
 	}
 }
 
-// ofImages are the reloadable options that engine/image must be told of.
-func ofImages() []string {
-	return []string{"insecure-registry", "registry-mirror", "max-concurrent-downloads", "max-download-attempts"}
-}
-
 // merge returns old with next's reloadable options, the names of those that changed,
-// and of changed ones that wait for the next start. keep are not taken over.
-func merge(old, next *Config, keep []string) (merged *Config, changed, later []string) {
+// and of changed ones that wait for the next start.
+func merge(old, next *Config) (merged *Config, changed, later []string) {
 	c := *old
 	c.set = maps.Clone(old.set)
 	known := reloadable()
@@ -38,7 +38,7 @@ func merge(old, next *Config, keep []string) (merged *Config, changed, later []s
 			continue
 		}
 		take, ok := known[name]
-		if !ok || slices.Contains(keep, name) {
+		if !ok {
 			later = append(later, name)
 			continue
 		}
@@ -49,22 +49,38 @@ func merge(old, next *Config, keep []string) (merged *Config, changed, later []s
 	return &c, changed, later
 }
 
-// Reload takes over what may change while the daemon runs, and says what may not.
+// Reload takes over what may change while the daemon runs, and says what may not. The
+// event tells, as Docker's, what the reloadable options are now.
 func (e *Engine) Reload(next *Config) {
-	images, ok := any(e.images).(interface{ Reconfigure(image.Config) })
-	var keep []string
-	if !ok {
-		keep = ofImages()
-	}
-	merged, changed, later := merge(e.config(), next, keep)
+	merged, changed, later := merge(e.config(), next)
 	e.cfg.Store(merged)
 	setLevel(e.level, merged)
-	if ok {
-		images.Reconfigure(merged.imageConfig())
-	}
+	e.images.Reconfigure(merged.imageConfig())
+	e.containers.Reconfigure(merged.DefaultShmSize, merged.stopTimeout(), merged.DefaultRuntime)
 	if len(later) > 0 {
 		e.log.Warn("these options change with the daemon's next start only", "options", later)
 	}
 	e.log.Info("configuration reloaded", "changed", changed)
-	e.bus.Emit(events.DaemonEventType, events.ActionReload, e.root.id, map[string]string{"name": e.host.name})
+	e.bus.Emit(events.DaemonEventType, events.ActionReload, e.root.id, reloadAttributes(e.host.name, merged))
+}
+
+// reloadAttributes are the attributes of a reload event.
+func reloadAttributes(name string, c *Config) map[string]string {
+	list := func(l []string) string {
+		if l == nil {
+			l = []string{}
+		}
+		b, _ := json.Marshal(l) // of strings: it cannot fail
+		return string(b)
+	}
+	return map[string]string{
+		"name": name, "debug": strconv.FormatBool(c.Debug), "labels": list(c.Labels),
+		"insecure-registries": list(c.InsecureRegistries), "registry-mirrors": list(c.RegistryMirrors),
+		"live-restore": "true", "default-runtime": c.DefaultRuntime,
+		"default-shm-size":         strconv.FormatInt(c.DefaultShmSize, 10),
+		"default-stop-timeout":     strconv.Itoa(c.DefaultStopTimeout),
+		"max-concurrent-downloads": strconv.Itoa(c.MaxConcurrentDownloads),
+		"max-download-attempts":    strconv.Itoa(c.MaxDownloadAttempts),
+		"shutdown-timeout":         strconv.Itoa(c.ShutdownTimeout),
+	}
 }

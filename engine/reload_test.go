@@ -14,7 +14,7 @@ func TestMerge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, changed, later := merge(old, next, nil)
+	c, changed, later := merge(old, next)
 	// The configuration file itself has another path in this test.
 	if !slices.Equal(changed, []string{"debug", "insecure-registry", "label"}) || !slices.Equal(later, []string{"config-file", "mtu"}) {
 		t.Errorf("changed %v, later %v", changed, later)
@@ -22,10 +22,7 @@ func TestMerge(t *testing.T) {
 	if !c.Debug || c.Labels[0] != "c=d" || c.MTU != 1400 || len(c.InsecureRegistries) != 0 || old.Debug {
 		t.Errorf("%+v", c)
 	}
-	if _, changed, later = merge(c, next, ofImages()); len(changed) != 0 || !slices.Contains(later, "mtu") {
+	if _, changed, later = merge(c, next); len(changed) != 0 || !slices.Contains(later, "mtu") {
 		t.Errorf("the second time: changed %v, later %v", changed, later)
-	}
-	if _, _, later = merge(old, next, ofImages()); !slices.Contains(later, "insecure-registry") {
-		t.Errorf("kept options are not announced: %v", later)
 	}
 }

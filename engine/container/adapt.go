@@ -50,13 +50,13 @@ func (s *Service) defaults(h *container.HostConfig) {
 		}
 	}
 	if h.ShmSize == 0 {
-		h.ShmSize = s.cfg.ShmSize
+		h.ShmSize = s.now.Load().shmSize
 	}
 	if h.RestartPolicy.Name == "" {
 		h.RestartPolicy.Name = container.RestartPolicyDisabled
 	}
 	if h.Runtime == "" {
-		h.Runtime = s.cfg.DefaultRuntime
+		h.Runtime = s.now.Load().runtime
 	}
 	if h.LogConfig.Type == "" {
 		h.LogConfig.Type = s.cfg.LogDriver
@@ -217,11 +217,11 @@ func checkRestart(_ *container.Config, h *container.HostConfig) error {
 }
 
 func (s *Service) checkRuntime(_ *container.Config, h *container.HostConfig) error {
-	if h.Runtime == s.cfg.DefaultRuntime {
+	if h.Runtime == s.now.Load().runtime {
 		return nil
 	}
 	if slices.Contains(s.cfg.Runtimes, h.Runtime) {
-		return errclass.NotImplemented("other OCI runtimes than %s are not built yet", s.cfg.DefaultRuntime)
+		return errclass.NotImplemented("other OCI runtimes than %s are not built yet", s.now.Load().runtime)
 	}
 	return errclass.Invalid("unknown or invalid runtime name: %s", h.Runtime)
 }

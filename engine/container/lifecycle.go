@@ -80,7 +80,7 @@ func (s *Service) stopParams(o *owner, opts StopOptions) (sig int, timeout time.
 	if sig, err = parseSignal(name); err != nil {
 		return 0, 0, err
 	}
-	timeout = s.cfg.StopTimeout
+	timeout = s.now.Load().stopTimeout
 	for _, t := range []*int{cfg.StopTimeout, opts.Timeout} {
 		if t != nil {
 			timeout = time.Duration(*t) * time.Second

@@ -12,8 +12,10 @@ import (
 	"github.com/gantry/gantry/engine/container/fsm"
 	"github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/internal/id"
+	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/oci/shim"
 	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
 )
 
 // Restore reads all records, adopts what runs, finishes what ended meanwhile, takes
@@ -196,8 +198,18 @@ func (s *Service) undoCreate(ctx context.Context, cid string) {
 	}
 }
 
-// undoRun gives back what a run without a process held.
+// undoRun gives back what a run without a process that anybody holds held. What it left in
+// its cgroup is ended: a start that daemon and shim died in, or children of what has ended.
 func (s *Service) undoRun(ctx context.Context, cid string) {
+	if run, err := s.readRun(cid); err == nil && len(run.Cgroup.Paths) > 0 {
+		err := oci.KillAll(run.Cgroup, unix.SIGKILL)
+		if err == nil {
+			err = oci.DeleteCgroup(run.Cgroup)
+		}
+		if err != nil {
+			s.log.Warn("ending what a run left", "container", cid, "error", err)
+		}
+	}
 	if err := s.deps.Networks.Release(ctx, cid); err != nil {
 		s.log.Warn("releasing a container's network", "container", cid, "error", err)
 	}

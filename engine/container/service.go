@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gantry/gantry/engine/container/fsm"
@@ -42,7 +43,8 @@ type Config struct {
 
 // Service owns all containers. Safe for concurrent use.
 type Service struct {
-	cfg     Config
+	cfg     Config // what stays
+	now     atomic.Pointer[defaults]
 	deps    Deps
 	log     *slog.Logger
 	index   *index
@@ -89,10 +91,25 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{
+	s := &Service{
 		cfg: cfg, deps: deps, log: cfg.Log, index: newIndex(), execs: newExecs(), held: held,
 		ncpu: runtime.NumCPU(), closing: make(chan struct{}),
-	}, nil
+	}
+	s.now.Store(&defaults{shmSize: cfg.ShmSize, stopTimeout: cfg.StopTimeout, runtime: cfg.DefaultRuntime})
+	return s, nil
+}
+
+// defaults are the settings that a running daemon may change; replaced as a whole.
+type defaults struct {
+	shmSize     int64
+	stopTimeout time.Duration
+	runtime     string
+}
+
+// Reconfigure takes over new defaults: for containers created, and stops asked, from now on.
+// shmSize is in bytes. Nothing else of a Config can change.
+func (s *Service) Reconfigure(shmSize int64, stopTimeout time.Duration, runtime string) {
+	s.now.Store(&defaults{shmSize: shmSize, stopTimeout: stopTimeout, runtime: runtime})
 }
 
 // spawn starts an owner's goroutine.

@@ -97,6 +97,14 @@ func (st *starting) start(ctx context.Context) (_ *runInfo, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// Where it will be and what it holds is on record before it runs: whoever finds it
+	// half started can end it, or take it over with its network.
+	if cg, err := oci.CgroupOf(st.o.id, req.Spec); err == nil {
+		st.rec.Cgroup = cg
+	}
+	if err := file.save(&st.rec); err != nil {
+		return nil, err
+	}
 	started, err := st.launch(ctx, req)
 	if err != nil {
 		return nil, err

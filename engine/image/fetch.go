@@ -73,17 +73,18 @@ func (t *transfer) fetch(ctx context.Context, l *layer, unpacked bool) error {
 // download reads the layer from offset on, going on after failures. It takes one of
 // the slots for downloads.
 func (t *transfer) download(ctx context.Context, l *layer, w io.Writer, offset int64, sink *sink) error {
+	set := t.live.Load()
 	select {
-	case t.slots <- struct{}{}:
+	case set.slots <- struct{}{}:
 	default:
 		t.p.Update(l.short(), "Waiting", 0, 0)
 		select {
-		case t.slots <- struct{}{}:
+		case set.slots <- struct{}{}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	defer func() { <-t.slots }()
+	defer func() { <-set.slots }()
 	m := &meter{p: t.p, id: l.short(), status: "Downloading", total: l.desc.Size, current: offset}
 	m.report(true)
 	for attempt := 1; ; attempt++ {
@@ -98,7 +99,7 @@ func (t *transfer) download(ctx context.Context, l *layer, w io.Writer, offset i
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if attempt >= t.cfg.MaxAttempts || !again(err) {
+		if attempt >= set.attempts || !again(err) {
 			return fmt.Errorf("downloading layer %s: %w", l.short(), err)
 		}
 		t.p.Update(l.short(), fmt.Sprintf("Retrying in %d seconds", attempt), 0, 0)

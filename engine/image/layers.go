@@ -63,6 +63,7 @@ type stage struct {
 	key    string
 	dir    *os.File
 	result unpack.Result
+	synced bool // on the disk, with all that is in it
 }
 
 // transfer fetches the layers of one image and unpacks them, side by side.
@@ -270,7 +271,7 @@ func (t *transfer) commitAll(ctx context.Context, layers []*layer, have int) err
 		if l.staged == nil {
 			return ctx.Err() // its goroutine's error is the one that counts
 		}
-		if err := t.commit(ctx, l); err != nil {
+		if err := t.commit(ctx, l, layers[i:]); err != nil {
 			return fmt.Errorf("layer %s: %w", l.short(), err)
 		}
 		t.p.Update(l.short(), "Pull complete", 0, 0)
@@ -278,8 +279,12 @@ func (t *transfer) commitAll(ctx context.Context, layers []*layer, have int) err
 	return nil
 }
 
-func (t *transfer) commit(ctx context.Context, l *layer) error {
+// commit makes a layer's snapshot of its stage; rest are it and those above it.
+func (t *transfer) commit(ctx context.Context, l *layer, rest []*layer) error {
 	if err := t.complete(ctx, l); err != nil {
+		return err
+	}
+	if err := syncStages(l, rest); err != nil {
 		return err
 	}
 	var opts []snapshots.Opt
@@ -298,6 +303,32 @@ func (t *transfer) commit(ctx context.Context, l *layer) error {
 	if l.staged != nil {
 		l.staged.dir.Close()
 		l.staged = nil
+	}
+	return nil
+}
+
+// syncStages brings a stage to the disk before the database says that the layer is there:
+// else files could be empty after a power cut, and no later pull would fetch them again.
+// One sync of the file system takes along every stage that is complete by then.
+func syncStages(l *layer, rest []*layer) error {
+	if l.staged.synced {
+		return nil
+	}
+	var done []*stage
+	for _, o := range rest {
+		select {
+		case <-o.ready:
+			if o.staged != nil {
+				done = append(done, o.staged)
+			}
+		default:
+		}
+	}
+	if err := unix.Syncfs(int(l.staged.dir.Fd())); err != nil {
+		return fmt.Errorf("writing to the disk: %w", err)
+	}
+	for _, st := range done {
+		st.synced = true
 	}
 	return nil
 }
@@ -329,6 +360,8 @@ func (t *transfer) complete(ctx context.Context, l *layer) error {
 	}
 	redo := l.staged.result.NeedBase
 	if !redo {
+		// What it puts right is not on the disk.
+		l.staged.synced = l.staged.synced && len(l.staged.result.Implicit) == 0
 		redo, err = unpack.Complete(int(l.staged.dir.Fd()), l.staged.result.Implicit, base)
 	}
 	if err != nil || !redo {

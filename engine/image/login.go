@@ -20,7 +20,7 @@ func (s *Service) Login(ctx context.Context, a registry.AuthConfig) (registry.Au
 		return registry.AuthResponse{}, errclass.Invalid("username is required")
 	}
 	a.ServerAddress = ""
-	sess, err := s.remote.Session(host, &a, nil)
+	sess, err := s.live.Load().remote.Session(host, &a, nil)
 	if err != nil {
 		return registry.AuthResponse{}, err
 	}

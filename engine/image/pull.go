@@ -90,7 +90,7 @@ func withoutLog(ctx context.Context) context.Context {
 }
 
 func (s *Service) session(named reference.Named, o PullOptions) (*remote.Session, error) {
-	return s.remote.Session(reference.Domain(named), o.Auth, http.Header(o.Headers))
+	return s.live.Load().remote.Session(reference.Domain(named), o.Auth, http.Header(o.Headers))
 }
 
 // puller is one pull under way.

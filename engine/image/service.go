@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -54,10 +55,9 @@ type Service struct {
 	InUse func(imageID digest.Digest) []Use
 
 	store    *storage.Store
-	cfg      Config
 	bus      *event.Bus
 	platform ocispec.Platform
-	remote   *remote.Client
+	live     atomic.Pointer[settings]
 
 	mu    sync.RWMutex
 	names map[string]images.Image // by database name; what the database has
@@ -65,33 +65,17 @@ type Service struct {
 
 	change sync.Mutex // held while names are read and changed by it
 	pulls  flights
-	slots  chan struct{} // downloads at a time
-	blobs  keyLock       // one transfer per blob
+	blobs  keyLock // one transfer per blob
 }
 
 // New makes the service over an open store, which stays the caller's to close. It
 // reads all names, and removes what a crash left of unfinished work.
 func New(store *storage.Store, cfg Config, bus *event.Bus) (*Service, error) {
-	if cfg.MaxConcurrentDownloads <= 0 {
-		cfg.MaxConcurrentDownloads = 3
-	}
-	if cfg.MaxAttempts <= 0 {
-		cfg.MaxAttempts = 5
-	}
-	if cfg.CertsDir == "" {
-		cfg.CertsDir = "/etc/docker/certs.d"
-	}
-	if cfg.UserAgent == "" {
-		cfg.UserAgent = "gantry"
-	}
-	s := &Service{store: store, cfg: cfg, bus: bus, platform: platforms.DefaultSpec(), cache: newCache(256)}
+	s := &Service{store: store, bus: bus, platform: platforms.DefaultSpec(), cache: newCache(256)}
 	if cfg.Platform != nil {
 		s.platform = platforms.Normalize(*cfg.Platform)
 	}
-	s.remote = remote.New(remote.Options{
-		Insecure: cfg.InsecureRegistries, Mirrors: cfg.Mirrors, CertsDir: cfg.CertsDir, UserAgent: cfg.UserAgent,
-	})
-	s.slots = make(chan struct{}, cfg.MaxConcurrentDownloads)
+	s.Reconfigure(cfg)
 	list, err := store.Images.List(storage.Context(context.Background()))
 	if err != nil {
 		return nil, fmt.Errorf("reading image names: %w", err)
@@ -104,6 +88,37 @@ func New(store *storage.Store, cfg Config, bus *event.Bus) (*Service, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// settings are what Reconfigure may change. They are replaced as a whole and never
+// written to: work that is under way goes on with those it began with.
+type settings struct {
+	remote   *remote.Client
+	slots    chan struct{} // downloads at a time
+	attempts int
+}
+
+// Reconfigure takes over what a new configuration says about registries and downloads;
+// its platform is not looked at. Pulls under way go on as they began.
+func (s *Service) Reconfigure(cfg Config) {
+	if cfg.MaxConcurrentDownloads <= 0 {
+		cfg.MaxConcurrentDownloads = 3
+	}
+	if cfg.MaxAttempts <= 0 {
+		cfg.MaxAttempts = 5
+	}
+	if cfg.CertsDir == "" {
+		cfg.CertsDir = "/etc/docker/certs.d"
+	}
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = "gantry"
+	}
+	s.live.Store(&settings{
+		remote: remote.New(remote.Options{
+			Insecure: cfg.InsecureRegistries, Mirrors: cfg.Mirrors, CertsDir: cfg.CertsDir, UserAgent: cfg.UserAgent,
+		}),
+		slots: make(chan struct{}, cfg.MaxConcurrentDownloads), attempts: cfg.MaxAttempts,
+	})
 }
 
 // setName makes name point to target. What it pointed to before, and now has no name,

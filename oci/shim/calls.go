@@ -3,9 +3,11 @@ package shim
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 
+	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -46,7 +48,8 @@ func dupFile(f *os.File) (int, error) {
 
 // Start runs a container and returns when its program runs, or failed to. files are
 // the descriptors that StartRequest asks for; they stay the caller's. The error
-// keeps the runtime's class and text.
+// keeps the runtime's class and text. After an error nothing of the container is left,
+// also when the shim died in the middle.
 func (c *Client) Start(ctx context.Context, r *StartRequest, files []*os.File) (*Started, error) {
 	if len(files) != len(r.NamespaceFDs)+len(r.Attach) {
 		return nil, errclass.Invalid("start: %d descriptors for %d namespaces and %d clients", len(files), len(r.NamespaceFDs), len(r.Attach))
@@ -55,7 +58,33 @@ func (c *Client) Start(ctx context.Context, r *StartRequest, files []*os.File) (
 	if r.Spec != nil && r.Spec.Process != nil {
 		h.tty = r.Spec.Process.Terminal
 	}
-	return c.start(ctx, MethodStart, r.Key, r, h, files, len(r.NamespaceFDs))
+	st, err := c.start(ctx, MethodStart, r.Key, r, h, files, len(r.NamespaceFDs))
+	if err != nil && unanswered(err) {
+		c.endUnheld(r)
+	}
+	return st, err
+}
+
+// unanswered tells that a start failed without the shim saying so: it died, or its
+// answer did not come or could not be read.
+func unanswered(err error) bool {
+	return errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, errdefs.ErrInternal) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// endUnheld ends what a start without an answer may have left: a container that runs and
+// that nobody holds. Only its cgroup tells of it. A shim that lives and holds it after all
+// reaps it, and forgets it in time.
+func (c *Client) endUnheld(r *StartRequest) {
+	ref, err := oci.CgroupOf(r.Key.Container, r.Spec)
+	if err == nil {
+		if err = oci.KillAll(ref, unix.SIGKILL); err == nil {
+			err = oci.DeleteCgroup(ref)
+		}
+	}
+	if err != nil {
+		c.cfg.Logf("end what is left of a start of %s: %v", r.Key.Container, err)
+	}
 }
 
 // Exec starts a further process in a running container, as Start does. Class

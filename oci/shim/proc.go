@@ -65,6 +65,20 @@ func Reap(pidfd int) (e Exit, done bool, err error) {
 // ReapPid is Reap by pid.
 func ReapPid(pid int) (e Exit, done bool, err error) { return waitid(unix.P_PID, pid, 0) }
 
+// WaitPid waits for the end of a child and reaps it; one that is reaped already is no error.
+func WaitPid(pid int) error {
+	for {
+		_, err := unix.Wait4(pid, nil, 0, nil)
+		switch err {
+		case unix.EINTR:
+		case nil, unix.ECHILD:
+			return nil
+		default:
+			return fmt.Errorf("wait for process %d: %w", pid, err)
+		}
+	}
+}
+
 // siginfo is siginfo_t as waitid(2) fills it, on the 64-bit architectures we build for.
 type siginfo struct {
 	signo, errno, code int32

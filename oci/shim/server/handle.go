@@ -105,20 +105,15 @@ func (t *session) handleStart(ctx context.Context, e *shim.Envelope, fds []int) 
 	if e.Method == shim.MethodAdopt {
 		t.reply(e.ID, nil, nil, false) // the daemon has the descriptors
 	} else {
-		st, out := p.status(true)
-		// Clients' connections came from the daemon; it has them.
-		n := len(st.FDs) - len(st.Attach)
-		st.Started.FDs = st.FDs[:n]
-		t.reply(e.ID, st.Started, nil, false, out[:n]...)
-		shim.CloseFDs(out)
+		t.reply(e.ID, p.answer.started, nil, false, p.answer.fds...)
+		shim.CloseFDs(p.answer.fds)
+		p.answer = nil
 	}
 	t.order.Unlock()
 	if p.isOver() {
 		return // adopted with its exit
 	}
-	if err := p.run(clients); err != nil {
-		t.s.logf("%s: %v", name(p.key), err)
-	}
+	p.run(clients)
 }
 
 // handleList answers in as many frames as the descriptors and the size need.
@@ -128,6 +123,7 @@ func (t *session) handleList(e *shim.Envelope) {
 		t.reply(e.ID, nil, err, false)
 		return
 	}
+	t.settle()
 	t.s.mu.Lock()
 	procs := make([]*proc, 0, len(t.s.procs))
 	for _, p := range t.s.procs {

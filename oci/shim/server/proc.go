@@ -39,6 +39,8 @@ type proc struct {
 	key shim.Key
 
 	pidfd     int // raw: only looked at and duplicated
+	watch     *shim.PidWatch
+	answer    *firstAnswer // nil: adopted
 	started   shim.Started
 	tty       bool
 	once      bool
@@ -401,11 +403,7 @@ func (p *proc) status(withFDs bool) (shim.Status, []int) {
 }
 
 // run starts the goroutines, after the daemon has been told of the process.
-func (p *proc) run(attached []*client) error {
-	w, err := shim.WatchPidfd(p.pidfd)
-	if err != nil {
-		return err
-	}
+func (p *proc) run(attached []*client) {
 	for _, c := range attached {
 		go c.read()
 	}
@@ -417,8 +415,7 @@ func (p *proc) run(attached []*client) error {
 		p.pumps.Add(1)
 		go p.pump(p.errOut, streamErr)
 	}
-	go p.wait(w)
-	return nil
+	go p.wait(p.watch)
 }
 
 // isOver tells whether the process has ended and everything is written.

@@ -43,6 +43,7 @@ type Server struct {
 	starting map[shim.Key]bool
 	stored   map[string]int
 	daemon   *session // nil: none is connected
+	sessions map[*session]bool
 	closing  bool
 	guarded  atomic.Int64 // panics caught, for tests
 
@@ -62,7 +63,7 @@ func New(root string, logf func(format string, a ...any)) *Server {
 	}
 	s := &Server{
 		root: root, logf: logf, strangers: make(chan struct{}, 1), down: make(chan struct{}), slots: make(chan struct{}, maxRequests),
-		procs: map[shim.Key]*proc{}, starting: map[shim.Key]bool{}, stored: map[string]int{}, warned: map[string]bool{},
+		procs: map[shim.Key]*proc{}, starting: map[shim.Key]bool{}, stored: map[string]int{}, sessions: map[*session]bool{}, warned: map[string]bool{},
 	}
 	s.tidy = time.AfterFunc(tidyWait, func() { _ = trim.Now() }) // a failure only means that memory is kept
 	return s
@@ -133,6 +134,8 @@ type session struct {
 	// the order in which things happened.
 	order   sync.Mutex
 	cancels map[uint64]context.CancelFunc
+	starts  sync.WaitGroup // starts and execs under way
+	ended   chan struct{}  // closed when the connection and its starts are at their end
 }
 
 func (s *Server) serve(fd int) {
@@ -147,7 +150,7 @@ func (s *Server) serve(fd int) {
 		s.logf("refused: %v", err)
 		return
 	}
-	t := &session{s: s, wire: w, wake: make(chan struct{}, 1), done: make(chan struct{}), cancels: map[uint64]context.CancelFunc{}}
+	t := &session{s: s, wire: w, wake: make(chan struct{}, 1), done: make(chan struct{}), ended: make(chan struct{}), cancels: map[uint64]context.CancelFunc{}}
 	defer close(t.done)
 	greeted := false
 	for {
@@ -171,11 +174,18 @@ func (s *Server) serve(fd int) {
 		}
 		ctx := t.begin(e.ID)
 		s.slots <- struct{}{}
+		if e.Method == shim.MethodStart || e.Method == shim.MethodExec {
+			t.starts.Add(1)
+		}
 		go func() {
 			defer func() { <-s.slots }()
+			if e.Method == shim.MethodStart || e.Method == shim.MethodExec {
+				defer t.starts.Done()
+			}
 			t.handle(ctx, e, fds)
 		}()
 	}
+	t.end()
 	s.mu.Lock()
 	if s.daemon == t {
 		s.daemon = nil
@@ -183,11 +193,51 @@ func (s *Server) serve(fd int) {
 	s.mu.Unlock()
 }
 
+// end cancels what a daemon that is gone had asked for: nobody would record it.
+func (t *session) end() {
+	t.mu.Lock()
+	for _, cancel := range t.cancels {
+		cancel()
+	}
+	t.mu.Unlock()
+	t.starts.Wait()
+	close(t.ended)
+	t.s.mu.Lock()
+	delete(t.s.sessions, t)
+	t.s.mu.Unlock()
+}
+
+// settleWait bounds how long a list waits for a start that cannot be cancelled.
+const settleWait = 10 * time.Second
+
+// settle waits until what daemons before this one asked for has come to its end, so that
+// a list tells all there is and nothing appears later. It was cancelled with them.
+func (t *session) settle() {
+	var others []*session
+	t.s.mu.Lock()
+	for o := range t.s.sessions {
+		if o != t && t.s.daemon == t {
+			others = append(others, o)
+		}
+	}
+	t.s.mu.Unlock()
+	late := time.NewTimer(settleWait)
+	defer late.Stop()
+	for _, o := range others {
+		select {
+		case <-o.ended:
+		case <-late.C:
+			return
+		}
+	}
+}
+
 // takeOver makes t the daemon's connection and drops the one before.
 func (s *Server) takeOver(t *session) {
 	s.mu.Lock()
 	old := s.daemon
 	s.daemon = t
+	s.sessions[t] = true
 	s.mu.Unlock()
 	if old != nil {
 		go func() {

@@ -164,7 +164,9 @@ func (s *Server) start(ctx context.Context, r *shim.StartRequest, fds []int) (*p
 		Namespaces: namespaces, Stdio: t.theirs, ConsoleSize: r.ConsoleSize, InitReaper: r.InitReaper,
 	})
 	if err == nil {
-		err = s.hold(p, op, &t, r.OpenStdin)
+		if err = s.hold(p, op, &t, r.OpenStdin); err != nil {
+			s.abandon(op, true)
+		}
 	}
 	s.forks.RUnlock()
 	s.lookForStrangers()
@@ -235,7 +237,9 @@ func (s *Server) exec(ctx context.Context, r *shim.ExecRequest, fds []int) (*pro
 	})
 	if err == nil {
 		op.Cgroup = box.started.Cgroup
-		err = s.hold(p, op, &t, true)
+		if err = s.hold(p, op, &t, true); err != nil {
+			s.abandon(op, false)
+		}
 	}
 	s.forks.RUnlock()
 	s.lookForStrangers()
@@ -248,28 +252,28 @@ func (s *Server) exec(ctx context.Context, r *shim.ExecRequest, fds []int) (*pro
 }
 
 // hold takes the process of the runtime over into p and registers it; s.forks is
-// read-locked, so that nobody takes it for a stranger in between.
-func (s *Server) hold(p *proc, op *oci.Process, t *streams, stdin bool) error {
+// read-locked, so that nobody takes it for a stranger in between. Everything that can
+// fail for want of descriptors is done here: after an error the caller abandons op.
+func (s *Server) hold(p *proc, op *oci.Process, t *streams, stdin bool) (err error) {
+	p.pidfd = -1
+	defer func() {
+		if err != nil {
+			p.drop()
+		}
+	}()
 	pidfd, err := dup(op.PidFD)
 	op.PidFD.Close()
 	if err != nil {
 		return fmt.Errorf("duplicate pidfd: %w", err)
 	}
 	p.pidfd, p.told = pidfd, make(chan struct{})
+	if p.watch, err = shim.WatchPidfd(pidfd); err != nil {
+		return err
+	}
 	p.started = shim.Started{Pid: op.Pid, Started: op.Started.UTC(), Cgroup: op.Cgroup}
 	// An ended child stays in /proc until it is reaped, so this cannot miss it.
 	p.started.StartTicks, _ = shim.StartTicks(op.Pid)
 	s.warn(op.Warnings)
-	set := func(name string, f *os.File) (*source, error) {
-		if f == nil {
-			return nil, nil
-		}
-		src, err := newSource(f)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		return src, nil
-	}
 	if op.Console != nil {
 		fd, err := dup(op.Console)
 		op.Console.Close()
@@ -279,23 +283,102 @@ func (s *Server) hold(p *proc, op *oci.Process, t *streams, stdin bool) error {
 		if p.pty, err = own(fd, "pty"); err != nil {
 			return err
 		}
-		if p.out, err = set("pty", p.pty); err != nil {
-			return err
-		}
 		if stdin {
 			p.stdin = p.pty
 		}
 	} else {
 		p.stdin = t.in
-		if p.out, err = set("stdout", t.out); err != nil {
-			return err
-		}
-		if p.errOut, err = set("stderr", t.err); err != nil {
-			return err
-		}
+	}
+	if err := p.sources(t); err != nil {
+		return err
+	}
+	if p.answer, err = p.firstStatus(); err != nil {
+		return err
 	}
 	s.put(p)
 	return nil
+}
+
+// sources prepares reading what the process prints.
+func (p *proc) sources(t *streams) (err error) {
+	set := func(name string, f *os.File) *source {
+		if f == nil || err != nil {
+			return nil
+		}
+		src, serr := newSource(f)
+		if serr != nil {
+			err = fmt.Errorf("%s: %w", name, serr)
+		}
+		return src
+	}
+	if p.pty != nil {
+		p.out = set("pty", p.pty)
+	} else {
+		p.out, p.errOut = set("stdout", t.out), set("stderr", t.err)
+	}
+	return err
+}
+
+// firstStatus is the answer to the request that started p; its descriptors are
+// duplicated before anybody knows of p, so that they cannot be missing.
+func (p *proc) firstStatus() (*firstAnswer, error) {
+	st, fds := p.status(true)
+	want := 1
+	for _, there := range []bool{p.stdin != nil && p.pty == nil, p.out != nil, p.errOut != nil} {
+		if there {
+			want++
+		}
+	}
+	if len(fds) != want {
+		shim.CloseFDs(fds)
+		return nil, fmt.Errorf("duplicate the descriptors of %s: %w", name(p.key), unix.EMFILE)
+	}
+	return &firstAnswer{started: st.Started, fds: fds}, nil
+}
+
+// firstAnswer waits to be sent to the daemon.
+type firstAnswer struct {
+	started shim.Started
+	fds     []int
+}
+
+// drop closes what hold has taken, but for the streams, which are start's.
+func (p *proc) drop() {
+	if p.pidfd >= 0 {
+		unix.Close(p.pidfd)
+		p.pidfd = -1
+	}
+	if p.watch != nil {
+		p.watch.Close()
+	}
+	if p.pty != nil {
+		p.pty.Close()
+	}
+}
+
+// abandon ends a process that was started and cannot be held; with a container goes its
+// cgroup. It is our child and not reaped, so its number is its own.
+func (s *Server) abandon(op *oci.Process, container bool) {
+	op.PidFD.Close()
+	if op.Console != nil {
+		op.Console.Close()
+	}
+	if err := unix.Kill(op.Pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
+		s.logf("end process %d: %v", op.Pid, err)
+	}
+	if container {
+		if err := oci.KillAll(op.Cgroup, unix.SIGKILL); err != nil {
+			s.logf("end the processes beside %d: %v", op.Pid, err)
+		}
+	}
+	if err := shim.WaitPid(op.Pid); err != nil {
+		s.logf("reap process %d: %v", op.Pid, err)
+	}
+	if container {
+		if err := oci.DeleteCgroup(op.Cgroup); err != nil {
+			s.logf("cgroup of process %d: %v", op.Pid, err)
+		}
+	}
 }
 
 // join makes clients of the connections, before any output is read.
@@ -422,6 +505,9 @@ func (s *Server) adopt(st *shim.Status, fds []int) (*proc, []*client, error) {
 			// The container goes on without; nobody could repair it by refusing.
 			s.logf("log of %s: %v", st.Key.Container, err)
 		}
+	}
+	if p.watch, err = shim.WatchPidfd(pidfd); err != nil {
+		return nil, nil, err
 	}
 	delete(byName, "pidfd")
 	s.put(p)
