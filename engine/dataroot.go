@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/atomicfile"
@@ -99,6 +100,10 @@ func foreign(path string) string {
 	return ""
 }
 
+// lockWait bounds the wait for a lock whose holder is dead: a child that it forked and that
+// has not executed its program yet has the lock for that moment.
+const lockWait = 2 * time.Second
+
 // lockFile takes an exclusive lock that the kernel drops with this process, however
 // it ends. The holder's pid is in the file for the error of the next one.
 func lockFile(path string) (*os.File, error) {
@@ -106,14 +111,23 @@ func lockFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer f.Close()
+	for end := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
 		if !errors.Is(err, unix.EWOULDBLOCK) {
+			f.Close()
 			return nil, fmt.Errorf("locking %s: %w", path, err)
 		}
 		var buf [20]byte
 		n, _ := f.ReadAt(buf[:], 0) // io.EOF is the normal end
-		return nil, errclass.Conflict("in use by another daemon (pid %s)", strings.TrimSpace(string(buf[:n])))
+		pid := strings.TrimSpace(string(buf[:n]))
+		holder, perr := strconv.Atoi(pid)
+		if dead := perr == nil && unix.Kill(holder, 0) == unix.ESRCH; !dead || time.Now().After(end) {
+			f.Close()
+			return nil, errclass.Conflict("in use by another daemon (pid %s)", pid)
+		}
 	}
 	pid := strconv.Itoa(os.Getpid()) + "\n"
 	if err := f.Truncate(0); err == nil {
