@@ -269,7 +269,7 @@ func endpoints(h *container.HostConfig, n *networktypes.NetworkingConfig) (map[s
 				name = networktypes.NetworkBridge
 			}
 			if ep == nil {
-				ep = &networktypes.EndpointSettings{}
+				return nil, errclass.Invalid("invalid config for network %s: EndpointsConfig is nil", name)
 			}
 			eps[name] = ep.Copy()
 		}

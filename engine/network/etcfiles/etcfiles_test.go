@@ -43,20 +43,34 @@ func TestResolvConfInWords(t *testing.T) {
 	in := netip.MustParseAddr("127.0.0.11")
 	chosen := []netip.Addr{netip.MustParseAddr("9.9.9.9"), netip.MustParseAddr("127.0.0.1")}
 	for _, c := range []struct{ name, got, want string }{
-		{"internal", string(ParseResolvConf("/x", []byte("nameserver 127.0.0.53\n")).Internal(in).Render()),
-			"nameserver 127.0.0.11\noptions ndots:0\n\n# Based on host file: '/x' (internal resolver)\n# ExtServers: [host(127.0.0.53)]\n# Overrides: []\n# Option ndots from: internal\n"},
-		{"overrides", string(ParseResolvConf("/x", []byte("nameserver 127.0.0.53\nfamily inet4\n")).Override(chosen, []string{"a.b"}, []string{"ndots:2"}).Internal(in).Render()),
-			"nameserver 127.0.0.11\nsearch a.b\noptions ndots:2\nfamily inet4\n\n# Based on host file: '/x' (internal resolver)\n# ExtServers: [9.9.9.9 127.0.0.1]\n# Overrides: [nameservers search options]\n# Option ndots from: override\n"},
-		{"nothing", string(ParseResolvConf("/x", nil).Internal(in).Render()),
-			"nameserver 127.0.0.11\noptions ndots:0\n\n# Based on host file: '/x' (internal resolver)\n# NO EXTERNAL NAMESERVERS DEFINED\n# Overrides: []\n# Option ndots from: internal\n"},
-		{"bad ndots", string(ParseResolvConf("/x", []byte("nameserver 1.1.1.1\nnameserver y\noptions ndots:x rotate\n")).Internal(in).Render()),
-			"nameserver 127.0.0.11\noptions rotate ndots:0\n\n# Based on host file: '/x' (internal resolver)\n# ExtServers: [host(1.1.1.1)]\n# Invalid nameservers: [y]\n# Overrides: []\n# Option ndots from: internal\n"},
-		{"legacy", string(ParseResolvConf("/x", []byte("nameserver 127.0.0.53\n")).Reachable(false).Render()),
-			"nameserver 8.8.8.8\nnameserver 8.8.4.4\n\n# Based on host file: '/x' (legacy)\n# Used default nameservers.\n# Overrides: []\n"},
-		{"legacy, IPv6", string(ParseResolvConf("/x", nil).Reachable(true).Render()),
-			"nameserver 8.8.8.8\nnameserver 8.8.4.4\nnameserver 2001:4860:4860::8888\nnameserver 2001:4860:4860::8844\n\n# Based on host file: '/x' (legacy)\n# Used default nameservers.\n# Overrides: []\n"},
-		{"chosen stay", string(ParseResolvConf("/x", nil).Override(chosen, nil, nil).Reachable(false).Render()),
-			"nameserver 9.9.9.9\nnameserver 127.0.0.1\n\n# Based on host file: '/x' (legacy)\n# Overrides: [nameservers]\n"},
+		{
+			"internal", string(ParseResolvConf("/x", []byte("nameserver 127.0.0.53\n")).Internal(in).Render()),
+			"nameserver 127.0.0.11\noptions ndots:0\n\n# Based on host file: '/x' (internal resolver)\n# ExtServers: [host(127.0.0.53)]\n# Overrides: []\n# Option ndots from: internal\n",
+		},
+		{
+			"overrides", string(ParseResolvConf("/x", []byte("nameserver 127.0.0.53\nfamily inet4\n")).Override(chosen, []string{"a.b"}, []string{"ndots:2"}).Internal(in).Render()),
+			"nameserver 127.0.0.11\nsearch a.b\noptions ndots:2\nfamily inet4\n\n# Based on host file: '/x' (internal resolver)\n# ExtServers: [9.9.9.9 127.0.0.1]\n# Overrides: [nameservers search options]\n# Option ndots from: override\n",
+		},
+		{
+			"nothing", string(ParseResolvConf("/x", nil).Internal(in).Render()),
+			"nameserver 127.0.0.11\noptions ndots:0\n\n# Based on host file: '/x' (internal resolver)\n# NO EXTERNAL NAMESERVERS DEFINED\n# Overrides: []\n# Option ndots from: internal\n",
+		},
+		{
+			"bad ndots", string(ParseResolvConf("/x", []byte("nameserver 1.1.1.1\nnameserver y\noptions ndots:x rotate\n")).Internal(in).Render()),
+			"nameserver 127.0.0.11\noptions rotate ndots:0\n\n# Based on host file: '/x' (internal resolver)\n# ExtServers: [host(1.1.1.1)]\n# Invalid nameservers: [y]\n# Overrides: []\n# Option ndots from: internal\n",
+		},
+		{
+			"legacy", string(ParseResolvConf("/x", []byte("nameserver 127.0.0.53\n")).Reachable(false).Render()),
+			"nameserver 8.8.8.8\nnameserver 8.8.4.4\n\n# Based on host file: '/x' (legacy)\n# Used default nameservers.\n# Overrides: []\n",
+		},
+		{
+			"legacy, IPv6", string(ParseResolvConf("/x", nil).Reachable(true).Render()),
+			"nameserver 8.8.8.8\nnameserver 8.8.4.4\nnameserver 2001:4860:4860::8888\nnameserver 2001:4860:4860::8844\n\n# Based on host file: '/x' (legacy)\n# Used default nameservers.\n# Overrides: []\n",
+		},
+		{
+			"chosen stay", string(ParseResolvConf("/x", nil).Override(chosen, nil, nil).Reachable(false).Render()),
+			"nameserver 9.9.9.9\nnameserver 127.0.0.1\n\n# Based on host file: '/x' (legacy)\n# Overrides: [nameservers]\n",
+		},
 	} {
 		if c.got != head+c.want {
 			t.Errorf("%s:\n%s", c.name, c.got)
