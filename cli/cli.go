@@ -163,8 +163,10 @@ func splitGlobals(cli *command.Cli, root *cobra.Command, args []string) (rest []
 	fs.AddFlagSet(root.Flags())
 	fs.AddFlagSet(root.PersistentFlags())
 	if err := fs.Parse(args); err != nil {
-		return nil, false, command.ExitError{Code: 125, Err: err,
-			Text: fmt.Sprintf("%s\n\nUsage:  docker [OPTIONS] COMMAND [ARG...]\n\nRun 'docker --help' for more information", err)}
+		return nil, false, command.ExitError{
+			Code: 125, Err: err,
+			Text: fmt.Sprintf("%s\n\nUsage:  docker [OPTIONS] COMMAND [ARG...]\n\nRun 'docker --help' for more information", err),
+		}
 	}
 	for _, name := range []string{"tlscacert", "tlscert", "tlskey"} {
 		if f := fs.Lookup(name); !f.Changed {

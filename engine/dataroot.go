@@ -86,10 +86,19 @@ func (d *dataRoot) close() error { return d.lock.Close() }
 // foreign names a sign of another engine's state below path, "" for none.
 func foreign(path string) string {
 	for _, sign := range []struct{ glob, engine string }{
-		{"image/overlay2", "Docker"}, {"image/*/repositories.json", "Docker"}, {"overlay2", "Docker"},
-		{"containers/*/config.v2.json", "Docker"}, {"engine-id", "Docker"}, {"buildkit", "Docker"}, {"swarm", "Docker"},
-		{"network/files/local-kv.db", "Docker"}, {"volumes/metadata.db", "Docker"},
-		{"libpod", "Podman"}, {"overlay-containers", "Podman"}, {"overlay-layers", "Podman"}, {"db.sql", "Podman"},
+		{"image/overlay2", "Docker"},
+		{"image/*/repositories.json", "Docker"},
+		{"overlay2", "Docker"},
+		{"containers/*/config.v2.json", "Docker"},
+		{"engine-id", "Docker"},
+		{"buildkit", "Docker"},
+		{"swarm", "Docker"},
+		{"network/files/local-kv.db", "Docker"},
+		{"volumes/metadata.db", "Docker"},
+		{"libpod", "Podman"},
+		{"overlay-containers", "Podman"},
+		{"overlay-layers", "Podman"},
+		{"db.sql", "Podman"},
 		{"io.containerd.*", "containerd"},
 	} {
 		if found, err := filepath.Glob(filepath.Join(path, sign.glob)); err == nil && len(found) > 0 {

@@ -24,8 +24,10 @@ func (c *Config) networkConfig() (network.Config, error) {
 		name, value string
 		to          *netip.Prefix
 	}{
-		{"bip", c.BIP, &n.BIP}, {"bip6", c.BIP6, &n.BIP6},
-		{"fixed-cidr", c.FixedCIDR, &n.FixedCIDR}, {"fixed-cidr-v6", c.FixedCIDR6, &n.FixedCIDR6},
+		{"bip", c.BIP, &n.BIP},
+		{"bip6", c.BIP6, &n.BIP6},
+		{"fixed-cidr", c.FixedCIDR, &n.FixedCIDR},
+		{"fixed-cidr-v6", c.FixedCIDR6, &n.FixedCIDR6},
 	} {
 		if *p.to, err = prefixOf(p.name, p.value); err != nil {
 			return n, err
@@ -35,7 +37,8 @@ func (c *Config) networkConfig() (network.Config, error) {
 		name, value string
 		to          *netip.Addr
 	}{
-		{"default-gateway", c.DefaultGateway, &n.DefaultGateway}, {"default-gateway-v6", c.DefaultGateway6, &n.DefaultGateway6},
+		{"default-gateway", c.DefaultGateway, &n.DefaultGateway},
+		{"default-gateway-v6", c.DefaultGateway6, &n.DefaultGateway6},
 		{"ip", c.IP, &n.DefaultBindIP},
 	} {
 		if *a.to, err = addrOf(a.name, a.value); err != nil {

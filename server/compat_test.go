@@ -145,8 +145,16 @@ func TestLowerImage(t *testing.T) {
 		path  string
 		there bool
 	}{
-		{55, "Identity", true}, {52, "Identity", false}, {55, "Parent", false}, {51, "Parent", true}, {51, "Config/User", true},
-		{51, "Config/Tty", false}, {49, "Config/Tty", true}, {55, "Config/User", false}, {44, "VirtualSize", false}, {43, "VirtualSize", true},
+		{55, "Identity", true},
+		{52, "Identity", false},
+		{55, "Parent", false},
+		{51, "Parent", true},
+		{51, "Config/User", true},
+		{51, "Config/Tty", false},
+		{49, "Config/Tty", true},
+		{55, "Config/User", false},
+		{44, "VirtualSize", false},
+		{43, "VirtualSize", true},
 	} {
 		if _, there := at(t, lowerImage(info, c.v), c.path); there != c.there {
 			t.Errorf("%v %s: %v", c.v, c.path, there)
@@ -168,8 +176,12 @@ func TestLowerInfo(t *testing.T) {
 		path  string
 		there bool
 	}{
-		{55, "FirewallBackend", true}, {48, "FirewallBackend", false}, {55, "BridgeNfIptables", false}, {49, "BridgeNfIptables", true},
-		{43, "Runtimes/r/status", false}, {44, "Runtimes/r/status", true},
+		{55, "FirewallBackend", true},
+		{48, "FirewallBackend", false},
+		{55, "BridgeNfIptables", false},
+		{49, "BridgeNfIptables", true},
+		{43, "Runtimes/r/status", false},
+		{44, "Runtimes/r/status", true},
 	} {
 		if _, there := at(t, lowerInfo(info, c.v), c.path); there != c.there {
 			t.Errorf("%v %s: %v", c.v, c.path, there)
@@ -271,7 +283,9 @@ func TestBar(t *testing.T) {
 		current, total int64
 		want           string
 	}{
-		{0, 0, ""}, {10, 0, "     10B"}, {10, 5, "[==================================================>]      10B"},
+		{0, 0, ""},
+		{10, 0, "     10B"},
+		{10, 5, "[==================================================>]      10B"},
 		{0, 5, "[>                                                  ]       0B/5B"},
 	} {
 		if got := bar(c.current, c.total); got != c.want {

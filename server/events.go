@@ -87,7 +87,7 @@ func (s systemAPI) events(c *call) error {
 			return nil
 		}
 		if err := send(m); err != nil {
-			return nil //nolint:nilerr // the client is gone
+			return nil // the client is gone
 		}
 	}
 	var end <-chan time.Time
@@ -109,7 +109,7 @@ func (s systemAPI) events(c *call) error {
 				return errclass.Unavailable("the client read events too slowly")
 			}
 			if err := send(m); err != nil {
-				return nil //nolint:nilerr // the client is gone
+				return nil // the client is gone
 			}
 		}
 	}

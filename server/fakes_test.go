@@ -46,21 +46,27 @@ func (f *fakeContainers) Start(ctx context.Context, ref string) error { return f
 func (f *fakeContainers) Stop(_ context.Context, _ string, o container.StopOptions) error {
 	return f.stop(o)
 }
+
 func (f *fakeContainers) Wait(ctx context.Context, _ string, cond containertypes.WaitCondition) (<-chan containertypes.WaitResponse, error) {
 	return f.wait(ctx, cond)
 }
+
 func (f *fakeContainers) Attach(_ context.Context, _ string, o container.AttachOptions, h stream.Hijack) error {
 	return f.attach(o, h)
 }
+
 func (f *fakeContainers) Logs(ctx context.Context, _ string, o container.LogsOptions, w container.LogWriter) error {
 	return f.logs(ctx, o, w)
 }
+
 func (f *fakeContainers) Inspect(_ context.Context, ref string, _ bool) (containertypes.InspectResponse, error) {
 	return f.inspect(ref)
 }
+
 func (f *fakeContainers) List(_ context.Context, o container.ListOptions) ([]containertypes.Summary, error) {
 	return f.list(o)
 }
+
 func (f *fakeContainers) ExecStart(_ context.Context, _ string, o containertypes.ExecStartRequest, h stream.Hijack) error {
 	return f.exec(o, h)
 }
@@ -70,12 +76,12 @@ type fakeImages struct {
 	pull func(context.Context, image.PullOptions, image.Progress) error
 	load func(io.Reader, image.Progress) error
 	tag  func(ref, to string) error
-	hist func(ref string) error
 }
 
 func (f *fakeImages) Pull(ctx context.Context, o image.PullOptions, p image.Progress) error {
 	return f.pull(ctx, o, p)
 }
+
 func (f *fakeImages) Load(_ context.Context, r io.Reader, _ bool, p image.Progress) error {
 	return f.load(r, p)
 }
@@ -86,6 +92,7 @@ type fakeNetworks struct{}
 func (fakeNetworks) List(context.Context, filter.Args) ([]networktypes.Summary, error) {
 	return nil, nil
 }
+
 func (fakeNetworks) Create(_ context.Context, r networktypes.CreateRequest) (networktypes.CreateResponse, error) {
 	return networktypes.CreateResponse{ID: "id of " + r.Name}, nil
 }
@@ -93,6 +100,7 @@ func (fakeNetworks) Remove(context.Context, string) error { return nil }
 func (fakeNetworks) Prune(context.Context, filter.Args) (networktypes.PruneReport, error) {
 	return networktypes.PruneReport{}, nil
 }
+
 func (fakeNetworks) Inspect(_ context.Context, ref string) (networktypes.Inspect, error) {
 	return networktypes.Inspect{}, errclass.NotFound("network %s not found", ref)
 }
@@ -100,9 +108,12 @@ func (fakeNetworks) Inspect(_ context.Context, ref string) (networktypes.Inspect
 type fakeSystem struct{ bus *event.Bus }
 
 func (f fakeSystem) Version(context.Context) systemtypes.VersionResponse {
-	return systemtypes.VersionResponse{Version: "0.1.0", Os: "linux", Arch: "amd64", GoVersion: "go1", KernelVersion: "6",
-		Platform: systemtypes.PlatformInfo{Name: "Gantry"}, Components: []systemtypes.ComponentVersion{{Name: "Engine", Version: "0.1.0"}}}
+	return systemtypes.VersionResponse{
+		Version: "0.1.0", Os: "linux", Arch: "amd64", GoVersion: "go1", KernelVersion: "6",
+		Platform: systemtypes.PlatformInfo{Name: "Gantry"}, Components: []systemtypes.ComponentVersion{{Name: "Engine", Version: "0.1.0"}},
+	}
 }
+
 func (f fakeSystem) Info(context.Context) (systemtypes.Info, error) {
 	return systemtypes.Info{ID: "fake", Name: "host", ServerVersion: "0.1.0", Driver: "overlayfs", OperatingSystem: "Debian"}, nil
 }

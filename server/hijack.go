@@ -90,7 +90,12 @@ func fileConn(fd int) (*net.UnixConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.(*net.UnixConn), nil
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("descriptor %d is no unix socket", fd)
+	}
+	return u, nil
 }
 
 // bridge copies both ways; each direction passes its end on as a half-close.

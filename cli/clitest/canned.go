@@ -87,7 +87,7 @@ func (e *Engine) canned(w http.ResponseWriter, r *http.Request, path string, par
 	case parts[0] == "images" && last == "json":
 		answer(w, 200, `{"Id":"sha256:`+id1+`","RepoTags":["nginx:1.27"],"Architecture":"amd64","Os":"linux","Size":5,"RootFS":{"Type":"layers","Layers":["sha256:1"]},"Config":{"Env":["P=1"]}}`)
 	case parts[0] == "images" && last == "tag":
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 	case parts[0] == "images" && last == "push":
 		answer(w, 200, `{"status":"The push refers to repository [docker.io/library/a]"}`+"\n"+`{"status":"latest: digest: sha256:00 size: 1"}`+"\n")
 	case parts[0] == "images" && last == "get":
@@ -95,9 +95,9 @@ func (e *Engine) canned(w http.ResponseWriter, r *http.Request, path string, par
 	case parts[0] == "images" && r.Method == http.MethodDelete:
 		answer(w, 200, `[{"Untagged":"`+name+`:latest"},{"Deleted":"sha256:`+id1+`"}]`)
 	case parts[0] == "networks" && r.Method == http.MethodDelete:
-		w.WriteHeader(204)
+		w.WriteHeader(http.StatusNoContent)
 	case parts[0] == "networks" && (last == "connect" || last == "disconnect"):
-		w.WriteHeader(200)
+		w.WriteHeader(http.StatusOK)
 	case parts[0] == "networks" && len(parts) == 2:
 		answer(w, 200, `{"Name":"`+name+`","Id":"`+id1+`","Driver":"bridge","Created":"2025-01-02T03:04:05Z"}`)
 	default:

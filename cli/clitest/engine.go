@@ -334,7 +334,7 @@ func (e *Engine) start(w http.ResponseWriter, ref string, c *ctr) {
 		return
 	}
 	close(c.started)
-	w.WriteHeader(204)
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func (c *ctr) end(code int) {
@@ -350,8 +350,8 @@ func (e *Engine) wait(w http.ResponseWriter, c *ctr) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	w.(http.Flusher).Flush()
+	w.WriteHeader(http.StatusOK)
+	_ = http.NewResponseController(w).Flush()
 	<-c.done
 	fmt.Fprintf(w, `{"StatusCode":%d}`, c.code)
 }
@@ -364,7 +364,7 @@ func frame(stream byte, s string) []byte {
 }
 
 func hijack(w http.ResponseWriter, tty bool) (net.Conn, *bufio.Reader, error) {
-	conn, rw, err := w.(http.Hijacker).Hijack()
+	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -483,12 +483,12 @@ func (e *Engine) exec(w http.ResponseWriter, parts []string, body []byte) {
 	case "json":
 		answer(w, 200, `{"ID":"e0e0e0","Running":false,"ExitCode":5,"ContainerID":"c1"}`)
 	case "resize":
-		w.WriteHeader(200)
+		w.WriteHeader(http.StatusOK)
 	case "start":
 		var o struct{ Detach, Tty bool }
 		_ = json.Unmarshal(body, &o)
 		if o.Detach {
-			w.WriteHeader(200)
+			w.WriteHeader(http.StatusOK)
 			return
 		}
 		conn, in, err := hijack(w, o.Tty)

@@ -140,8 +140,8 @@ func (f *File) Save() error {
 		return err
 	}
 	target := f.path
-	if real, err := filepath.EvalSymlinks(target); err == nil {
-		target = real
+	if at, err := filepath.EvalSymlinks(target); err == nil {
+		target = at
 	}
 	return atomicfile.Write(target, b, 0o600, false)
 }

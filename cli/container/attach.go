@@ -200,7 +200,7 @@ func startAttached(ctx context.Context, cli *command.Cli, cl *client.Client, ref
 	exit := waitExit(ctx, cli.Err, cl, c.ID, waitCondition(c.HostConfig != nil && c.HostConfig.AutoRemove))
 	if _, err := cl.ContainerStart(ctx, c.ID, so); err != nil {
 		endStream()
-		<-streamed
+		_ = <-streamed // the start's own error is the one to tell
 		if c.HostConfig != nil && c.HostConfig.AutoRemove && !errdefs.IsNotFound(err) {
 			<-exit
 		}

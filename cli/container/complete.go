@@ -9,11 +9,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// complete completes container names; all also those not running. At most max names are
+// complete completes container names; all also those not running. At most `most` names are
 // completed, 0 is any number.
-func complete(cli *command.Cli, all bool, max int) image.Completer {
+func complete(cli *command.Cli, all bool, most int) image.Completer {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if max > 0 && len(args) >= max {
+		if most > 0 && len(args) >= most {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		cl, err := cli.Client()
@@ -35,7 +35,7 @@ func complete(cli *command.Cli, all bool, max int) image.Completer {
 }
 
 // Complete completes names of all containers, for other packages.
-func Complete(cli *command.Cli, all bool, max int) image.Completer { return complete(cli, all, max) }
+func Complete(cli *command.Cli, all bool, most int) image.Completer { return complete(cli, all, most) }
 
 // completeFlags adds completions for values of the flags of run and create.
 func completeFlags(cli *command.Cli, cmd *cobra.Command) {

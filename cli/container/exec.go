@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/gantry/gantry/cli/command"
 	"github.com/gantry/gantry/cli/container/run"
@@ -11,7 +12,6 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
-	"os"
 )
 
 type execOptions struct {

@@ -142,7 +142,7 @@ func (o *runOptions) runAttached(ctx context.Context, cli *command.Cli, cl *clie
 	exit := waitExit(context.WithoutCancel(ctx), cli.Err, cl, id, waitCondition(res.Host.AutoRemove))
 	if _, err := cl.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
 		endStream()
-		<-streamed
+		_ = <-streamed // the start's own error is the one to tell
 		if res.Host.AutoRemove {
 			<-exit
 		}

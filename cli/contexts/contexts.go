@@ -131,7 +131,7 @@ func runLs(cli *command.Cli, f string, quiet bool) error {
 }
 
 // Row is a context in lists. Its methods are the fields of --format.
-type Row struct {
+type Row struct { //nolint:errname // no error: its method Error is a column
 	name, desc, host, err string
 	current               bool
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sort"
@@ -281,10 +282,11 @@ func checkOutput(path string) error {
 		return fmt.Errorf("invalid output path: %w", err)
 	}
 	st, err := os.Stat(path)
-	if err != nil {
-		return nil
-	}
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("invalid output path: %w", err)
 	case st.IsDir():
 		return nil // opening it says what is wrong
 	case st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0:

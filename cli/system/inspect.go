@@ -52,8 +52,10 @@ func finder(ctx context.Context, cli *command.Cli, typ string, size bool) (forma
 		name string
 		get  format.Get
 	}{
-		{"container", container.Getter(ctx, cli, size)}, {"image", img},
-		{"network", network.Getter(ctx, cli, false)}, {"volume", volumeGetter(ctx, cli)},
+		{"container", container.Getter(ctx, cli, size)},
+		{"image", img},
+		{"network", network.Getter(ctx, cli, false)},
+		{"volume", volumeGetter(ctx, cli)},
 	}
 	if typ != "" {
 		for _, k := range kinds {

@@ -119,7 +119,7 @@ func server(r client.ServerVersionResult) *serverVersion {
 	s := &serverVersion{
 		Platform: systemtypes.PlatformInfo{Name: r.Platform.Name}, Components: r.Components,
 		Version: r.Version, APIVersion: r.APIVersion, MinAPIVersion: r.MinAPIVersion,
-		Os: r.Os, Arch: r.Arch, Experimental: r.Experimental,
+		Os: r.Os, Arch: r.Arch, Experimental: r.Experimental, //nolint:staticcheck // deprecated, and shown by Docker's client still
 	}
 	for i, c := range r.Components {
 		if c.Name == "Engine" {
@@ -152,8 +152,13 @@ func writeVersion(w io.Writer, v versions) error {
 		api += " (downgraded from " + c.DefaultAPIVersion + ")"
 	}
 	for _, kv := range [][2]string{
-		{"Version", c.Version}, {"API version", api}, {"Go version", c.GoVersion}, {"Git commit", c.GitCommit},
-		{"Built", c.BuildTime}, {"OS/Arch", c.Os + "/" + c.Arch}, {"Context", c.Context},
+		{"Version", c.Version},
+		{"API version", api},
+		{"Go version", c.GoVersion},
+		{"Git commit", c.GitCommit},
+		{"Built", c.BuildTime},
+		{"OS/Arch", c.Os + "/" + c.Arch},
+		{"Context", c.Context},
 	} {
 		fmt.Fprintf(tw, " %s:\t%s\n", kv[0], kv[1])
 	}

@@ -288,7 +288,7 @@ func (s *Service) checkCpuset(h *container.HostConfig) error {
 	text, rerr := os.ReadFile("/sys/devices/system/cpu/online")
 	online, perr := parseSet(strings.TrimSpace(string(text)))
 	if rerr != nil || perr != nil {
-		return nil // the kernel will say
+		return nil //nolint:nilerr // unknown here: the kernel will say
 	}
 	for _, c := range cpus {
 		if !slices.Contains(online, c) {
@@ -342,8 +342,10 @@ func checkSecurity(_ *container.Config, h *container.HostConfig) error {
 
 // checkSysctl refuses settings that would reach beyond the container's namespaces.
 func checkSysctl(k string, h *container.HostConfig) error {
-	ipc := []string{"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
-		"kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"}
+	ipc := []string{
+		"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
+		"kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced",
+	}
 	switch {
 	case strings.HasPrefix(k, "net."):
 		if h.NetworkMode.IsHost() {

@@ -21,7 +21,7 @@ type CreateOptions struct {
 	Platform   *ocispec.Platform
 }
 
-// StopOptions: Signal "" is the container's own stop signal; Timeout in seconds, nil
+// StopOptions say how to end a container. Signal "" is the container's own stop signal; Timeout in seconds, nil
 // is the container's own or the daemon's default, -1 waits for ever.
 type StopOptions struct {
 	Signal  string

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -20,8 +21,10 @@ func device(p string) (spec.Device, error) {
 	if err := unix.Stat(p, &st); err != nil {
 		return spec.Device{}, errclass.Invalid("error gathering device information while adding custom device %q: %w", p, err)
 	}
-	d := spec.Device{Path: p, Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
-		Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Access: "rwm"}
+	d := spec.Device{
+		Path: p, Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
+		Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Access: "rwm",
+	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFCHR:
 		d.Type = "c"
@@ -82,8 +85,11 @@ func hostDevices(root string) ([]spec.Device, error) {
 	var out []spec.Device
 	own := []string{"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"}
 	err := filepath.WalkDir(root, func(p string, e fs.DirEntry, err error) error {
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil // went away meanwhile
+		}
+		if err != nil {
+			return err
 		}
 		if e.IsDir() {
 			if p != root && slices.Contains(own, e.Name()) {
@@ -95,8 +101,11 @@ func hostDevices(root string) ([]spec.Device, error) {
 			return nil
 		}
 		d, err := device(p)
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil
+		}
+		if err != nil {
+			return err
 		}
 		if len(out) == maxDevices {
 			return fmt.Errorf("more than %d devices below %s", maxDevices, root)

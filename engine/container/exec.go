@@ -339,9 +339,11 @@ func (e *execProc) request(ctx context.Context) (*shim.ExecRequest, error) {
 	if c.Privileged {
 		host.Privileged = true
 	}
-	sp, err := spec.Build(spec.Input{ID: o.id, Config: &cfg, Host: &host, Path: c.Cmd[0], Args: c.Cmd[1:],
+	sp, err := spec.Build(spec.Input{
+		ID: o.id, Config: &cfg, Host: &host, Path: c.Cmd[0], Args: c.Cmd[1:],
 		User: user, Held: s.held, NoNewPrivileges: s.cfg.NoNewPrivileges, BlockDevice: blockDevice,
-		LinkEnv: linkEnv(s, r)})
+		LinkEnv: linkEnv(s, r),
+	})
 	if err != nil {
 		return nil, err
 	}

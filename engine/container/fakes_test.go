@@ -3,7 +3,6 @@ package container
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -134,8 +133,10 @@ func (f *fakeNetworks) Acquire(_ context.Context, r network.SandboxRequest) (*ne
 	for n := range r.Endpoints {
 		eps[n] = &networktypes.EndpointSettings{NetworkID: "net-" + n, IPAddress: netip.MustParseAddr("172.17.0.2")}
 	}
-	return &network.Sandbox{NetNS: ns, Endpoints: eps, Ports: r.Ports,
-		Record: network.Record{ContainerID: r.ContainerID}, Hosts: []byte("127.0.0.1 localhost\n")}, nil
+	return &network.Sandbox{
+		NetNS: ns, Endpoints: eps, Ports: r.Ports,
+		Record: network.Record{ContainerID: r.ContainerID}, Hosts: []byte("127.0.0.1 localhost\n"),
+	}, nil
 }
 
 func (f *fakeNetworks) Release(_ context.Context, id string) error {
@@ -204,22 +205,10 @@ type fakeProc struct {
 	program string
 	req     *shim.StartRequest
 	execReq *shim.ExecRequest
-	conns   []*os.File
 }
 
 func newFakeShim() *fakeShim {
 	return &fakeShim{procs: map[shim.Key]*fakeProc{}, events: make(chan shim.Event, 4096)}
-}
-
-func dup(files []*os.File) []*os.File {
-	var out []*os.File
-	for _, f := range files {
-		d, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDWR, 0)
-		if err == nil {
-			out = append(out, d)
-		}
-	}
-	return out
 }
 
 func (f *fakeShim) begin(key shim.Key, p *fakeProc) (*shim.Started, error) {
@@ -373,7 +362,8 @@ func newRig(t testing.TB) *rig {
 	if err := os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, dir: dir, bus: event.New(), shim: newFakeShim(),
+	r := &rig{
+		t: t, dir: dir, bus: event.New(), shim: newFakeShim(),
 		images: &fakeImages{root: root, leases: map[string]bool{}},
 		layers: &fakeLayers{root: filepath.Join(dir, "layers"), have: map[string]bool{}},
 		nets:   &fakeNetworks{have: map[string]bool{}},
@@ -409,8 +399,10 @@ func (r *rig) stop() {
 
 func (r *rig) create(name string, host *container.HostConfig, cmd ...string) string {
 	r.t.Helper()
-	resp, err := r.Create(context.Background(), CreateOptions{Name: name,
-		Config: &container.Config{Image: "busybox", Cmd: cmd}, HostConfig: host})
+	resp, err := r.Create(context.Background(), CreateOptions{
+		Name:   name,
+		Config: &container.Config{Image: "busybox", Cmd: cmd}, HostConfig: host,
+	})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -101,10 +101,9 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 			return err
 		}
 	}
-	stop := sigTerm
 	cancel := true
 	if name := o.rec.Load().Config.StopSignal; name != "" {
-		if stop, err = parseSignal(name); err == nil && stop != sigKill {
+		if stop, err := parseSignal(name); err == nil && stop != sigKill {
 			cancel = sig == stop
 		}
 	}

@@ -144,12 +144,12 @@ func (sel *selection) match(o *owner, r *record, v *view) bool {
 	if len(f) == 0 {
 		return true
 	}
-	any := func(fs []func(string) bool, ss ...string) bool {
+	anyOf := func(fs []func(string) bool, ss ...string) bool {
 		return len(fs) == 0 || slices.ContainsFunc(fs, func(m func(string) bool) bool { return slices.ContainsFunc(ss, m) })
 	}
 	state := string(stateOf(v.State))
 	switch {
-	case !any(sel.ids, o.id), !any(sel.names, r.Name, "/"+r.Name):
+	case !anyOf(sel.ids, o.id), !anyOf(sel.names, r.Name, "/"+r.Name):
 	case !f.Any("status", func(s string) bool { return s == state }):
 	case !f.Labels("label", r.Config.Labels):
 	case len(sel.exited) > 0 && (v.Phase != fsm.Exited || !slices.Contains(sel.exited, v.Last.Code)):
@@ -338,8 +338,10 @@ func mountList(r *record) []container.MountPoint {
 	out := []container.MountPoint{}
 	for _, m := range r.Mounts {
 		if m.Listed {
-			out = append(out, container.MountPoint{Type: m.Type, Source: m.Source, Destination: m.Destination,
-				Mode: m.Mode, RW: m.RW, Propagation: m.Propagation})
+			out = append(out, container.MountPoint{
+				Type: m.Type, Source: m.Source, Destination: m.Destination,
+				Mode: m.Mode, RW: m.RW, Propagation: m.Propagation,
+			})
 		}
 	}
 	return out

@@ -108,8 +108,10 @@ func parseBind(spec string) (mountPoint, error) {
 		}
 		return mountPoint{}, errclass.NotImplemented("named volumes are not built yet: %s", spec)
 	}
-	m := mountPoint{Type: mount.TypeBind, Source: path.Clean(src), Destination: dst, RW: true,
-		Propagation: mount.PropagationRPrivate, Listed: true, MayCreate: true}
+	m := mountPoint{
+		Type: mount.TypeBind, Source: path.Clean(src), Destination: dst, RW: true,
+		Propagation: mount.PropagationRPrivate, Listed: true, MayCreate: true,
+	}
 	if len(f) == 3 {
 		m.Mode = f[2]
 		if err := bindMode(&m, f[2]); err != nil {

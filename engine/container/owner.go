@@ -192,7 +192,7 @@ func (o *owner) perform(e fsm.Effect) {
 	case fsm.Teardown:
 		o.effect(func(ctx context.Context) message {
 			o.tearDown(ctx, e.Run)
-			return message{ev: fsm.TornDown{Run: e.Run}}
+			return message{ev: fsm.TornDown(e)}
 		})
 	case fsm.Delete:
 		o.effect(func(ctx context.Context) message {

@@ -95,7 +95,8 @@ type runRecord struct {
 	Restarts  int                                       `json:"restarts,omitempty"`
 }
 
-func (s *Service) dir(id string) string     { return filepath.Join(s.cfg.DataRoot, "containers", id) }
+func (s *Service) dir(id string) string { return filepath.Join(s.cfg.DataRoot, "containers", id) }
+
 func (s *Service) runDir(id string) string  { return filepath.Join(s.cfg.ExecRoot, "containers", id) }
 func (s *Service) logPath(id string) string { return filepath.Join(s.dir(id), id+"-json.log") }
 

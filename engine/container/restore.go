@@ -137,8 +137,10 @@ func (s *Service) adopt(ctx context.Context, cid string, run *runRecord, held ma
 	status := held[key]
 	if status == nil && run.Pid > 0 {
 		if pidfd, err := shim.OpenRunning(run.Pid, run.StartTicks); err == nil {
-			status = &shim.Status{Key: key, Started: shim.Started{Pid: run.Pid, StartTicks: run.StartTicks,
-				Started: run.Started, Cgroup: run.Cgroup}, Adopted: true, LostOutput: true}
+			status = &shim.Status{Key: key, Started: shim.Started{
+				Pid: run.Pid, StartTicks: run.StartTicks,
+				Started: run.Started, Cgroup: run.Cgroup,
+			}, Adopted: true, LostOutput: true}
 			if err := s.deps.Shim.Adopt(ctx, *status, pidfd); err != nil {
 				s.log.Error("adopting a container", "container", cid, "error", err)
 			}

@@ -86,8 +86,10 @@ func TestLife(t *testing.T) {
 	for len(acts) == 0 || acts[len(acts)-1] != "destroy" {
 		acts = append(acts, string((<-sub.C()).Action))
 	}
-	want := []string{"create", "start", "pause", "unpause", "rename", "kill", "die", "stop", "start",
-		"kill", "die", "stop", "restart", "start", "kill", "die", "destroy"}
+	want := []string{
+		"create", "start", "pause", "unpause", "rename", "kill", "die", "stop", "start",
+		"kill", "die", "stop", "restart", "start", "kill", "die", "destroy",
+	}
 	if !slices.Equal(acts, want) {
 		t.Errorf("events %v\nwant   %v", acts, want)
 	}

@@ -121,8 +121,10 @@ func (st *starting) start(ctx context.Context) (_ *runInfo, err error) {
 }
 
 func infoOf(r *runRecord) *runInfo {
-	return &runInfo{number: r.Run, pid: r.Pid, started: r.Started, cgroup: r.Cgroup,
-		sandbox: r.Sandbox, endpoints: r.Endpoints, ports: r.Ports}
+	return &runInfo{
+		number: r.Run, pid: r.Pid, started: r.Started, cgroup: r.Cgroup,
+		sandbox: r.Sandbox, endpoints: r.Endpoints, ports: r.Ports,
+	}
 }
 
 // network gets the sandbox and writes the files that say what is in it.
@@ -186,8 +188,10 @@ func (st *starting) bindFiles(id string) {
 			taken = taken || m.Destination == dest
 		}
 		if !taken {
-			st.mounts = append(st.mounts, specs.Mount{Destination: dest, Type: "bind",
-				Source: st.s.hostFile(id, name), Options: []string{"rbind", "rprivate"}})
+			st.mounts = append(st.mounts, specs.Mount{
+				Destination: dest, Type: "bind",
+				Source: st.s.hostFile(id, name), Options: []string{"rbind", "rprivate"},
+			})
 		}
 	}
 }

@@ -47,12 +47,12 @@ func (pl *puller) document(ctx context.Context, desc ocispec.Descriptor, limit i
 	pl.fetched = true
 	rc, err := pl.fetcher.Fetch(ctx, desc)
 	if err != nil {
-		return nil, remote.Failure{Err: err}
+		return nil, remote.Error{Err: err}
 	}
 	defer rc.Close()
 	data, err := io.ReadAll(io.LimitReader(rc, limit+1))
 	if err != nil {
-		return nil, remote.Failure{Err: err}
+		return nil, remote.Error{Err: err}
 	}
 	if int64(len(data)) > limit {
 		return nil, errclass.Invalid("%s is larger than %d bytes", desc.Digest, limit)

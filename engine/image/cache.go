@@ -15,12 +15,12 @@ type cacheKey struct {
 // cache keeps resolved images, so that creating a container reads no file. It is
 // bounded: when it is full everything is forgotten. Safe for concurrent use.
 type cache struct {
-	mu  sync.RWMutex
-	max int
-	m   map[cacheKey]*Image
+	mu   sync.RWMutex
+	most int
+	m    map[cacheKey]*Image
 }
 
-func newCache(max int) *cache { return &cache{max: max, m: map[cacheKey]*Image{}} }
+func newCache(most int) *cache { return &cache{most: most, m: map[cacheKey]*Image{}} }
 
 func (c *cache) get(k cacheKey) *Image {
 	c.mu.RLock()
@@ -31,7 +31,7 @@ func (c *cache) get(k cacheKey) *Image {
 func (c *cache) put(k cacheKey, i *Image) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.m) >= c.max {
+	if len(c.m) >= c.most {
 		clear(c.m)
 	}
 	c.m[k] = i

@@ -69,12 +69,18 @@ func TestPullFaults(t *testing.T) {
 		class func(error) bool
 	}{
 		{"no manifest", func(*testRegistry) {}, nil, "manifest for REF not found: manifest unknown: manifest unknown", errdefs.IsNotFound},
-		{"no access", func(r *testRegistry) { r.push(t, "a", "latest", good); r.user = "u" }, nil,
-			"pull access denied for REPO, repository does not exist or may require 'docker login'", errdefs.IsNotFound},
-		{"wrong password", func(r *testRegistry) { r.push(t, "a", "latest", good); r.user, r.password = "u", "p" },
-			&registry.AuthConfig{Username: "u", Password: "x"}, "unauthorized: authentication required", errdefs.IsUnauthorized},
-		{"other platform", func(r *testRegistry) { r.pushAs(t, "a", "latest", other, good) }, nil,
-			"no matching manifest for linux/" + runtime.GOARCH + " in the manifest list entries", errdefs.IsNotFound},
+		{
+			"no access", func(r *testRegistry) { r.push(t, "a", "latest", good); r.user = "u" }, nil,
+			"pull access denied for REPO, repository does not exist or may require 'docker login'", errdefs.IsNotFound,
+		},
+		{
+			"wrong password", func(r *testRegistry) { r.push(t, "a", "latest", good); r.user, r.password = "u", "p" },
+			&registry.AuthConfig{Username: "u", Password: "x"}, "unauthorized: authentication required", errdefs.IsUnauthorized,
+		},
+		{
+			"other platform", func(r *testRegistry) { r.pushAs(t, "a", "latest", other, good) }, nil,
+			"no matching manifest for linux/" + runtime.GOARCH + " in the manifest list entries", errdefs.IsNotFound,
+		},
 		{"index of other platforms", func(r *testRegistry) {
 			d := r.pushAs(t, "a", "x", other, good)
 			d.Platform = &other

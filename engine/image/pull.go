@@ -54,7 +54,7 @@ func (s *Service) Pull(ctx context.Context, o PullOptions, p Progress) error {
 	tags, err := sess.Tags(withoutLog(ctx), reference.Path(named))
 	if err != nil {
 		repo := reference.FamiliarName(named)
-		return remote.Explain(remote.Failure{Err: err}, repo, repo, o.Auth != nil)
+		return remote.Explain(remote.Error{Err: err}, repo, repo, o.Auth != nil)
 	}
 	for _, t := range tags {
 		tagged, err := reference.WithTag(named, t)
@@ -119,7 +119,7 @@ func (s *Service) pull(ctx context.Context, named reference.Named, o PullOptions
 	resolver := sess.Resolver()
 	name, desc, err := resolver.Resolve(ctx, named.String())
 	if err != nil {
-		return remote.Failure{Err: err}
+		return remote.Error{Err: err}
 	}
 	pl := &puller{Service: s, p: p, want: s.platform, chosen: o.Platform != nil, ref: reference.FamiliarString(named)}
 	if pl.chosen {

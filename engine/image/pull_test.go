@@ -53,8 +53,10 @@ func TestPullAndLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Log(strings.Join(rec.lines, "\n"))
-	for _, want := range []string{"latest: Pulling from test/app", "Pulling fs layer", "Download complete", "Pull complete",
-		"Digest: " + desc.Digest.String(), "Status: Downloaded newer image for " + ref + ":latest"} {
+	for _, want := range []string{
+		"latest: Pulling from test/app", "Pulling fs layer", "Download complete", "Pull complete",
+		"Digest: " + desc.Digest.String(), "Status: Downloaded newer image for " + ref + ":latest",
+	} {
 		if !rec.has(want) {
 			t.Errorf("no line %q", want)
 		}

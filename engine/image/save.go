@@ -258,8 +258,10 @@ func (x *exporter) write(ctx context.Context, w io.Writer) error {
 		name string
 		v    any
 	}{
-		{"index.json", x.index}, {"manifest.json", x.old},
-		{"oci-layout", ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}}, {"repositories", x.repos},
+		{"index.json", x.index},
+		{"manifest.json", x.old},
+		{"oci-layout", ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}},
+		{"repositories", x.repos},
 	} {
 		if f.name == "repositories" && len(x.repos) == 0 {
 			continue

@@ -48,15 +48,23 @@ func TestResolve(t *testing.T) {
 		want digest.Digest
 		text string
 	}{
-		{h + "/a", a.Digest, ""}, {h + "/a:latest", a.Digest, ""}, {h + "/b:1", b.Digest, ""},
-		{h + "/a@" + a.Digest.String(), a.Digest, ""}, {a.Digest.String(), a.Digest, ""}, {a.Digest.Encoded(), a.Digest, ""},
-		{a.Digest.Encoded()[:12], a.Digest, ""}, {"sha256:" + b.Digest.Encoded()[:8], b.Digest, ""},
+		{h + "/a", a.Digest, ""},
+		{h + "/a:latest", a.Digest, ""},
+		{h + "/b:1", b.Digest, ""},
+		{h + "/a@" + a.Digest.String(), a.Digest, ""},
+		{a.Digest.String(), a.Digest, ""},
+		{a.Digest.Encoded(), a.Digest, ""},
+		{a.Digest.Encoded()[:12], a.Digest, ""},
+		{"sha256:" + b.Digest.Encoded()[:8], b.Digest, ""},
 		{h + "/b", "", "No such image: " + h + "/b:latest"},
 		{h + "/b@" + a.Digest.String(), "", "No such image: " + h + "/b@" + a.Digest.String()},
-		{"foo", "", "No such image: foo:latest"}, {"library/foo:x", "", "No such image: foo:x"},
+		{"foo", "", "No such image: foo:latest"},
+		{"library/foo:x", "", "No such image: foo:x"},
 		{"fffffffff", "", "No such image: fffffffff:latest"},
 		{strings.Repeat("f", 64), "", "No such image: sha256:" + strings.Repeat("f", 64)},
-		{"UPPER", "", "invalid reference format"}, {"", "", "invalid reference format"}, {"a b", "", "invalid reference format"},
+		{"UPPER", "", "invalid reference format"},
+		{"", "", "invalid reference format"},
+		{"a b", "", "invalid reference format"},
 	} {
 		img, err := s.Resolve(ctx, c.ref, nil)
 		switch {
@@ -89,10 +97,16 @@ func TestListInspectHistory(t *testing.T) {
 		f    filter.Args
 		want int
 	}{
-		{filter.Args{"reference": {"*/a"}}, 1}, {filter.Args{"reference": {reg.host() + "/b:1"}}, 1}, {filter.Args{"reference": {"nope"}}, 0},
-		{filter.Args{"dangling": {"true"}}, 0}, {filter.Args{"dangling": {"false"}}, 2},
-		{filter.Args{"label": {"made=here"}}, 2}, {filter.Args{"label": {"made=there"}}, 0},
-		{filter.Args{"before": {reg.host() + "/a"}}, 0}, {filter.Args{"until": {"2024-01-01"}}, 2}, {filter.Args{"until": {"2020-01-01"}}, 0},
+		{filter.Args{"reference": {"*/a"}}, 1},
+		{filter.Args{"reference": {reg.host() + "/b:1"}}, 1},
+		{filter.Args{"reference": {"nope"}}, 0},
+		{filter.Args{"dangling": {"true"}}, 0},
+		{filter.Args{"dangling": {"false"}}, 2},
+		{filter.Args{"label": {"made=here"}}, 2},
+		{filter.Args{"label": {"made=there"}}, 0},
+		{filter.Args{"before": {reg.host() + "/a"}}, 0},
+		{filter.Args{"until": {"2024-01-01"}}, 2},
+		{filter.Args{"until": {"2020-01-01"}}, 0},
 	} {
 		if l, err := s.List(ctx, ListOptions{Filters: c.f}); err != nil || len(l) != c.want {
 			t.Errorf("%v: %d, %v", c.f, len(l), err)
@@ -341,8 +355,11 @@ func TestLoadDockerArchive(t *testing.T) {
 	conf, _ := json.Marshal(ocispec.Image{Platform: s.platform, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer), digest.FromBytes(layer)}}})
 	man := `[{"Config":"c.json","RepoTags":["old:1"],"Layers":["x/layer.tar","y/layer.tar"]}]`
 	files := []testFile{
-		{name: "x/", typ: tar.TypeDir}, {name: "x/layer.tar", body: string(layer)}, {name: "y/layer.tar", typ: tar.TypeSymlink, link: "../x/layer.tar"},
-		{name: "c.json", body: string(conf)}, {name: "manifest.json", body: man},
+		{name: "x/", typ: tar.TypeDir},
+		{name: "x/layer.tar", body: string(layer)},
+		{name: "y/layer.tar", typ: tar.TypeSymlink, link: "../x/layer.tar"},
+		{name: "c.json", body: string(conf)},
+		{name: "manifest.json", body: man},
 	}
 	var rec recorder
 	if err := s.Load(ctx, bytes.NewReader(tarLayer(t, files...)), true, &rec); err != nil || !rec.has("Loaded image: old:1") {

@@ -32,14 +32,21 @@ func Of(err error) error {
 		is    func(error) bool
 		class error
 	}{
-		{errdefs.IsNotFound, errdefs.ErrNotFound}, {errdefs.IsInvalidArgument, errdefs.ErrInvalidArgument},
-		{errdefs.IsAlreadyExists, errdefs.ErrAlreadyExists}, {errdefs.IsConflict, errdefs.ErrConflict},
+		{errdefs.IsNotFound, errdefs.ErrNotFound},
+		{errdefs.IsInvalidArgument, errdefs.ErrInvalidArgument},
+		{errdefs.IsAlreadyExists, errdefs.ErrAlreadyExists},
+		{errdefs.IsConflict, errdefs.ErrConflict},
 		{errdefs.IsFailedPrecondition, errdefs.ErrFailedPrecondition},
-		{errdefs.IsPermissionDenied, errdefs.ErrPermissionDenied}, {errdefs.IsUnauthorized, errdefs.ErrUnauthenticated},
-		{errdefs.IsUnavailable, errdefs.ErrUnavailable}, {errdefs.IsNotImplemented, errdefs.ErrNotImplemented},
-		{errdefs.IsNotModified, errdefs.ErrNotModified}, {errdefs.IsInternal, errdefs.ErrInternal},
-		{errdefs.IsResourceExhausted, errdefs.ErrResourceExhausted}, {errdefs.IsDataLoss, errdefs.ErrDataLoss},
-		{errdefs.IsAborted, errdefs.ErrAborted}, {errdefs.IsOutOfRange, errdefs.ErrOutOfRange},
+		{errdefs.IsPermissionDenied, errdefs.ErrPermissionDenied},
+		{errdefs.IsUnauthorized, errdefs.ErrUnauthenticated},
+		{errdefs.IsUnavailable, errdefs.ErrUnavailable},
+		{errdefs.IsNotImplemented, errdefs.ErrNotImplemented},
+		{errdefs.IsNotModified, errdefs.ErrNotModified},
+		{errdefs.IsInternal, errdefs.ErrInternal},
+		{errdefs.IsResourceExhausted, errdefs.ErrResourceExhausted},
+		{errdefs.IsDataLoss, errdefs.ErrDataLoss},
+		{errdefs.IsAborted, errdefs.ErrAborted},
+		{errdefs.IsOutOfRange, errdefs.ErrOutOfRange},
 	} {
 		if c.is(err) {
 			return c.class

@@ -62,8 +62,14 @@ func TestLabels(t *testing.T) {
 		args Args
 		want bool
 	}{
-		{Args{}, true}, {Args{"label": {"a"}}, true}, {Args{"label": {"a=1"}}, true}, {Args{"label": {"a=2"}}, false},
-		{Args{"label": {"a", "c"}}, false}, {Args{"label": {"b="}}, true}, {Args{"label!": {"c"}}, true}, {Args{"label!": {"a=1"}}, false},
+		{Args{}, true},
+		{Args{"label": {"a"}}, true},
+		{Args{"label": {"a=1"}}, true},
+		{Args{"label": {"a=2"}}, false},
+		{Args{"label": {"a", "c"}}, false},
+		{Args{"label": {"b="}}, true},
+		{Args{"label!": {"c"}}, true},
+		{Args{"label!": {"a=1"}}, false},
 	} {
 		if got := c.args.Labels("label", labels); got != c.want {
 			t.Errorf("%v: %v", c.args, got)

@@ -28,11 +28,15 @@ func everything() *specs.LinuxResources {
 	wd.Major, wd.Minor = 8, 0
 	return &specs.LinuxResources{
 		Memory: &specs.LinuxMemory{Limit: p[int64](64 << 20), Swap: p[int64](96 << 20), Reservation: p[int64](32 << 20), KernelTCP: p[int64](8 << 20), Swappiness: p[uint64](10), DisableOOMKiller: p(true)},
-		CPU: &specs.LinuxCPU{Shares: p[uint64](512), Quota: p[int64](50000), Period: p[uint64](100000), Burst: p[uint64](1000),
-			RealtimePeriod: p[uint64](1000000), RealtimeRuntime: p[int64](950000), Idle: p[int64](1), Cpus: "0-1", Mems: "0"},
+		CPU: &specs.LinuxCPU{
+			Shares: p[uint64](512), Quota: p[int64](50000), Period: p[uint64](100000), Burst: p[uint64](1000),
+			RealtimePeriod: p[uint64](1000000), RealtimeRuntime: p[int64](950000), Idle: p[int64](1), Cpus: "0-1", Mems: "0",
+		},
 		Pids: &specs.LinuxPids{Limit: p[int64](100)},
-		BlockIO: &specs.LinuxBlockIO{Weight: p[uint16](100), LeafWeight: p[uint16](101), WeightDevice: []specs.LinuxWeightDevice{wd},
-			ThrottleReadBpsDevice: td, ThrottleWriteBpsDevice: td, ThrottleReadIOPSDevice: td, ThrottleWriteIOPSDevice: td},
+		BlockIO: &specs.LinuxBlockIO{
+			Weight: p[uint16](100), LeafWeight: p[uint16](101), WeightDevice: []specs.LinuxWeightDevice{wd},
+			ThrottleReadBpsDevice: td, ThrottleWriteBpsDevice: td, ThrottleReadIOPSDevice: td, ThrottleWriteIOPSDevice: td,
+		},
 		HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}},
 		Network:        &specs.LinuxNetwork{ClassID: p[uint32](0x100001), Priorities: []specs.LinuxInterfacePriority{{Name: "eth0", Priority: 3}}},
 		Rdma:           map[string]specs.LinuxRdma{"mlx5_1": {HcaHandles: p[uint32](3), HcaObjects: p[uint32](10000)}},
@@ -98,7 +102,9 @@ func TestWritesRefused(t *testing.T) {
 	for _, r := range []*specs.LinuxResources{
 		{Memory: &specs.LinuxMemory{Swap: p[int64](1 << 20)}},
 		{Memory: &specs.LinuxMemory{Limit: p[int64](2 << 20), Swap: p[int64](1 << 20)}},
-		{Unified: map[string]string{"../x.y": "1"}}, {Unified: map[string]string{"cgroup.procs": "1"}}, {Unified: map[string]string{"x": "1"}},
+		{Unified: map[string]string{"../x.y": "1"}},
+		{Unified: map[string]string{"cgroup.procs": "1"}},
+		{Unified: map[string]string{"x": "1"}},
 	} {
 		if _, err := writesV2(r); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%+v: %v", r, err)
@@ -127,7 +133,8 @@ func TestParseMountinfo(t *testing.T) {
 short line
 `))
 	want := &System{V2: "/sys/fs/cgroup/unified", V1: []Hierarchy{
-		{[]string{"cpu", "cpuacct"}, "/sys/fs/cgroup/cpu,cpuacct"}, {[]string{"name=systemd"}, "/sys/fs/cgroup/with space"}}}
+		{[]string{"cpu", "cpuacct"}, "/sys/fs/cgroup/cpu,cpuacct"}, {[]string{"name=systemd"}, "/sys/fs/cgroup/with space"},
+	}}
 	if err != nil || !reflect.DeepEqual(s, want) {
 		t.Errorf("%+v, %v", s, err)
 	}

@@ -106,8 +106,10 @@ type insn struct {
 }
 
 func (i insn) bytes() [insnBytes]byte {
-	return [insnBytes]byte{i.op, i.dst | i.src<<4, byte(i.off), byte(i.off >> 8),
-		byte(i.imm), byte(i.imm >> 8), byte(i.imm >> 16), byte(i.imm >> 24)}
+	return [insnBytes]byte{
+		i.op, i.dst | i.src<<4, byte(i.off), byte(i.off >> 8),
+		byte(i.imm), byte(i.imm >> 8), byte(i.imm >> 16), byte(i.imm >> 24),
+	}
 }
 
 // deviceProgram is the rules as an eBPF program of type cgroup/dev for v2: the

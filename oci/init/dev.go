@@ -24,8 +24,12 @@ func setUpDev(r root, m *initmsg.Message) error {
 		}
 	}
 	for _, l := range [...][2]string{
-		{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"},
-		{"pts/ptmx", "ptmx"}, {"/proc/kcore", "core"},
+		{"/proc/self/fd", "fd"},
+		{"/proc/self/fd/0", "stdin"},
+		{"/proc/self/fd/1", "stdout"},
+		{"/proc/self/fd/2", "stderr"},
+		{"pts/ptmx", "ptmx"},
+		{"/proc/kcore", "core"},
 	} {
 		if l[1] == "core" && unix.Access(l[0], unix.F_OK) != nil {
 			continue // a kernel without /proc/kcore; the host's tree is still the root here

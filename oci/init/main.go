@@ -56,7 +56,7 @@ func start(c *conn, m *initmsg.Message) error {
 	if err := enter(m); err != nil {
 		return err
 	}
-	rootFD := -1
+	var rootFD int
 	var err error
 	if m.Exec {
 		rootFD, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

@@ -20,7 +20,7 @@ func CwdError(cwd string, err error) error {
 // LookError says why name, which was given as a path, is no program that can be
 // executed. The texts of this and the following are those that Docker's users know.
 func LookError(name string, err error) error {
-	if e, ok := err.(unix.Errno); ok && (e == unix.ENOENT || e == unix.ENOTDIR || e == unix.ELOOP) {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return errclass.NotFound("exec: %q: stat %s: %w", name, name, err)
 	}
 	if errors.Is(err, unix.EISDIR) {

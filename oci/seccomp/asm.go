@@ -233,7 +233,7 @@ func (p *policy) entry(a *asm, audit uint32, bad label) label {
 		return a.section(plain, p)
 	}
 	low := a.section(plain, p)
-	high := bad
+	var high label
 	if x32 != nil {
 		high = a.section(x32, p)
 	} else {

@@ -219,7 +219,8 @@ func compare(t *testing.T, s *specs.LinuxSeccomp, goarch string, r *rand.Rand, t
 
 func defaultProfile(t testing.TB) *specs.LinuxSeccomp {
 	s, err := profile.GetDefaultProfile(&specs.Spec{
-		Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_CHOWN"}}}, Linux: &specs.Linux{}})
+		Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_CHOWN"}}}, Linux: &specs.Linux{},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,9 +291,11 @@ func TestRefused(t *testing.T) {
 }
 
 func TestFlagsAndUnknownNames(t *testing.T) {
-	s := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow,
-		Flags:    []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog, "SECCOMP_FILTER_FLAG_TSYNC"},
-		Syscalls: []specs.LinuxSyscall{{Action: specs.ActNotify, Names: []string{"no_such_call", "mkdir"}}}}
+	s := &specs.LinuxSeccomp{
+		DefaultAction: specs.ActAllow,
+		Flags:         []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog, "SECCOMP_FILTER_FLAG_TSYNC"},
+		Syscalls:      []specs.LinuxSyscall{{Action: specs.ActNotify, Names: []string{"no_such_call", "mkdir"}}},
+	}
 	_, flags, err := compileFor(s, "amd64")
 	if err != nil || flags != unix.SECCOMP_FILTER_FLAG_LOG|unix.SECCOMP_FILTER_FLAG_NEW_LISTENER {
 		t.Errorf("flags %#x, %v", flags, err)
@@ -310,11 +313,20 @@ func TestNumbers(t *testing.T) {
 		name string
 		nr   int64
 	}{
-		{specs.ArchX86_64, "execve", 59}, {specs.ArchX86, "execve", 11}, {specs.ArchX32, "execve", x32Bit + 520},
-		{specs.ArchX32, "read", x32Bit}, {specs.ArchX32, "uselib", -1}, {specs.ArchAARCH64, "execve", 221},
-		{specs.ArchAARCH64, "open", -1}, {specs.ArchAARCH64, "newfstatat", 79}, {specs.ArchARM, "set_tls", 983045},
-		{specs.ArchARM, "execve", 11}, {specs.ArchX86, "socketcall", 102}, {specs.ArchX86_64, "clone3", 435},
-		{specs.ArchX32, "pwritev2", x32Bit + 547}, {specs.ArchX86, "_llseek", 140},
+		{specs.ArchX86_64, "execve", 59},
+		{specs.ArchX86, "execve", 11},
+		{specs.ArchX32, "execve", x32Bit + 520},
+		{specs.ArchX32, "read", x32Bit},
+		{specs.ArchX32, "uselib", -1},
+		{specs.ArchAARCH64, "execve", 221},
+		{specs.ArchAARCH64, "open", -1},
+		{specs.ArchAARCH64, "newfstatat", 79},
+		{specs.ArchARM, "set_tls", 983045},
+		{specs.ArchARM, "execve", 11},
+		{specs.ArchX86, "socketcall", 102},
+		{specs.ArchX86_64, "clone3", 435},
+		{specs.ArchX32, "pwritev2", x32Bit + 547},
+		{specs.ArchX86, "_llseek", 140},
 	} {
 		nr, ok := archOf(c.arch).number(c.name)
 		if ok != (c.nr >= 0) || ok && int64(nr) != c.nr {

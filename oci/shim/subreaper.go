@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -153,13 +154,15 @@ func isZombie(pid int) bool {
 	if err != nil {
 		return false
 	}
-	i := strings.LastIndexByte(string(b), ')')
+	i := bytes.LastIndexByte(b, ')')
 	return i > 0 && i+2 < len(b) && b[i+2] == 'Z'
 }
 
 // halfCloser and filer are what connections of net offer.
-type halfCloser interface{ CloseWrite() error }
-type filer interface{ File() (*os.File, error) }
+type (
+	halfCloser interface{ CloseWrite() error }
+	filer      interface{ File() (*os.File, error) }
+)
 
 // ConnFile returns a descriptor of a client's connection for Attach. Connections
 // that are not a plain socket (TLS) are forwarded through a socket pair until both
@@ -168,7 +171,8 @@ func ConnFile(conn interface {
 	Read([]byte) (int, error)
 	Write([]byte) (int, error)
 	Close() error
-}) (*os.File, error) {
+},
+) (*os.File, error) {
 	if f, ok := conn.(filer); ok {
 		file, err := f.File()
 		conn.Close()

@@ -120,7 +120,7 @@ func ToWire(err error) *Error {
 	e := &Error{Text: err.Error()}
 	class := errclass.Of(err)
 	for name, c := range classes() {
-		if c == class {
+		if errors.Is(c, class) {
 			e.Class = name
 		}
 	}
@@ -296,7 +296,7 @@ func (w *Wire) fill() error {
 		buf := ioBuffer()
 		oob := make([]byte, unix.CmsgSpace(MaxFDs*4))
 		n, oobn, flags, _, serr = unix.Recvmsg(int(fd), buf[:], oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
-		if serr == unix.EAGAIN || serr == unix.EINTR {
+		if errors.Is(serr, unix.EAGAIN) || errors.Is(serr, unix.EINTR) {
 			releaseIO(buf)
 			return false
 		}

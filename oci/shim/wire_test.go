@@ -49,8 +49,11 @@ func TestWireFrames(t *testing.T) {
 		body json.RawMessage
 		fds  []int
 	}{
-		{json.RawMessage(`1`), nil}, {json.RawMessage(`2`), fds[:2]}, {json.RawMessage(`3`), fds[2:3]},
-		{big, fds[3:]}, {json.RawMessage(`5`), nil},
+		{json.RawMessage(`1`), nil},
+		{json.RawMessage(`2`), fds[:2]},
+		{json.RawMessage(`3`), fds[2:3]},
+		{big, fds[3:]},
+		{json.RawMessage(`5`), nil},
 	}
 	sent := make(chan error, 1)
 	go func() {
@@ -82,7 +85,7 @@ func TestWireFrames(t *testing.T) {
 		}
 		CloseFDs(got)
 	}
-	if _, _, err := b.Recv(); err != io.EOF {
+	if _, _, err := b.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 	if err := <-sent; err != nil {
@@ -105,7 +108,7 @@ func TestWireBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Close()
-	if _, _, err := b.Recv(); err != io.ErrUnexpectedEOF {
+	if _, _, err := b.Recv(); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("cut frame: %v", err)
 	}
 }

@@ -203,10 +203,10 @@ func (u *usage) dir(at int, name string, depth int) error {
 		return err
 	}
 	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if depth > 0 && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)) {
+		return nil // went away, or is another kind of file by now
+	}
 	if err != nil {
-		if depth > 0 {
-			return nil
-		}
 		return err
 	}
 	dir := os.NewFile(uintptr(fd), name)
@@ -230,8 +230,11 @@ func (u *usage) dir(at int, name string, depth int) error {
 
 func (u *usage) entry(at int, name string, depth int) error {
 	var st unix.Stat_t
-	if err := unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return nil
+	switch err := unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	case errors.Is(err, unix.ENOENT):
+		return nil // went away meanwhile
+	case err != nil:
+		return err
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		if depth >= maxDepth {
@@ -240,7 +243,7 @@ func (u *usage) entry(at int, name string, depth int) error {
 		return u.dir(at, name, depth+1)
 	}
 	if st.Nlink > 1 {
-		k := inode{uint64(st.Dev), st.Ino}
+		k := inode{st.Dev, st.Ino}
 		if _, ok := u.seen[k]; ok {
 			return nil
 		}

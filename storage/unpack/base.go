@@ -20,15 +20,15 @@ func (x *extractor) openParent(name string) (int, string, error) {
 	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
 		return -1, "", err
 	}
-	real, err := x.view.resolve(name)
+	where, err := x.view.resolve(name)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return -1, "", err
 	}
-	if err := x.mkdirs(real); err != nil {
+	if err := x.mkdirs(where); err != nil {
 		return -1, "", err
 	}
-	fd, err = x.dirs.open(real)
-	return fd, real, err
+	fd, err = x.dirs.open(where)
+	return fd, where, err
 }
 
 // mkdirs makes the directories of a path without links, each as it is in the layers

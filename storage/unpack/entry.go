@@ -236,15 +236,15 @@ func (x *extractor) link(at int, base, linkname string) error {
 		return errclass.Invalid("hard link to the root")
 	}
 	parent, tbase := path.Split(target)
-	real, err := x.view.resolve(path.Clean(parent))
+	where, err := x.view.resolve(path.Clean(parent))
 	if errors.Is(err, unix.ENOENT) {
 		return x.missing(target)
 	}
 	if err != nil {
 		return err
 	}
-	target = path.Join(real, tbase)
-	tat, err := openBeneath(x.root, real, unix.O_PATH|unix.O_DIRECTORY)
+	target = path.Join(where, tbase)
+	tat, err := openBeneath(x.root, where, unix.O_PATH|unix.O_DIRECTORY)
 	if err == nil {
 		defer unix.Close(tat)
 		var st unix.Stat_t
@@ -270,7 +270,7 @@ func (x *extractor) link(at int, base, linkname string) error {
 	if err := x.copyUp(target); err != nil {
 		return err
 	}
-	tat, err = openBeneath(x.root, real, unix.O_PATH|unix.O_DIRECTORY)
+	tat, err = openBeneath(x.root, where, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}

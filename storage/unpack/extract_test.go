@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -37,8 +38,10 @@ func archive(t testing.TB, entries ...entry) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, e := range entries {
-		h := &tar.Header{Name: e.name, Typeflag: e.typ, Mode: e.mode, Linkname: e.link, Size: int64(len(e.body)), Uid: e.uid,
-			PAXRecords: e.pax, Devmajor: e.dev[0], Devminor: e.dev[1], ModTime: time.Unix(1600000000, 0)}
+		h := &tar.Header{
+			Name: e.name, Typeflag: e.typ, Mode: e.mode, Linkname: e.link, Size: int64(len(e.body)), Uid: e.uid,
+			PAXRecords: e.pax, Devmajor: e.dev[0], Devminor: e.dev[1], ModTime: time.Unix(1600000000, 0),
+		}
 		if e.typ == 0 {
 			h.Typeflag = tar.TypeReg
 		}
@@ -136,22 +139,32 @@ func TestExtract(t *testing.T) {
 		fails   bool
 		needs   bool
 	}{
-		{name: "plain", entries: []entry{dir("./"), dir("./a/"), {name: "./a/f", body: "x"}, sym("a/s", "/etc/passwd")},
-			want: map[string]string{"a": "dir 755", "a/f": "file x", "a/s": "-> /etc/passwd"}},
+		{
+			name: "plain", entries: []entry{dir("./"), dir("./a/"), {name: "./a/f", body: "x"}, sym("a/s", "/etc/passwd")},
+			want: map[string]string{"a": "dir 755", "a/f": "file x", "a/s": "-> /etc/passwd"},
+		},
 		{name: "absolute name", entries: []entry{{name: "/etc/f", body: "x"}}, want: map[string]string{"etc/f": "file x"}},
 		{name: "dot dot name", entries: []entry{{name: "../victim", body: "x"}}, fails: true},
 		{name: "dot dot inside", entries: []entry{{name: "a/../../victim", body: "x"}}, fails: true},
-		{name: "write through absolute link", entries: []entry{sym("l", "/"), {name: "l/victim/f", body: "x"}},
-			want: map[string]string{"victim/f": "file x"}},
-		{name: "write through relative link", entries: []entry{sym("l", "../.."), {name: "l/victim/f", body: "x"}},
-			want: map[string]string{"victim/f": "file x"}},
+		{
+			name: "write through absolute link", entries: []entry{sym("l", "/"), {name: "l/victim/f", body: "x"}},
+			want: map[string]string{"victim/f": "file x"},
+		},
+		{
+			name: "write through relative link", entries: []entry{sym("l", "../.."), {name: "l/victim/f", body: "x"}},
+			want: map[string]string{"victim/f": "file x"},
+		},
 		{name: "write through host link", entries: []entry{sym("l", "HOST"), {name: "l/victim", body: "x"}}},
 		{name: "link loop", entries: []entry{sym("a", "b"), sym("b", "a"), {name: "a/f", body: "x"}}, fails: true},
 		{name: "file over link", entries: []entry{sym("l", "HOST/victim"), {name: "l", body: "x"}}, want: map[string]string{"l": "file x"}},
-		{name: "directory over link keeps link's target", entries: []entry{sym("l", "HOST"), {name: "l", typ: tar.TypeDir, mode: 0o777}},
-			want: map[string]string{"l": "dir 777"}},
-		{name: "hard link to link, then write", entries: []entry{sym("l", "HOST/victim"), hard("h", "l"), {name: "h", body: "x"}},
-			want: map[string]string{"h": "file x"}},
+		{
+			name: "directory over link keeps link's target", entries: []entry{sym("l", "HOST"), {name: "l", typ: tar.TypeDir, mode: 0o777}},
+			want: map[string]string{"l": "dir 777"},
+		},
+		{
+			name: "hard link to link, then write", entries: []entry{sym("l", "HOST/victim"), hard("h", "l"), {name: "h", body: "x"}},
+			want: map[string]string{"h": "file x"},
+		},
 		{name: "hard link outside", entries: []entry{hard("h", "../victim")}, fails: true},
 		{name: "hard link through link", entries: []entry{sym("l", "HOST"), hard("h", "l/victim")}, needs: true},
 		{name: "hard link to host path", entries: []entry{hard("h", "/etc/passwd")}, needs: true},
@@ -162,32 +175,49 @@ func TestExtract(t *testing.T) {
 		{name: "whiteout of dot", entries: []entry{{name: "a/.wh.."}}, fails: true},
 		{name: "whiteout of nothing", entries: []entry{{name: "a/.wh."}}, fails: true},
 		{name: "whiteout through link", entries: []entry{sym("l", "HOST"), {name: "l/.wh.victim"}}},
-		{name: "opaque", entries: []entry{dir("a"), {name: "a/f", body: "x"}, {name: "a/.wh..wh..opq"}},
-			want: map[string]string{"a": "dir 755 opaque", "a/f": "file x"}},
+		{
+			name: "opaque", entries: []entry{dir("a"), {name: "a/f", body: "x"}, {name: "a/.wh..wh..opq"}},
+			want: map[string]string{"a": "dir 755 opaque", "a/f": "file x"},
+		},
 		{name: "aufs notes", entries: []entry{{name: ".wh..wh.plnk", typ: tar.TypeDir}, {name: ".wh..wh.aufs"}}, want: map[string]string{".wh..wh.plnk": ""}},
-		{name: "whiteout then directory", entries: []entry{{name: ".wh.a"}, dir("a"), {name: "a/f", body: "x"}},
-			want: map[string]string{"a": "dir 755 opaque", "a/f": "file x"}},
-		{name: "whiteout then implied directory", entries: []entry{{name: ".wh.a"}, {name: "a/f", body: "x"}},
-			want: map[string]string{"a": "dir 755 opaque"}},
-		{name: "directory then whiteout", entries: []entry{dir("a"), {name: "a/f", body: "x"}, {name: ".wh.a"}},
-			want: map[string]string{"a": "dir 755 opaque", "a/f": "file x"}},
+		{
+			name: "whiteout then directory", entries: []entry{{name: ".wh.a"}, dir("a"), {name: "a/f", body: "x"}},
+			want: map[string]string{"a": "dir 755 opaque", "a/f": "file x"},
+		},
+		{
+			name: "whiteout then implied directory", entries: []entry{{name: ".wh.a"}, {name: "a/f", body: "x"}},
+			want: map[string]string{"a": "dir 755 opaque"},
+		},
+		{
+			name: "directory then whiteout", entries: []entry{dir("a"), {name: "a/f", body: "x"}, {name: ".wh.a"}},
+			want: map[string]string{"a": "dir 755 opaque", "a/f": "file x"},
+		},
 		{name: "file then whiteout", entries: []entry{{name: "f", body: "x"}, {name: ".wh.f"}}, want: map[string]string{"f": "file x"}},
 		{name: "file over directory", entries: []entry{dir("a"), {name: "a/b/c", body: "x"}, {name: "a", body: "y"}}, want: map[string]string{"a": "file y"}},
 		{name: "directory over file", entries: []entry{{name: "a", body: "y"}, dir("a"), {name: "a/f", body: "x"}}, want: map[string]string{"a/f": "file x"}},
-		{name: "directory replaced by link, then below", entries: []entry{dir("a"), dir("b"), {name: "a/x", body: "1"}, sym("a", "b"), {name: "a/f", body: "x"}},
-			want: map[string]string{"a": "-> b", "b/f": "file x"}},
+		{
+			name: "directory replaced by link, then below", entries: []entry{dir("a"), dir("b"), {name: "a/x", body: "1"}, sym("a", "b"), {name: "a/f", body: "x"}},
+			want: map[string]string{"a": "-> b", "b/f": "file x"},
+		},
 		{name: "below a file", entries: []entry{{name: "a", body: "y"}, {name: "a/f", body: "x"}}, fails: true},
-		{name: "devices", entries: []entry{{name: "null", typ: tar.TypeChar, dev: [2]int64{1, 3}, mode: 0o666}, {name: "fifo", typ: tar.TypeFifo}},
-			want: map[string]string{"null": "char 1:3", "fifo": "p---------"}},
-		{name: "overlay attributes are not set", entries: []entry{{name: "d", typ: tar.TypeDir, pax: map[string]string{
-			"SCHILY.xattr.trusted.overlay.opaque": "y", "SCHILY.xattr.trusted.overlay.redirect": "/etc", "SCHILY.xattr.user.overlay.opaque": "y"}}},
-			want: map[string]string{"d": "dir 755"}},
+		{
+			name: "devices", entries: []entry{{name: "null", typ: tar.TypeChar, dev: [2]int64{1, 3}, mode: 0o666}, {name: "fifo", typ: tar.TypeFifo}},
+			want: map[string]string{"null": "char 1:3", "fifo": "p---------"},
+		},
+		{
+			name: "overlay attributes are not set", entries: []entry{{name: "d", typ: tar.TypeDir, pax: map[string]string{
+				"SCHILY.xattr.trusted.overlay.opaque": "y", "SCHILY.xattr.trusted.overlay.redirect": "/etc", "SCHILY.xattr.user.overlay.opaque": "y",
+			}}},
+			want: map[string]string{"d": "dir 755"},
+		},
 		{name: "owner out of range", entries: []entry{{name: "f", uid: 1 << 32}}, fails: true},
 		{name: "negative owner", entries: []entry{{name: "f", uid: -2}}, fails: true},
 		{name: "root is a file", entries: []entry{{name: ".", body: "x"}}, fails: true},
 		{name: "root is a link", entries: []entry{sym("./", "/")}, fails: true},
-		{name: "long names", entries: []entry{{name: strings.Repeat(strings.Repeat("n", 200)+"/", 10) + "f", body: "x"}},
-			want: map[string]string{strings.Repeat(strings.Repeat("n", 200)+"/", 10) + "f": "file x"}},
+		{
+			name: "long names", entries: []entry{{name: strings.Repeat(strings.Repeat("n", 200)+"/", 10) + "f", body: "x"}},
+			want: map[string]string{strings.Repeat(strings.Repeat("n", 200)+"/", 10) + "f": "file x"},
+		},
 		{name: "name too long", entries: []entry{{name: strings.Repeat("n", 5000), body: "x"}}, fails: true},
 		{name: "component too long", entries: []entry{{name: strings.Repeat("n", 300), body: "x"}}, fails: true},
 	} {
@@ -227,7 +257,7 @@ func TestExtract(t *testing.T) {
 			if err != nil || len(outside) != 2 {
 				t.Fatalf("outside was touched: %v", outside)
 			}
-			if err == nil && !c.fails && res.DiffID != digest.FromBytes(a) {
+			if !c.fails && res.DiffID != digest.FromBytes(a) {
 				t.Errorf("digest %s", res.DiffID)
 			}
 		})
@@ -343,8 +373,7 @@ func rawMember(name string, typ byte, body string) []byte {
 		sum += int(c)
 	}
 	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
-	h = append(h, body...)
-	return append(h, make([]byte, (512-len(body)%512)%512)...)
+	return slices.Concat(h, []byte(body), make([]byte, (512-len(body)%512)%512))
 }
 
 func paxRecord(k, v string) string {
@@ -357,11 +386,11 @@ func paxRecord(k, v string) string {
 
 func TestSparse(t *testing.T) {
 	needRoot(t)
-	sparse := func(real string) []byte {
+	sparse := func(size string) []byte {
 		// GNU format 1.0: the map of the file's parts stands before its data.
 		m := "1\n1048576\n4\n"
 		a := rawMember("pax", 'x', paxRecord("GNU.sparse.major", "1")+paxRecord("GNU.sparse.minor", "0")+
-			paxRecord("GNU.sparse.name", "f")+paxRecord("GNU.sparse.realsize", real))
+			paxRecord("GNU.sparse.name", "f")+paxRecord("GNU.sparse.realsize", size))
 		a = append(a, rawMember("GNUSparseFile.0/f", '0', m+strings.Repeat("\x00", 512-len(m))+"data")...)
 		return append(a, make([]byte, 1024)...)
 	}

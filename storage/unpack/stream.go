@@ -3,11 +3,14 @@ package unpack
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 )
@@ -50,10 +53,13 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 
 // streamError classes the complaints of a decompressor.
 func streamError(err error) error {
-	switch err {
-	case gzip.ErrChecksum, gzip.ErrHeader, zstd.ErrMagicMismatch, zstd.ErrCRCMismatch, zstd.ErrWindowSizeExceeded,
+	var corrupt flate.CorruptInputError
+	damaged := errors.As(err, &corrupt) || slices.ContainsFunc([]error{
+		gzip.ErrChecksum, gzip.ErrHeader, zstd.ErrMagicMismatch, zstd.ErrCRCMismatch, zstd.ErrWindowSizeExceeded,
 		zstd.ErrReservedBlockType, zstd.ErrCompressedSizeTooBig, zstd.ErrBlockTooSmall, zstd.ErrUnexpectedBlockSize,
-		zstd.ErrUnknownDictionary, zstd.ErrFrameSizeExceeded, zstd.ErrFrameSizeMismatch, zstd.ErrDecoderSizeExceeded:
+		zstd.ErrUnknownDictionary, zstd.ErrFrameSizeExceeded, zstd.ErrFrameSizeMismatch, zstd.ErrDecoderSizeExceeded,
+	}, func(e error) bool { return errors.Is(err, e) })
+	if damaged {
 		return errclass.Invalid("layer is damaged: %v", err)
 	}
 	return fmt.Errorf("decompressing layer: %w", err)
@@ -96,7 +102,7 @@ func readAhead(r io.Reader, release func()) *aheadReader {
 				return
 			}
 			n, err := io.ReadFull(r, buf)
-			if err == io.ErrUnexpectedEOF && n > 0 {
+			if errors.Is(err, io.ErrUnexpectedEOF) && n > 0 {
 				// The end, or a stream cut off: the next read tells.
 				err = nil
 				if m, e := r.Read(buf[n:]); e != nil || m > 0 {
@@ -127,7 +133,7 @@ func (a *aheadReader) Read(p []byte) (int, error) {
 			a.cur = nil
 		}
 		c := <-a.full
-		if c.err != nil && c.err != io.EOF {
+		if c.err != nil && !errors.Is(c.err, io.EOF) {
 			c.err = streamError(c.err)
 		}
 		a.cur, a.rest, a.err = c.buf, c.buf[:c.n], c.err

@@ -80,7 +80,7 @@ func TestReal(t *testing.T) {
 	t.Skip("Docker's own client is not on this machine: install the package docker.io")
 }
 
-func runScripts(t *testing.T, client string, real bool) {
+func runScripts(t *testing.T, client string, theirs bool) {
 	all, err := filepath.Glob("*.txtar")
 	if err != nil {
 		t.Fatal(err)
@@ -88,19 +88,19 @@ func runScripts(t *testing.T, client string, real bool) {
 	var files []string
 	for _, f := range all {
 		h := header(t, f)
-		if (h["long"] != "" && testing.Short()) || (real && h["clients"] != "both") {
+		if (h["long"] != "" && testing.Short()) || (theirs && h["clients"] != "both") {
 			continue
 		}
 		files = append(files, f)
 	}
 	testscript.Run(t, testscript.Params{
 		Files: files,
-		Setup: func(env *testscript.Env) error { return setup(env, client, real) },
+		Setup: func(env *testscript.Env) error { return setup(env, client, theirs) },
 		Cmds:  commands(),
 		Condition: func(cond string) (bool, error) {
 			switch cond {
 			case "own":
-				return !real, nil
+				return !theirs, nil
 			case "cgroup2":
 				_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
 				return err == nil, nil

@@ -39,7 +39,7 @@ func of(ts *testscript.TestScript) *sandbox { return ts.Value(sandboxKey{}).(*sa
 // setup runs in the script's goroutine. It moves that goroutine's thread into a new
 // network namespace for good: every process the script starts is born in it, and
 // the thread ends with the script.
-func setup(env *testscript.Env, client string, real bool) error {
+func setup(env *testscript.Env, client string, theirs bool) error {
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("unshare network namespace: %w", err)

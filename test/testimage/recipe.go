@@ -146,10 +146,20 @@ func (s *Store) busyboxLayer() (Layer, error) {
 		return Layer{}, err
 	}
 	entries := []Entry{
-		{Name: "bin/"}, {Name: "bin/busybox", Mode: 0o755, Body: bin},
-		{Name: "dev/"}, {Name: "etc/"}, {Name: "home/"}, {Name: "proc/"}, {Name: "sys/"}, {Name: "usr/"}, {Name: "usr/bin/"},
+		{Name: "bin/"},
+		{Name: "bin/busybox", Mode: 0o755, Body: bin},
+		{Name: "dev/"},
+		{Name: "etc/"},
+		{Name: "home/"},
+		{Name: "proc/"},
+		{Name: "sys/"},
+		{Name: "usr/"},
+		{Name: "usr/bin/"},
 		{Name: "usr/bin/env", Type: tar.TypeSymlink, Link: "../../bin/busybox"},
-		{Name: "root/", Mode: 0o700}, {Name: "tmp/", Mode: 0o1777}, {Name: "var/"}, {Name: "var/tmp/", Mode: 0o1777},
+		{Name: "root/", Mode: 0o700},
+		{Name: "tmp/", Mode: 0o1777},
+		{Name: "var/"},
+		{Name: "var/tmp/", Mode: 0o1777},
 		{Name: "etc/passwd", Body: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n")},
 		{Name: "etc/group", Body: []byte("root:x:0:\nnogroup:x:65534:\n")},
 		{Name: "etc/not-executable", Mode: 0o644, Body: []byte("text\n")},
@@ -201,12 +211,21 @@ func usersLayer() []Entry {
 
 func multiLayers() [][]Entry {
 	return [][]Entry{
-		{{Name: "data/"}, {Name: "data/a", Body: []byte("a1\n")}, {Name: "data/b", Body: []byte("b1\n")},
-			{Name: "data/opaque/"}, {Name: "data/opaque/old", Body: []byte("old\n")}},
+		{
+			{Name: "data/"},
+			{Name: "data/a", Body: []byte("a1\n")},
+			{Name: "data/b", Body: []byte("b1\n")},
+			{Name: "data/opaque/"},
+			{Name: "data/opaque/old", Body: []byte("old\n")},
+		},
 		{{Name: "data/a", Body: []byte("a2\n"), UID: 12, GID: 34, Mode: 0o4755}, {Name: "data/.wh.b"}},
 		{{Name: "data/opaque/"}, {Name: "data/opaque/.wh..wh..opq"}, {Name: "data/opaque/new", Body: []byte("new\n")}},
-		{{Name: "data/hard", Type: tar.TypeReg, Body: []byte("same inode\n")}, {Name: "data/hard2", Type: tar.TypeLink, Link: "data/hard"},
-			{Name: "data/link", Type: tar.TypeSymlink, Link: "a"}, {Name: "data/fifo", Type: tar.TypeFifo}},
+		{
+			{Name: "data/hard", Type: tar.TypeReg, Body: []byte("same inode\n")},
+			{Name: "data/hard2", Type: tar.TypeLink, Link: "data/hard"},
+			{Name: "data/link", Type: tar.TypeSymlink, Link: "a"},
+			{Name: "data/fifo", Type: tar.TypeFifo},
+		},
 	}
 }
 
@@ -247,7 +266,8 @@ func evilLayers() map[string][]Entry {
 			{Name: "sda", Type: tar.TypeBlock, Major: 8},
 		},
 		"evil-dev": {
-			{Name: ".wh.dev"}, {Name: ".wh.proc"},
+			{Name: ".wh.dev"},
+			{Name: ".wh.proc"},
 			{Name: "dev", Type: tar.TypeSymlink, Link: "/etc"},
 			{Name: "proc", Type: tar.TypeSymlink, Link: "/tmp"},
 		},

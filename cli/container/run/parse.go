@@ -521,9 +521,11 @@ func (f *Flags) healthcheck() (*container.HealthConfig, error) {
 		name string
 		d    time.Duration
 	}{
-		{"--health-interval", f.healthInterval}, {"--health-timeout", f.healthTimeout},
+		{"--health-interval", f.healthInterval},
+		{"--health-timeout", f.healthTimeout},
 		{"--health-retries", time.Duration(f.healthRetries)},
-		{"--health-start-period", f.healthStartPeriod}, {"--health-start-interval", f.healthStartInterval},
+		{"--health-start-period", f.healthStartPeriod},
+		{"--health-start-interval", f.healthStartInterval},
 	} {
 		if c.d < 0 {
 			return nil, fmt.Errorf("%s cannot be negative", c.name)

@@ -59,24 +59,34 @@ func TestParse(t *testing.T) {
 			c := r.Config
 			return []bool{c.AttachStdin, c.AttachStdout, c.AttachStderr, c.OpenStdin, c.StdinOnce}
 		}, []bool{false, true, false, true, false}},
-		{"--env-file env -e X=1 -e HOST_VAR -e GONE img", func(r *Result) any { return r.Config.Env },
-			[]string{"A=1", "B=2 3", "HOST_VAR=v", "X=1", "HOST_VAR=v", "GONE"}},
-		{"-v /a:/b -v v:/c:ro -v /anon img", func(r *Result) any { return []any{r.Host.Binds, r.Config.Volumes} },
-			[]any{[]string{"/a:/b", "v:/c:ro"}, map[string]struct{}{"/anon": {}}}},
+		{
+			"--env-file env -e X=1 -e HOST_VAR -e GONE img", func(r *Result) any { return r.Config.Env },
+			[]string{"A=1", "B=2 3", "HOST_VAR=v", "X=1", "HOST_VAR=v", "GONE"},
+		},
+		{
+			"-v /a:/b -v v:/c:ro -v /anon img", func(r *Result) any { return []any{r.Host.Binds, r.Config.Volumes} },
+			[]any{[]string{"/a:/b", "v:/c:ro"}, map[string]struct{}{"/anon": {}}},
+		},
 		{"-p 127.0.0.1:80:81/udp img", func(r *Result) any { return r.Host.PortBindings[network.MustParsePort("81/udp")][0].HostIP.String() }, "127.0.0.1"},
 		{"-p 8000-8001:80-81 img", func(r *Result) any { return len(r.Config.ExposedPorts) }, 2},
 		{"--expose 5-7/udp img", func(r *Result) any { return len(r.Config.ExposedPorts) }, 3},
 		{"-m 64m --cpus .5 --pids-limit 3 img", func(r *Result) any {
 			return []int64{r.Host.Memory, r.Host.NanoCPUs, *r.Host.PidsLimit}
 		}, []int64{64 << 20, 5e8, 3}},
-		{"--restart on-failure:3 img", func(r *Result) any { return r.Host.RestartPolicy },
-			container.RestartPolicy{Name: "on-failure", MaximumRetryCount: 3}},
-		{"--device /dev/null:/dev/x:r img", func(r *Result) any { return r.Host.Devices },
-			[]container.DeviceMapping{{PathOnHost: "/dev/null", PathInContainer: "/dev/x", CgroupPermissions: "r"}}},
+		{
+			"--restart on-failure:3 img", func(r *Result) any { return r.Host.RestartPolicy },
+			container.RestartPolicy{Name: "on-failure", MaximumRetryCount: 3},
+		},
+		{
+			"--device /dev/null:/dev/x:r img", func(r *Result) any { return r.Host.Devices },
+			[]container.DeviceMapping{{PathOnHost: "/dev/null", PathInContainer: "/dev/x", CgroupPermissions: "r"}},
+		},
 		{"--security-opt seccomp=seccomp img", func(r *Result) any { return r.Host.SecurityOpt }, []string{`seccomp={"a":1}`}},
 		{"--network n1 --network-alias x img", func(r *Result) any { return r.Networking.EndpointsConfig["n1"].Aliases }, []string{"x"}},
-		{"--network host img", func(r *Result) any { return []any{r.Host.NetworkMode, len(r.Networking.EndpointsConfig)} },
-			[]any{container.NetworkMode("host"), 0}},
+		{
+			"--network host img", func(r *Result) any { return []any{r.Host.NetworkMode, len(r.Networking.EndpointsConfig)} },
+			[]any{container.NetworkMode("host"), 0},
+		},
 		{"--entrypoint= img", func(r *Result) any { return r.Config.Entrypoint }, []string{""}},
 		{"--tmpfs /a:size=1m --tmpfs /b img", func(r *Result) any { return r.Host.Tmpfs }, map[string]string{"/a": "size=1m", "/b": ""}},
 		{"--init=false img", func(r *Result) any { return *r.Host.Init }, false},

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -94,15 +93,6 @@ func checkLink(v string) (string, error) {
 		return v, fmt.Errorf("bad format for links: %s", v)
 	}
 	return v, nil
-}
-
-// splitLink answers name and alias; without an alias the name is one.
-func splitLink(v string) (name, alias string) {
-	name, alias, ok := strings.Cut(v, ":")
-	if !ok {
-		alias = path.Base(name)
-	}
-	return name, alias
 }
 
 func checkDeviceRule(v string) (string, error) {

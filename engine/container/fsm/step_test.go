@@ -116,7 +116,7 @@ func TestFailedStart(t *testing.T) {
 	if s.Phase != Created || s.Last.Code != 127 || s.Error != "boom" {
 		t.Errorf("%v %d %q", s.Phase, s.Last.Code, s.Error)
 	}
-	if a := answers(out); len(a) != 1 || a[2] != boom {
+	if a := answers(out); len(a) != 1 || !errors.Is(a[2], boom) {
 		t.Errorf("answers %v", a)
 	}
 	s, out = run(State{AutoRemove: true}, Wait{1, OnRemoval}, Start{2}, StartFailed{1, boom, 127}, Deleted{})

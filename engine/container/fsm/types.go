@@ -36,8 +36,10 @@ const (
 
 // String is the phase's name for logs and records.
 func (p Phase) String() string {
-	names := [...]string{"created", "starting", "running", "paused", "stopping", "exiting",
-		"restarting", "exited", "removing", "removed", "dead"}
+	names := [...]string{
+		"created", "starting", "running", "paused", "stopping", "exiting",
+		"restarting", "exited", "removing", "removed", "dead",
+	}
 	if int(p) < len(names) {
 		return names[p]
 	}
@@ -150,8 +152,9 @@ type (
 		Signal  int
 		Timeout time.Duration
 	}
-	// Pause freezes, Unpause thaws.
-	Pause   struct{ T Ticket }
+	// Pause freezes the container.
+	Pause struct{ T Ticket }
+	// Unpause thaws it.
 	Unpause struct{ T Ticket }
 	// Remove deletes the container, with Force after killing it.
 	Remove struct {
@@ -176,47 +179,49 @@ type (
 
 // Results of effects, and what the shim tells.
 type (
-	// Started: the program of run Run runs.
+	// Started says that the program of run Run runs.
 	Started struct{ Run uint64 }
-	// StartFailed: nothing of run Run is left. Code is the exit code to show.
+	// StartFailed says that nothing of run Run is left. Code is the exit code to show.
 	StartFailed struct {
 		Run  uint64
 		Err  error
 		Code int
 	}
-	// HasExited: the program of run Run ended, its output is in the log.
+	// HasExited says that the program of run Run ended; its output is in the log.
 	HasExited struct {
 		Run uint64
 		Exit
 	}
-	// TornDown: everything run Run held is given back.
+	// TornDown says that everything run Run held is given back.
 	TornDown struct{ Run uint64 }
-	// Signaled, Froze and Thawed answer their effects.
+	// Signaled answers Signal.
 	Signaled struct {
 		Run uint64
 		T   Ticket
 		Err error
 	}
+	// Froze answers Freeze.
 	Froze struct {
 		Run uint64
 		T   Ticket
 		Err error
 	}
+	// Thawed answers Thaw.
 	Thawed struct {
 		Run uint64
 		T   Ticket
 		Err error
 	}
-	// Fired: a timer ran out.
+	// Fired says that a timer ran out.
 	Fired struct {
 		Run  uint64
 		Kind TimerKind
 	}
 	// Deleted answers Delete.
 	Deleted struct{ Err error }
-	// ShimLost and ShimBack: the process that holds the containers died; its successor
-	// is there, and holds run Run's process or not.
+	// ShimLost says that the process that holds the containers died.
 	ShimLost struct{}
+	// ShimBack says that its successor is there, and holds run Run's process or not.
 	ShimBack struct {
 		Run  uint64
 		Held bool
@@ -260,11 +265,12 @@ type (
 		T      Ticket
 		Signal int
 	}
-	// Freeze and Thaw pause and resume the run.
+	// Freeze pauses the run.
 	Freeze struct {
 		Run uint64
 		T   Ticket
 	}
+	// Thaw resumes the run.
 	Thaw struct {
 		Run uint64
 		T   Ticket

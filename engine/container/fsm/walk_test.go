@@ -19,7 +19,6 @@ type world struct {
 	pending []Effect
 	live    map[uint64]bool // runs that have a process
 	ending  map[uint64]bool // runs that hold resources: from Run until TornDown or failure
-	starts  map[Ticket]int
 	removed bool
 	log     []string
 }
@@ -113,7 +112,7 @@ func (w *world) resolve(i int) {
 		if w.r.IntN(3) == 0 {
 			w.exit(e.Run) // the exit overtakes the answer
 		}
-		w.feed(Started{Run: e.Run})
+		w.feed(Started(e))
 	case Signal:
 		w.feed(Signaled{Run: e.Run, T: e.T, Err: w.maybe()})
 		if e.Signal == 9 {
@@ -127,7 +126,7 @@ func (w *world) resolve(i int) {
 		w.feed(Fired{Run: e.Run, Kind: e.Kind})
 	case Teardown:
 		delete(w.ending, e.Run)
-		w.feed(TornDown{Run: e.Run})
+		w.feed(TornDown(e))
 	case Delete:
 		w.feed(Deleted{Err: w.maybe()})
 	}
@@ -178,8 +177,16 @@ func (w *world) random() {
 	case 15: // stale results
 		old := w.s.Run - uint64(1+w.r.IntN(2))
 		if old < w.s.Run {
-			w.feed([]Event{Started{old}, StartFailed{Run: old, Err: errAny}, HasExited{Run: old},
-				TornDown{old}, Froze{Run: old}, Thawed{Run: old}, Fired{old, Backoff}, Signaled{Run: old}}[w.r.IntN(8)])
+			w.feed([]Event{
+				Started{old},
+				StartFailed{Run: old, Err: errAny},
+				HasExited{Run: old},
+				TornDown{old},
+				Froze{Run: old},
+				Thawed{Run: old},
+				Fired{old, Backoff},
+				Signaled{Run: old},
+			}[w.r.IntN(8)])
 		}
 	case 16:
 		for run := range w.live {
@@ -204,8 +211,10 @@ func TestWalk(t *testing.T) {
 		walks = 200
 	}
 	for seed := range walks {
-		w := &world{t: t, r: rand.New(rand.NewPCG(uint64(seed), 7)), open: map[Ticket]string{},
-			live: map[uint64]bool{}, ending: map[uint64]bool{}}
+		w := &world{
+			t: t, r: rand.New(rand.NewPCG(uint64(seed), 7)), open: map[Ticket]string{},
+			live: map[uint64]bool{}, ending: map[uint64]bool{},
+		}
 		w.s.Policy = Policy{Mode: Mode(w.r.IntN(4)), Max: w.r.IntN(3)}
 		w.s.AutoRemove = w.s.Policy.Mode == No && w.r.IntN(3) == 0
 		for range steps {

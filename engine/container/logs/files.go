@@ -188,7 +188,7 @@ func unzip(f *os.File) (io.Reader, error) {
 func countGz(f *os.File) (int, error) {
 	z, err := unzip(f)
 	if err != nil {
-		return 0, nil // a torn file holds nothing to show
+		return 0, torn(err) // it holds nothing to show
 	}
 	buf := make([]byte, 64<<10)
 	lines := 0
@@ -196,7 +196,17 @@ func countGz(f *os.File) (int, error) {
 		n, err := z.Read(buf)
 		lines += bytes.Count(buf[:n], []byte{'\n'})
 		if err != nil {
-			return lines, nil
+			return lines, torn(err)
 		}
 	}
+}
+
+// torn is nil for the end of a compressed file, also of one that is damaged or cut off: a
+// crash while it was written leaves such, and what came before is good. Other errors are the disk's.
+func torn(err error) error {
+	var disk *fs.PathError
+	if errors.As(err, &disk) {
+		return err
+	}
+	return nil
 }

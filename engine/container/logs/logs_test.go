@@ -151,7 +151,8 @@ func TestFollow(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	var b strings.Builder
-	err := Read(ctx, Options{Path: path, Tail: 5, Follow: true,
+	err := Read(ctx, Options{
+		Path: path, Tail: 5, Follow: true,
 		Ended:   func() bool { mu.Lock(); defer mu.Unlock(); return over },
 		Changed: func() <-chan struct{} { return changed },
 	}, func(m *Message) error { b.Write(m.Line); return nil }, func() error { return nil })
@@ -175,8 +176,10 @@ func TestFollowCancelled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.log")
 	ctx, cancel := context.WithCancel(context.Background())
 	flushed := 0
-	err := Read(ctx, Options{Path: path, Tail: -1, Follow: true, Ended: func() bool { return false },
-		Changed: func() <-chan struct{} { return nil }},
+	err := Read(ctx, Options{
+		Path: path, Tail: -1, Follow: true, Ended: func() bool { return false },
+		Changed: func() <-chan struct{} { return nil },
+	},
 		func(*Message) error { return nil }, func() error { flushed++; cancel(); return nil })
 	if !errors.Is(err, context.Canceled) || flushed == 0 {
 		t.Errorf("%v, flushed %d", err, flushed)
@@ -237,4 +240,44 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("%q: %q, want %q", in, d.msg.Line, want)
 		}
 	})
+}
+
+// failing is a file whose disk fails.
+type failing struct{ n int }
+
+func (f *failing) Read(p []byte) (int, error) {
+	if f.n++; f.n > 1 {
+		return 0, &os.PathError{Op: "read", Path: "log", Err: errors.New("input/output error")}
+	}
+	return copy(p, line(0)), nil
+}
+
+func TestReadErrorIsTold(t *testing.T) {
+	r := &reader{emit: func(*Message) error { return nil }}
+	var pe *os.PathError
+	if err := r.drain(context.Background(), &failing{}, 0); !errors.As(err, &pe) {
+		t.Errorf("plain file: %v", err)
+	}
+	if err := r.drain(context.Background(), tornReader{&failing{}}, 0); !errors.As(err, &pe) {
+		t.Errorf("compressed file: %v", err)
+	}
+}
+
+func TestTornFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	write(t, path, lines(50, 52))
+	write(t, path+".1.gz", lines(0, 50))
+	whole, err := os.ReadFile(path + ".1.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, 5, len(whole) - 4} {
+		if err := os.WriteFile(path+".1.gz", whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, Options{Path: path, Tail: -1}); !strings.HasSuffix(got, plain(50, 52)) {
+			t.Errorf("cut at %d: %q", n, got)
+		}
+	}
 }

@@ -50,10 +50,7 @@ func Read(ctx context.Context, o Options, emit func(*Message) error, flush func(
 	}
 	r := &reader{o: o, emit: emit}
 	if o.Follow {
-		w, err := watch(filepath.Dir(o.Path))
-		if err != nil {
-			return err
-		}
+		w := watch(filepath.Dir(o.Path))
 		defer w.close()
 		defer func() {
 			if r.f != nil {
@@ -95,9 +92,9 @@ func (r *reader) part(ctx context.Context, p part) error {
 	if p.gz {
 		z, err := unzip(p.f)
 		if err != nil {
-			return nil
+			return torn(err)
 		}
-		src = z
+		src = tornReader{z}
 	}
 	err := r.drain(ctx, src, p.drop)
 	if err == nil && len(r.buf) > 0 {
@@ -147,10 +144,25 @@ func (r *reader) drain(ctx context.Context, src io.Reader, drop int) error {
 		if len(r.buf) > maxLine {
 			r.buf, r.over = r.buf[:0], true
 		}
-		if rerr != nil { // a damaged compressed file ends here, too
+		if errors.Is(rerr, io.EOF) {
 			return nil
 		}
+		if rerr != nil {
+			return rerr
+		}
 	}
+}
+
+// tornReader ends where a compressed file is damaged.
+type tornReader struct{ r io.Reader }
+
+// Read implements io.Reader.
+func (t tornReader) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	if err != nil && torn(err) == nil {
+		err = io.EOF
+	}
+	return n, err
 }
 
 func (r *reader) line(line []byte) error {
@@ -159,7 +171,7 @@ func (r *reader) line(line []byte) error {
 	}
 	m, err := r.dec.decode(line)
 	if err != nil {
-		return nil
+		return nil //nolint:nilerr // what a crash or somebody else left in the file is passed over
 	}
 	if !r.o.Since.IsZero() && m.Time.Before(r.o.Since) {
 		return nil
@@ -239,16 +251,15 @@ type watcher struct {
 	ch chan struct{}
 }
 
-func watch(dir string) (*watcher, error) {
+func watch(dir string) *watcher {
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 	if err != nil {
-		// Out of instances: looking every second has to do.
-		return &watcher{}, nil
+		return &watcher{} // out of instances: looking every second has to do
 	}
 	w := &watcher{f: os.NewFile(uintptr(fd), "inotify"), ch: make(chan struct{}, 1)}
 	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MODIFY|unix.IN_MOVED_TO|unix.IN_CREATE); err != nil {
 		w.f.Close()
-		return &watcher{}, nil
+		return &watcher{}
 	}
 	go func() {
 		buf := make([]byte, 4096)
@@ -262,7 +273,7 @@ func watch(dir string) (*watcher, error) {
 			}
 		}
 	}()
-	return w, nil
+	return w
 }
 
 func (w *watcher) close() {

@@ -103,8 +103,10 @@ func blockIO(in Input) (*specs.LinuxBlockIO, error) {
 		in  []*blkiodev.ThrottleDevice
 		out *[]specs.LinuxThrottleDevice
 	}{
-		{h.BlkioDeviceReadBps, &b.ThrottleReadBpsDevice}, {h.BlkioDeviceWriteBps, &b.ThrottleWriteBpsDevice},
-		{h.BlkioDeviceReadIOps, &b.ThrottleReadIOPSDevice}, {h.BlkioDeviceWriteIOps, &b.ThrottleWriteIOPSDevice},
+		{h.BlkioDeviceReadBps, &b.ThrottleReadBpsDevice},
+		{h.BlkioDeviceWriteBps, &b.ThrottleWriteBpsDevice},
+		{h.BlkioDeviceReadIOps, &b.ThrottleReadIOPSDevice},
+		{h.BlkioDeviceWriteIOps, &b.ThrottleWriteIOPSDevice},
 	} {
 		for _, dev := range t.in {
 			major, minor, err := in.BlockDevice(dev.Path)
@@ -168,7 +170,7 @@ func parseDeviceRule(text string) (specs.LinuxDeviceCgroup, error) {
 	if len(f) != 3 || (f[0] != "a" && f[0] != "b" && f[0] != "c") || len(f[2]) > 3 || strings.Trim(f[2], "rwm") != "" {
 		return bad()
 	}
-	maj, min, ok := strings.Cut(f[1], ":")
+	maj, mnr, ok := strings.Cut(f[1], ":")
 	if !ok {
 		return bad()
 	}
@@ -176,7 +178,7 @@ func parseDeviceRule(text string) (specs.LinuxDeviceCgroup, error) {
 	for _, n := range []struct {
 		text string
 		out  **int64
-	}{{maj, &r.Major}, {min, &r.Minor}} {
+	}{{maj, &r.Major}, {mnr, &r.Minor}} {
 		if n.text == "*" {
 			continue
 		}

@@ -20,8 +20,10 @@ func TestBuild(t *testing.T) {
 		return Input{
 			ID:     "0123456789abcdef",
 			Config: &container.Config{Hostname: "0123456789ab", Env: []string{"A=b"}},
-			Host: &container.HostConfig{NetworkMode: "bridge", IpcMode: "private", CgroupnsMode: "private",
-				ShmSize: 64 << 20, MaskedPaths: MaskedPaths(), ReadonlyPaths: ReadonlyPaths()},
+			Host: &container.HostConfig{
+				NetworkMode: "bridge", IpcMode: "private", CgroupnsMode: "private",
+				ShmSize: 64 << 20, MaskedPaths: MaskedPaths(), ReadonlyPaths: ReadonlyPaths(),
+			},
 			Path: "/bin/sh", Args: []string{"-c", "true"}, User: User{Home: "/root"}, Held: KnownCaps(),
 			Mounts:      []specs.Mount{{Destination: "/etc/hosts", Type: "bind", Source: "/h", Options: []string{"rbind", "rprivate"}}},
 			BlockDevice: func(string) (int64, int64, error) { return 8, 0, nil },
@@ -79,7 +81,9 @@ func TestBuild(t *testing.T) {
 
 func TestBad(t *testing.T) {
 	for _, h := range []container.HostConfig{
-		{CapAdd: []string{"FOO"}}, {CapDrop: []string{"BAR"}}, {SecurityOpt: []string{"x"}},
+		{CapAdd: []string{"FOO"}},
+		{CapDrop: []string{"BAR"}},
+		{SecurityOpt: []string{"x"}},
 		{SecurityOpt: []string{"no-new-privileges=maybe"}},
 		{Resources: container.Resources{DeviceCgroupRules: []string{"c 1 r"}}},
 		{Resources: container.Resources{DeviceCgroupRules: []string{"x 1:2 r"}}},

@@ -74,8 +74,11 @@ func TestRoot(t *testing.T) {
 	put(t, mid+"/etc/passwd", "mid")
 	put(t, up+"/x/y", "1")
 	for _, l := range [][2]string{
-		{"/real", up + "/abs"}, {"../../../../etc/passwd", up + "/climb"}, {outside, up + "/out"},
-		{"loop", up + "/loop"}, {"f", low + "/real/g"},
+		{"/real", up + "/abs"},
+		{"../../../../etc/passwd", up + "/climb"},
+		{outside, up + "/out"},
+		{"loop", up + "/loop"},
+		{"f", low + "/real/g"},
 	} {
 		if err := os.Symlink(l[0], l[1]); err != nil {
 			t.Fatal(err)

@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	// MaxSize bounds an index or manifest, MaxConfig a configuration, in bytes.
-	MaxSize   = 4 << 20
+	// MaxSize bounds an index or manifest, in bytes.
+	MaxSize = 4 << 20
+	// MaxConfig bounds a configuration, in bytes.
 	MaxConfig = 8 << 20
 	// MaxLayers bounds the layers of an image: overlay takes at most 500 lower
 	// directories, and Docker makes at most 127.
@@ -45,7 +46,7 @@ func IsSchema1(mt string) bool { return mt == schema1 || mt == schema1Signed }
 
 // ErrSchema1 is the error for images of that format.
 func ErrSchema1(ref string) error {
-	return errclass.With(errdefs.ErrInvalidArgument, fmt.Errorf("Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been removed. Suggest the author of %s to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2. More information at https://docs.docker.com/go/deprecated-image-specs/", ref)) //nolint:staticcheck // Docker's words
+	return errclass.With(errdefs.ErrInvalidArgument, fmt.Errorf("Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been removed. Suggest the author of %s to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2. More information at https://docs.docker.com/go/deprecated-image-specs/", ref))
 }
 
 // shape is what tells the documents apart.

@@ -33,7 +33,8 @@ func TestSniff(t *testing.T) {
 		{`{"schemaVersion":2,"config":{}}`, ix, "", "does not fit"},
 		{`{"schemaVersion":2,"config":{},"mediaType":"` + oci + `"}`, dock, "", "sent as"},
 		{`{"schemaVersion":2,"config":{},"mediaType":"text/html"}`, "", "", "unsupported"},
-		{`[]`, "", "", "invalid manifest"}, {``, "", "", "invalid manifest"},
+		{`[]`, "", "", "invalid manifest"},
+		{``, "", "", "invalid manifest"},
 	} {
 		got, err := Sniff([]byte(c.doc), c.declared)
 		switch {
@@ -80,8 +81,11 @@ func TestSelect(t *testing.T) {
 		return &ocispec.Platform{OS: "linux", Architecture: arch, Variant: variant}
 	}
 	i := &ocispec.Index{Manifests: []ocispec.Descriptor{
-		{MediaType: oci, Size: 1}, {MediaType: oci, Size: 2, Platform: p("arm", "v6")}, {MediaType: oci, Size: 3, Platform: p("arm", "v7")},
-		{MediaType: oci, Size: 4, Platform: p("amd64", "")}, {MediaType: "text/plain", Size: 5, Platform: p("arm", "v7")},
+		{MediaType: oci, Size: 1},
+		{MediaType: oci, Size: 2, Platform: p("arm", "v6")},
+		{MediaType: oci, Size: 3, Platform: p("arm", "v7")},
+		{MediaType: oci, Size: 4, Platform: p("amd64", "")},
+		{MediaType: "text/plain", Size: 5, Platform: p("arm", "v7")},
 		{MediaType: oci, Size: 6, Platform: p("arm", "v7"), Annotations: map[string]string{"vnd.docker.reference.type": "attestation-manifest"}},
 	}}
 	var got []int64

@@ -60,7 +60,7 @@ func (g *guard) AddResponses(ctx context.Context, responses []*http.Response) er
 			return errclass.Forbidden("registry %s names an invalid token server", g.host)
 		}
 		same := realm.Hostname() == hostname(g.host)
-		if realm.Scheme != "https" && !(g.insecure && same && realm.Scheme == "http") {
+		if realm.Scheme != "https" && (!g.insecure || !same || realm.Scheme != "http") {
 			return errclass.Forbidden("registry %s names a token server without TLS: %s", g.host, realm.Host)
 		}
 		if !same {

@@ -15,21 +15,21 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 )
 
-// Failure marks an error of asking a registry for a name or a document, so that Explain
+// Error marks an error of asking a registry for a name or a document, so that Explain
 // knows what a missing or forbidden one means.
-type Failure struct{ Err error }
+type Error struct{ Err error }
 
 // Error implements error.
-func (f Failure) Error() string { return f.Err.Error() }
+func (f Error) Error() string { return f.Err.Error() }
 
 // Unwrap gives the error below.
-func (f Failure) Unwrap() error { return f.Err }
+func (f Error) Unwrap() error { return f.Err }
 
 // Explain puts what went wrong with pulling ref (familiar form) in Docker's words and
 // gives it its class. repo is the repository's familiar name, auth whether credentials
 // were sent.
 func Explain(err error, ref, repo string, auth bool) error {
-	var f Failure
+	var f Error
 	switch {
 	case err == nil || errors.Is(err, context.Canceled):
 		return err
@@ -56,7 +56,7 @@ func explainFailure(err error, ref, repo string, auth bool) error {
 	case errdefs.IsInvalidArgument(err), errdefs.IsPermissionDenied(err):
 		return err
 	case code == http.StatusTooManyRequests:
-		return errclass.With(errdefs.ErrUnavailable, errors.New("toomanyrequests: You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: https://www.docker.com/increase-rate-limit")) //nolint:staticcheck // Docker's words
+		return errclass.With(errdefs.ErrUnavailable, errors.New("toomanyrequests: You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: https://www.docker.com/increase-rate-limit"))
 	case auth && (code == http.StatusUnauthorized || errors.Is(err, docker.ErrInvalidAuthorization) || strings.Contains(text, "failed to fetch oauth token")):
 		return errclass.Unauthorized("pull access denied for %s, repository does not exist or may require 'docker login': unauthorized: authentication required", repo)
 	case code == http.StatusUnauthorized, code == http.StatusForbidden, errors.Is(err, docker.ErrInvalidAuthorization):

@@ -249,7 +249,7 @@ func (f *fallback) RoundTrip(req *http.Request) (*http.Response, error) {
 		return f.plainTrip(req)
 	}
 	resp, err := f.t.RoundTrip(req)
-	if err == nil || !speaksHTTP(err) && !(req.URL.Port() == "" && refused(err)) {
+	if err == nil || !speaksHTTP(err) && (req.URL.Port() != "" || !refused(err)) {
 		return resp, err
 	}
 	if req.Body != nil && req.GetBody == nil {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"os"
 	"sync"
@@ -111,11 +112,11 @@ func (c *client) direct(hdr, data []byte) (n int, ok bool) {
 		for {
 			var err error
 			n, err = writev(int(fd), hdr, data)
-			switch err {
-			case unix.EINTR:
+			switch {
+			case errors.Is(err, unix.EINTR):
 				continue
-			case nil:
-			case unix.EAGAIN:
+			case err == nil:
+			case errors.Is(err, unix.EAGAIN):
 				n = 0
 			default:
 				n, ok = 0, false
@@ -266,7 +267,7 @@ func (c *client) read() {
 		}
 		// A connection that broke ends the input as one that was ended.
 		c.inputEnded(d)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			c.awaitHangup()
 		}
 		return

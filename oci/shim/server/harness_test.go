@@ -63,8 +63,6 @@ type rig struct {
 	root string // rootfs
 	dir  string // the shim's
 	c    *shim.Client
-	exit map[shim.Key]chan shim.Exit
-	ev   chan shim.Event
 }
 
 func newRig(t testing.TB) *rig {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -54,7 +55,7 @@ func (r *reader) read(fd int) bool {
 	r.buf = chunks.Get().(*buffer)
 	for {
 		r.n, r.err = unix.Read(fd, r.buf[:r.max])
-		if r.err != unix.EINTR {
+		if !errors.Is(r.err, unix.EINTR) {
 			break
 		}
 	}
@@ -63,7 +64,7 @@ func (r *reader) read(fd int) bool {
 	}
 	chunks.Put(r.buf)
 	r.buf = nil
-	return r.err != unix.EAGAIN
+	return !errors.Is(r.err, unix.EAGAIN)
 }
 
 // next waits for data. The bytes are valid until release. io.EOF is the end, for a
@@ -80,7 +81,7 @@ func (r *reader) poll() ([]byte, error) {
 	if err := r.src.raw.Control(func(fd uintptr) { r.try(fd) }); err != nil {
 		return nil, err
 	}
-	if r.buf == nil && r.err == unix.EAGAIN {
+	if r.buf == nil && errors.Is(r.err, unix.EAGAIN) {
 		return nil, io.ErrNoProgress
 	}
 	return r.result()
@@ -90,7 +91,7 @@ func (r *reader) result() ([]byte, error) {
 	switch {
 	case r.buf != nil:
 		return r.buf[:r.n], nil
-	case r.err == nil || r.err == unix.EIO:
+	case r.err == nil || errors.Is(r.err, unix.EIO):
 		return nil, io.EOF
 	}
 	return nil, r.err

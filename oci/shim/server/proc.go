@@ -242,7 +242,7 @@ func (p *proc) pump(src *source, stream byte) {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			next = r.poll // what is in the pipe is taken still
 			continue
-		case err != io.EOF && err != io.ErrNoProgress && !errors.Is(err, os.ErrClosed):
+		case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrNoProgress) && !errors.Is(err, os.ErrClosed):
 			p.s.logf("output of %s: %v", p.key.Container, err)
 		}
 		break

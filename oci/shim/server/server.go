@@ -417,11 +417,11 @@ func (s *Server) watchOOM(p *proc) {
 		buf := make([]byte, 512)
 		for {
 			// Before the first read too: it may have happened before f was there.
-			if n, err := oci.OOMCount(p.started.Cgroup); err != nil || p.isOver() {
+			n, err := oci.OOMCount(p.started.Cgroup)
+			if err != nil || p.isOver() {
 				return
-			} else {
-				p.tellOOM(n)
 			}
+			p.tellOOM(n)
 			if _, err := f.Read(buf); err != nil {
 				return
 			}

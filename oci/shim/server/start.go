@@ -21,7 +21,6 @@ const execPipe = 256 << 10
 type streams struct {
 	theirs           oci.Stdio
 	in, out, err     *os.File
-	null             *os.File
 	closeTheirsFiles []*os.File
 }
 
