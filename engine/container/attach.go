@@ -60,7 +60,7 @@ func (s *Service) Attach(ctx context.Context, ref string, opts AttachOptions, hi
 		lo := LogsOptions{Stdout: opts.Stdout, Stderr: opts.Stderr, Tail: -1}
 		if err := s.Logs(ctx, ref, lo, w); err != nil {
 			conn.Close()
-			return nil //nolint:nilerr // the stream is the only place left to say it, and it is broken
+			return nil // the stream is the only place left to say it, and it is broken
 		}
 	}
 	if !opts.Stream {
@@ -68,7 +68,7 @@ func (s *Service) Attach(ctx context.Context, ref string, opts AttachOptions, hi
 	}
 	file, err := shim.ConnFile(conn.Conn)
 	if err != nil {
-		return nil //nolint:nilerr // closed already: the client went away
+		return nil // closed already: the client went away
 	}
 	spec := shim.AttachSpec{
 		Client: id.New()[:id.ShortLen], Stdin: opts.Stdin && cfg.OpenStdin, Stdout: opts.Stdout, Stderr: opts.Stderr,

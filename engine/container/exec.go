@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/api/stream"
 	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/hostdev"
 	"github.com/gantry/gantry/engine/container/spec"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
@@ -341,7 +342,7 @@ func (e *execProc) request(ctx context.Context) (*shim.ExecRequest, error) {
 	}
 	sp, err := spec.Build(spec.Input{
 		ID: o.id, Config: &cfg, Host: &host, Path: c.Cmd[0], Args: c.Cmd[1:],
-		User: user, Held: s.held, NoNewPrivileges: s.cfg.NoNewPrivileges, BlockDevice: blockDevice,
+		User: user, Held: s.held, NoNewPrivileges: s.cfg.NoNewPrivileges, BlockDevice: hostdev.Block,
 		LinkEnv: linkEnv(s, r),
 	})
 	if err != nil {

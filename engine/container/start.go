@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/hostdev"
 	"github.com/gantry/gantry/engine/container/spec"
 	"github.com/gantry/gantry/engine/container/userdb"
 	"github.com/gantry/gantry/engine/network"
@@ -295,14 +296,14 @@ func (st *starting) request(ctx context.Context) (*shim.StartRequest, error) {
 	in := spec.Input{
 		ID: st.o.id, Config: st.r.Config, Host: h, Path: st.r.Path, Args: st.r.Args, User: user,
 		Mounts: st.mounts, Held: st.s.held, Joined: st.joined, CgroupParent: st.s.cfg.CgroupParent,
-		NoNewPrivileges: st.s.cfg.NoNewPrivileges, BlockDevice: blockDevice,
+		NoNewPrivileges: st.s.cfg.NoNewPrivileges, BlockDevice: hostdev.Block,
 		ConsoleSize: h.ConsoleSize, LinkEnv: linkEnv(st.s, st.r),
 	}
-	if in.Devices, err = devices(h.Devices); err != nil {
+	if in.Devices, err = hostdev.Mapped(h.Devices); err != nil {
 		return nil, err
 	}
 	if h.Privileged {
-		if in.AllDevices, err = hostDevices("/dev"); err != nil {
+		if in.AllDevices, err = hostdev.Below("/dev"); err != nil {
 			return nil, err
 		}
 	}

@@ -1,4 +1,5 @@
-package container
+// Package hostdev looks up the device nodes of the host that containers are given.
+package hostdev
 
 import (
 	"errors"
@@ -36,8 +37,9 @@ func device(p string) (spec.Device, error) {
 	return d, nil
 }
 
-// devices looks up what --device names: nodes, or all nodes below a directory.
-func devices(ms []container.DeviceMapping) ([]spec.Device, error) {
+// Mapped looks up what --device names: nodes, or all nodes below a directory; class
+// InvalidArgument for what is none.
+func Mapped(ms []container.DeviceMapping) ([]spec.Device, error) {
 	var out []spec.Device
 	for _, m := range ms {
 		inside := m.PathInContainer
@@ -63,7 +65,7 @@ func devices(ms []container.DeviceMapping) ([]spec.Device, error) {
 			}
 			continue
 		}
-		below, err := hostDevices(m.PathOnHost)
+		below, err := Below(m.PathOnHost)
 		if err != nil {
 			return nil, err
 		}
@@ -79,9 +81,9 @@ func devices(ms []container.DeviceMapping) ([]spec.Device, error) {
 // maxDevices bounds how many nodes of a directory are taken.
 const maxDevices = 16384
 
-// hostDevices lists the device nodes below a directory of the host, but the ones
+// Below lists the device nodes below a directory of the host, but the ones
 // containers have of their own.
-func hostDevices(root string) ([]spec.Device, error) {
+func Below(root string) ([]spec.Device, error) {
 	var out []spec.Device
 	own := []string{"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"}
 	err := filepath.WalkDir(root, func(p string, e fs.DirEntry, err error) error {
@@ -116,7 +118,8 @@ func hostDevices(root string) ([]spec.Device, error) {
 	return out, err
 }
 
-func blockDevice(p string) (major, minor int64, err error) {
+// Block is the number of the block device p; class InvalidArgument when it is none.
+func Block(p string) (major, minor int64, err error) {
 	d, err := device(p)
 	if err == nil && d.Type != "b" {
 		err = errclass.Invalid("%s is not a block device", p)
