@@ -37,7 +37,7 @@ func run() error {
 	many := flag.Int("many", 50, "`containers` that run while memory is measured")
 	flag.Parse()
 	if flag.NArg() == 0 {
-		return errors.New("usage: enginebench [-n ROUNDS] [-image REF] NAME=SOCKET,CGROUP ...")
+		return errors.New("usage: enginebench [-n ROUNDS] [-image REF] NAME=SOCKET,CGROUP …")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	defer cancel()
