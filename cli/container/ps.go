@@ -8,6 +8,7 @@ import (
 	"github.com/gantry/gantry/cli/command"
 	"github.com/gantry/gantry/cli/format"
 	"github.com/gantry/gantry/cli/opts"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 )
@@ -59,6 +60,11 @@ func listCommand(cli *command.Cli, use string) *cobra.Command {
 func runPs(ctx context.Context, cli *command.Cli, o *psOptions) error {
 	if err := format.Check(o.format); err != nil {
 		return fmt.Errorf("failed to parse template: %w", err)
+	}
+	if o.format != "" && o.format != format.IsTableKey && o.format != "json" {
+		if err := format.TryRow(o.format, &Row{c: &container.Summary{}}); err != nil {
+			return fmt.Errorf("failed to execute template: %w", err)
+		}
 	}
 	cl, err := cli.Client()
 	if err != nil {

@@ -30,6 +30,11 @@ func complete(cli *command.Cli) func(*cobra.Command, []string, string) ([]string
 		for _, c := range list {
 			out = append(out, c.Name)
 		}
+		for i, name := range out {
+			if name == cli.ContextName() {
+				out[i] += "\tcurrent" // what the shell shows beside it
+			}
+		}
 		return out, cobra.ShellCompDirectiveNoFileComp
 	}
 }
@@ -150,9 +155,6 @@ func (r *Row) Description() string { return format.Ellipsis(r.desc, 60) }
 
 // DockerEndpoint is the address of the daemon.
 func (r *Row) DockerEndpoint() string { return r.host }
-
-// ContextType is empty for the contexts of Docker itself.
-func (r *Row) ContextType() string { return "" }
 
 // Error says why the context cannot be used.
 func (r *Row) Error() string { return format.Ellipsis(r.err, 45) }

@@ -104,6 +104,16 @@ func Check(f string) error {
 	return err
 }
 
+// TryRow executes the template in f, with or without "table", on row and throws the
+// result away; the error is the template's own.
+func TryRow(f string, row any) error {
+	t, err := parse(strings.TrimSpace(strings.TrimPrefix(f, "table ")))
+	if err != nil {
+		return err
+	}
+	return t.Execute(io.Discard, row)
+}
+
 func funcs() template.FuncMap {
 	return template.FuncMap{
 		"json": func(v any) string {

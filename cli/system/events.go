@@ -63,11 +63,18 @@ func runEvents(ctx context.Context, cli *command.Cli, o client.EventsListOptions
 		if f == "json" {
 			f = "{{json .}}"
 		}
-		t, err := format.Template("", strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(f))
-		if err != nil {
-			return command.ExitError{Code: 64, Text: err.Error(), Err: err}
+		f = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(f)
+		err := format.Check(f)
+		if err == nil {
+			tmpl, err = format.Template("", f)
 		}
-		tmpl = t
+		if err == nil {
+			// A field that no event has is told before the first event comes.
+			err = tmpl.Execute(io.Discard, wire(events.Message{}))
+		}
+		if err != nil {
+			return command.ExitError{Code: 64, Text: "Error parsing format: " + err.Error(), Err: err}
+		}
 	}
 	cl, err := cli.Client()
 	if err != nil {

@@ -60,7 +60,6 @@ func runInfo(ctx context.Context, cli *command.Cli, f string) error {
 		if r, err = cl.Info(ctx, client.InfoOptions{}); err == nil {
 			v.Info = &r.Info
 		}
-		v.ClientInfo.APIVersion = cl.ClientVersion()
 	}
 	if err != nil {
 		v.ServerErrors = append(v.ServerErrors, command.Text(err))
