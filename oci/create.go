@@ -7,12 +7,14 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/cgroup"
 	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/tuning"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -69,10 +71,12 @@ func checkCreate(o *CreateOpts) error {
 type starting struct {
 	ctx   context.Context
 	group *cgroup.Group // made by this attempt
-	child *child
-	files []*os.File // to close in any case
-	stop  func() bool
-	proc  *Process
+	// noGroup: the container lives in the cgroup of its maker.
+	noGroup bool
+	child   *child
+	files   []*os.File // to close in any case
+	stop    func() bool
+	proc    *Process
 	// late is applied when init is ready: what its own threads must not be subject to.
 	late func() error
 	// maps gives a user namespace its mappings when the kernel does not let us do so
@@ -119,6 +123,11 @@ func (s *starting) create(o *CreateOpts) error {
 	if err != nil {
 		return err
 	}
+	if confined() {
+		if group, ref, err = s.ownGroup(o, sys, group, ref); err != nil {
+			return err
+		}
+	}
 	m, err := planCreate(o, planCgroupBinds(sys, group))
 	if err != nil {
 		return err
@@ -143,12 +152,14 @@ func (s *starting) create(o *CreateOpts) error {
 		}
 	}
 	// While init's own runtime starts, its cgroups are made.
-	if err := group.Create(); err != nil {
-		return err
-	}
-	s.group = group
-	if err := s.limit(o.Spec.Linux.Resources, m); err != nil {
-		return err
+	if !s.noGroup {
+		if err := group.Create(); err != nil {
+			return err
+		}
+		s.group = group
+		if err := s.limit(o.Spec.Linux.Resources, m); err != nil {
+			return err
+		}
 	}
 	s.proc = &Process{Pid: s.child.pid, PidFD: s.child.pidfd, Cgroup: ref}
 	s.oomScore(o.Spec.Process.OOMScoreAdj)
@@ -191,6 +202,9 @@ func (s *starting) limit(res *specs.LinuxResources, m *initmsg.Message) error {
 	}
 	if err := s.group.Set(&now); err != nil {
 		return err
+	}
+	if confined() && !s.group.Writable("devices") {
+		return s.group.Join(s.child.pid) // the kernel keeps devices from such a user
 	}
 	if err := s.group.SetDevices(append(append([]specs.LinuxDeviceCgroup{}, res.Devices...), cgroup.DefaultDevices()...)); err != nil {
 		return err
@@ -293,12 +307,18 @@ func cgroupPath(o *CreateOpts) (string, error) {
 // planCgroupBinds lists what a cgroup mount shows.
 func planCgroupBinds(sys *cgroup.System, g *cgroup.Group) *cgroupPlan {
 	if sys.Unified() {
-		d, _ := g.Dir("")
+		d, ok := g.Dir("")
+		if !ok {
+			return new(cgroupPlan)
+		}
 		return &cgroupPlan{v2: d}
 	}
 	plan := new(cgroupPlan)
 	for _, h := range sys.V1 {
-		d, _ := g.Dir(h.Controllers[0])
+		d, ok := g.Dir(h.Controllers[0])
+		if !ok {
+			continue // none of its own: there is nothing to show
+		}
 		name := filepath.Base(h.Mount)
 		plan.v1 = append(plan.v1, initmsg.KV{Key: name, Value: d})
 		for _, c := range h.Controllers {
@@ -346,39 +366,34 @@ func (s *starting) namespaces(o *CreateOpts, m *initmsg.Message) (*spawnOpts, er
 			}
 		}
 	}
-	if err := planTime(o.Spec.Linux.TimeOffsets, m); err != nil {
+	if err := tuning.Time(o.Spec.Linux.TimeOffsets, m); err != nil {
 		return nil, err
 	}
-	if so.flags&unix.CLONE_NEWUTS == 0 && m.Hostname != "" && !joins(m, unix.CLONE_NEWUTS) {
+	if so.flags&unix.CLONE_NEWUTS == 0 && m.Hostname != "" && !joins(so, unix.CLONE_NEWUTS) {
 		return nil, errclass.Invalid("unable to set hostname without a private UTS namespace")
 	}
-	return so, nil
+	if joins(so, unix.CLONE_NEWNS) {
+		so.flags &^= unix.CLONE_NEWNS
+	}
+	return so, s.arrange(o, m, so)
 }
 
-func joins(m *initmsg.Message, flag uint64) bool {
-	for _, j := range m.Join {
-		if j.Flags&flag != 0 {
-			return true
-		}
-	}
-	return false
+func joins(so *spawnOpts, flag uintptr) bool {
+	return slices.ContainsFunc(so.joins, func(j join) bool { return j.flags == flag })
 }
 
 func (s *starting) namespace(o *CreateOpts, m *initmsg.Message, so *spawnOpts, flag uintptr, f *os.File) error {
 	switch {
+	case flag == unix.CLONE_NEWUSER && f != nil:
+		so.userNS = f
+		m.TakeRoot = true
+		return nil
 	case flag == unix.CLONE_NEWUSER:
-		if f != nil {
-			return errclass.NotImplemented("joining a user namespace is not supported")
-		}
 		so.flags |= flag
 		return s.newUser(o.Spec.Linux, m, so)
 	case f == nil && flag == unix.CLONE_NEWTIME:
 		m.NewTimeNS = true // from inside; execve enters it
 		return nil
-	case flag == unix.CLONE_NEWNS && f != nil:
-		return errclass.NotImplemented("joining a mount namespace is not supported")
-	case flag == unix.CLONE_NEWTIME && f != nil:
-		return errclass.NotImplemented("joining a time namespace is not supported")
 	case f == nil && flag == unix.CLONE_NEWCGROUP:
 		m.NewCgroupNS = true // from inside, when it is in its cgroup
 		return nil
@@ -391,12 +406,47 @@ func (s *starting) namespace(o *CreateOpts, m *initmsg.Message, so *spawnOpts, f
 	if err != nil {
 		return err
 	}
-	if flag == unix.CLONE_NEWPID {
-		so.pidNS = fd
+	so.joins = append(so.joins, join{fd, flag})
+	return nil
+}
+
+// arrange decides who enters the namespaces to join: init itself, or a stage
+// before it.
+func (s *starting) arrange(o *CreateOpts, m *initmsg.Message, so *spawnOpts) error {
+	user := so.userNS != nil || so.flags&unix.CLONE_NEWUSER != 0
+	staged := so.userNS != nil || user && len(so.joins) != 0
+	for _, j := range so.joins {
+		staged = staged || j.flags == unix.CLONE_NEWTIME
+	}
+	if !staged {
+		for _, j := range so.joins {
+			if j.flags == unix.CLONE_NEWPID {
+				so.pidNS = j.fd
+				continue
+			}
+			m.Join = append(m.Join, initmsg.Join{FD: uint32(initmsg.FDFirst + len(so.extra)), Flags: uint64(j.flags)})
+			so.extra = append(so.extra, j.fd)
+		}
 		return nil
 	}
-	m.Join = append(m.Join, initmsg.Join{FD: uint32(initmsg.FDFirst + len(so.extra)), Flags: uint64(flag)})
-	so.extra = append(so.extra, fd)
+	st := &stage{user: -1, unshare: so.flags, roots: user}
+	if so.userNS != nil {
+		fd, err := rawFD(so.userNS)
+		if err != nil {
+			return err
+		}
+		st.user = fd
+	}
+	if mayMapIDs() {
+		st.first = so.joins // they may belong to any namespace below ours
+	} else {
+		st.rest = so.joins
+	}
+	if l := o.Spec.Linux; so.flags&unix.CLONE_NEWUSER != 0 {
+		m.TakeRoot = true
+		s.maps = func(pid int) error { return writeMaps(pid, l.UIDMappings, l.GIDMappings) }
+	}
+	so.stage = st
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/tuning"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -37,17 +38,18 @@ func (s *starting) exec(o *ExecOpts) error {
 	if err != nil {
 		return err
 	}
-	if err := planTuning(o.Process, true, &p.Tuning); err != nil {
+	if err := tuning.Process(o.Process, true, &p.Tuning); err != nil {
 		return err
 	}
-	if err := planPlacement(o.Personality, o.MemoryPolicy, &p.Tuning); err != nil {
+	if err := tuning.Placement(o.Personality, o.MemoryPolicy, &p.Tuning); err != nil {
 		return err
 	}
 	pidfd, err := rawFD(o.Init)
 	if err != nil {
 		return err
 	}
-	if err := checkInit(o, pidfd); err != nil {
+	inner, err := checkInit(o, pidfd)
+	if err != nil {
 		return err
 	}
 	sys, err := cgroups()
@@ -66,6 +68,12 @@ func (s *starting) exec(o *ExecOpts) error {
 		Join: []initmsg.Join{{FD: initmsg.FDFirst, Flags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}},
 	}
 	so := &spawnOpts{stdio: o.Stdio, extra: []int{pidfd}, pidNS: pidfd}
+	if inner != 0 {
+		// One call enters all, and judges by our own rights.
+		so.stage = &stage{user: -1, first: []join{{pidfd, uintptr(m.Join[0].Flags) | unix.CLONE_NEWPID | inner}}, roots: inner&unix.CLONE_NEWUSER != 0}
+		m.Join, m.TakeRoot = nil, so.stage.roots
+		m.Process.NoGroups = m.TakeRoot && len(p.Groups) == 0 && deniesGroups(o.InitPid)
+	}
 	if o.Process.Terminal {
 		so.stdio = Stdio{}
 	}
@@ -96,35 +104,38 @@ func (s *starting) exec(o *ExecOpts) error {
 	return s.await(false)
 }
 
-// checkInit proves that the pidfd is InitPid's and alive, and that its namespaces
-// can be joined.
-func checkInit(o *ExecOpts, pidfd int) error {
+// checkInit proves that the pidfd is InitPid's and alive. inner are those of the
+// user and the time namespace that are not ours.
+func checkInit(o *ExecOpts, pidfd int) (inner uintptr, err error) {
 	if o.InitPid > 0 {
 		pid, err := pidOf(pidfd)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if pid != o.InitPid {
-			return precondition("container is not running")
+			return 0, precondition("container is not running")
 		}
 	}
 	pid := o.InitPid
 	if pid <= 0 {
-		return errclass.Invalid("an exec needs the container's pid")
+		return 0, errclass.Invalid("an exec needs the container's pid")
 	}
-	for _, ns := range [...]string{"user", "time"} {
-		same, err := sameNamespace(pid, ns)
+	for _, ns := range [...]struct {
+		name string
+		flag uintptr
+	}{{"user", unix.CLONE_NEWUSER}, {"time", unix.CLONE_NEWTIME}} {
+		same, err := sameNamespace(pid, ns.name)
 		if err != nil {
-			return precondition("container is not running")
+			return 0, precondition("container is not running")
 		}
 		if !same {
-			return errclass.NotImplemented("exec into a container with a %s namespace of its own is not supported", ns)
+			inner |= ns.flag
 		}
 	}
 	if err := unix.PidfdSendSignal(pidfd, 0, nil, 0); err != nil {
-		return precondition("container is not running")
+		return 0, precondition("container is not running")
 	}
-	return nil
+	return inner, nil
 }
 
 // pidOf reads a pidfd's pid (proc(5), fdinfo); -1 when it has been reaped.

@@ -9,6 +9,7 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/initmsg"
 	"github.com/gantry/gantry/oci/seccomp"
+	"github.com/gantry/gantry/oci/tuning"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -56,10 +57,10 @@ func planCreate(o *CreateOpts, cg *cgroupPlan) (*initmsg.Message, error) {
 		ID: o.ID, WaitGo: o.Hold, Reaper: o.InitReaper, Hostname: s.Hostname, Domainname: s.Domainname,
 		MaskedPaths: s.Linux.MaskedPaths, ReadonlyPaths: s.Linux.ReadonlyPaths, Process: *p, SetupDev: true,
 	}
-	if err := planTuning(s.Process, false, &m.Process.Tuning); err != nil {
+	if err := tuning.Process(s.Process, false, &m.Process.Tuning); err != nil {
 		return nil, err
 	}
-	if err := planPlacement(s.Linux.Personality, s.Linux.MemoryPolicy, &m.Process.Tuning); err != nil {
+	if err := tuning.Placement(s.Linux.Personality, s.Linux.MemoryPolicy, &m.Process.Tuning); err != nil {
 		return nil, err
 	}
 	if m.Root, err = planRoot(&o.Rootfs, s); err != nil {
@@ -266,6 +267,9 @@ func planCaps(c *specs.LinuxCapabilities) (initmsg.Caps, error) {
 		return initmsg.Caps{}, nil
 	}
 	own := ownCaps()
+	if !mayMapIDs() {
+		own = ^uint64(0) // in a user namespace there are others, which init knows
+	}
 	mask := func(names []string) (m uint64) {
 		for _, n := range names {
 			if i := slices.Index(capNames[:], strings.TrimPrefix(strings.ToUpper(n), "CAP_")); i >= 0 {

@@ -96,6 +96,11 @@ type spawnOpts struct {
 	bare bool
 	// userNS is the user namespace to be born in; nil: ours, or a new one.
 	userNS *os.File
+	// joins are the namespaces to join but for the user namespace.
+	joins []join
+	// stage is set when init is forked in steps; flags, pidNS, uids and gids are not
+	// looked at then.
+	stage *stage
 }
 
 // spawn forks init from the sealed copy. It waits for its message then.
@@ -155,9 +160,17 @@ func spawn(o *spawnOpts) (*child, error) {
 	argv := []string{initmsg.Arg0, initmsg.Arg1}
 	path := fmt.Sprintf("/proc/self/fd/%d", initmsg.FDSelf)
 	var pid int
-	if o.pidNS >= 0 {
+	switch {
+	case o.stage != nil:
+		if pid, err = o.stage.run(files, argv, attr.Env); err == nil {
+			if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
+				_ = unix.Kill(pid, unix.SIGKILL)
+				reapPid(pid)
+			}
+		}
+	case o.pidNS >= 0:
 		pid, err = forkInPidNS(o.pidNS, path, argv, attr)
-	} else {
+	default:
 		pid, err = syscall.ForkExec(path, argv, attr)
 	}
 	unix.Close(sock)

@@ -62,11 +62,11 @@ func single(in []specs.LinuxIDMapping, own int) bool {
 	return len(in) == 1 && in[0].Size == 1 && int64(in[0].HostID) == int64(own)
 }
 
-// writeMaps gives the namespace that pid was born in its mappings, for a caller
-// without the capability: by the set-user-id programs that look into /etc/subuid,
+// writeMaps gives the namespace that pid was born in its mappings; for a caller
+// without the capability by the set-user-id programs that look into /etc/subuid,
 // or, when only the caller's own ids are mapped, by itself.
 func writeMaps(pid int, uids, gids []specs.LinuxIDMapping) error {
-	if single(gids, os.Getegid()) {
+	if single(gids, os.Getegid()) && !mayMapIDs() {
 		// Who may not set groups may map his group alone (user_namespaces(7)).
 		if err := writeProc(pid, "setgroups", "deny"); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("deny setgroups: %w", err)
@@ -77,6 +77,16 @@ func writeMaps(pid int, uids, gids []specs.LinuxIDMapping) error {
 		maps       []specs.LinuxIDMapping
 		own        int
 	}{{"gid_map", "newgidmap", gids, os.Getegid()}, {"uid_map", "newuidmap", uids, os.Geteuid()}} {
+		if mayMapIDs() {
+			text := ""
+			for _, m := range x.maps {
+				text += fmt.Sprintf("%d %d %d\n", m.ContainerID, m.HostID, m.Size)
+			}
+			if err := writeProc(pid, x.file, text); err != nil {
+				return errclass.Invalid("write %s: %w", x.file, err)
+			}
+			continue
+		}
 		if single(x.maps, x.own) {
 			if err := writeProc(pid, x.file, fmt.Sprintf("%d %d 1\n", x.maps[0].ContainerID, x.maps[0].HostID)); err != nil {
 				return fmt.Errorf("write %s: %w", x.file, err)

@@ -214,6 +214,16 @@ func (g *Group) SetDevices(rules []specs.LinuxDeviceCgroup) error {
 	return nil
 }
 
+// Writable tells whether this process may change the settings of a controller
+// that has files of its own here.
+func (g *Group) Writable(controller string) bool {
+	d, ok := g.dirs[controller]
+	if !ok {
+		d, ok = g.dirs[""]
+	}
+	return ok && unix.Access(d+"/cgroup.procs", unix.W_OK) == nil && unix.Geteuid() == 0
+}
+
 // all returns dir and the cgroups below it, deepest first.
 func all(dir string) []string {
 	var out []string

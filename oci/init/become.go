@@ -42,6 +42,9 @@ func become(c *conn, m *initmsg.Message, r root) error {
 	if err != nil {
 		return err
 	}
+	p.Caps.Permitted &= held
+	p.Caps.Effective &= held
+	p.Caps.Ambient &= held
 	if chdirLater {
 		if later, err := enterCwd(p.Cwd); err != nil || later {
 			return initmsg.CwdError(p.Cwd, unix.EACCES)

@@ -85,7 +85,7 @@ func enter(m *initmsg.Message) error {
 			return err
 		}
 	}
-	if m.Exec {
+	if m.Exec || len(m.Join) != 0 {
 		// setns into a mount namespace wants an fs_struct of our own.
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return fail("unshare fs", err)

@@ -97,7 +97,7 @@ const x32Numbers = "rt_sigaction rt_sigreturn ioctl readv writev recvfrom sendms
 
 // x32Lacks are those that only the 64-bit table has.
 const x32Lacks = " uselib _sysctl create_module get_kernel_syms query_module nfsservctl set_thread_area get_thread_area " +
-	"epoll_ctl_old epoll_wait_old vserver "
+	"epoll_ctl_old epoll_wait_old vserver uretprobe uprobe map_shadow_stack "
 
 // x32Own maps the names of x32Numbers to their numbers.
 var x32Own = sync.OnceValue(func() map[string]uint32 {
@@ -107,6 +107,10 @@ var x32Own = sync.OnceValue(func() map[string]uint32 {
 	}
 	return m
 })
+
+// narrow tells that arguments have 32 bits. On x32 registers are wider, but its
+// calls take the lower half of most; libseccomp compares that for all of them.
+func (a *arch) narrow() bool { return a.base == x32Bit || a.audit == auditX86 || a.audit == auditARM }
 
 func (a *arch) number(name string) (uint32, bool) {
 	if a.base == x32Bit {
@@ -119,4 +123,43 @@ func (a *arch) number(name string) (uint32, bool) {
 	}
 	nr, ok := table()[a.column][name]
 	return nr + a.base, ok
+}
+
+// socketCalls and ipcCalls are in the order of their numbers as the first argument
+// of socketcall(2) and ipc(2), from 1 on (linux/net.h, linux/ipc.h).
+const (
+	socketCalls = "socket bind connect listen accept getsockname getpeername socketpair send recv sendto recvfrom shutdown " +
+		"setsockopt getsockopt sendmsg recvmsg accept4 recvmmsg sendmmsg"
+	ipcCalls = "semop semget semctl semtimedop - - - - - - msgsnd msgrcv msgget msgctl - - - - - - shmat shmdt shmget shmctl"
+)
+
+// multiplexer is a call that offers others by number.
+type multiplexer struct {
+	call  string
+	which uint64
+}
+
+// multiplexers maps names to the call that offers them too.
+var multiplexers = sync.OnceValue(func() map[string]multiplexer {
+	m := make(map[string]multiplexer)
+	for call, names := range map[string]string{"socketcall": socketCalls, "ipc": ipcCalls} {
+		for i, n := range strings.Fields(names) {
+			m[n] = multiplexer{call, uint64(i + 1)}
+		}
+	}
+	return m
+})
+
+// multiplexed returns the number of the call that offers name too, and the
+// condition by which it does.
+func (a *arch) multiplexed(name string) (nr uint32, which specs.LinuxSeccompArg, ok bool) {
+	if a.audit != auditX86 {
+		return 0, which, false
+	}
+	m, ok := multiplexers()[name]
+	if !ok || name == "-" {
+		return 0, which, false
+	}
+	nr, ok = a.number(m.call)
+	return nr, specs.LinuxSeccompArg{Index: 0, Op: specs.OpEqualTo, Value: m.which}, ok
 }

@@ -39,6 +39,8 @@ type asm struct {
 	rev  []insn
 	near map[label]label // the latest stand-in of a far target
 	rets map[uint32]label
+	// narrow: arguments are 32 bits wide, the upper half is not looked at.
+	narrow bool
 }
 
 func (a *asm) emit(i insn) label {
@@ -109,6 +111,9 @@ func (a *asm) load(off uint32, t label) label {
 func (a *asm) cond(c *specs.LinuxSeccompArg, yes, no label) label {
 	lo, hi := uint32(offArgs+8*c.Index), uint32(offArgs+8*c.Index+4)
 	vlo, vhi := uint32(c.Value), uint32(c.Value>>32)
+	if a.narrow {
+		return a.narrowCond(c, lo, yes, no)
+	}
 	switch c.Op {
 	case specs.OpNotEqual:
 		return a.equal(lo, hi, vlo, vhi, no, yes)
@@ -132,6 +137,32 @@ func (a *asm) cond(c *specs.LinuxSeccompArg, yes, no label) label {
 		t = a.emit(insn{op: opAnd, k: vhi})
 		return a.load(hi, t)
 	}
+}
+
+// narrowCond is cond for architectures whose registers, or whose ABI on wider ones
+// (x32), have 32 bits.
+func (a *asm) narrowCond(c *specs.LinuxSeccompArg, lo uint32, yes, no label) label {
+	v := uint32(c.Value)
+	var t label
+	switch c.Op {
+	case specs.OpNotEqual:
+		t = a.jump(opJEQ, v, no, yes)
+	case specs.OpEqualTo:
+		t = a.jump(opJEQ, v, yes, no)
+	case specs.OpLessThan:
+		t = a.jump(opJGE, v, no, yes)
+	case specs.OpLessEqual:
+		t = a.jump(opJGT, v, no, yes)
+	case specs.OpGreaterEqual:
+		t = a.jump(opJGE, v, yes, no)
+	case specs.OpGreaterThan:
+		t = a.jump(opJGT, v, yes, no)
+	default:
+		t = a.jump(opJEQ, uint32(c.ValueTwo), yes, no)
+		a.follow(t)
+		t = a.emit(insn{op: opAnd, k: v})
+	}
+	return a.load(lo, t)
 }
 
 func (a *asm) equal(lo, hi, vlo, vhi uint32, yes, no label) label {
@@ -178,6 +209,7 @@ func (a *asm) search(spans []span, at []label) label {
 // section emits one architecture's decision, with the number in A.
 func (a *asm) section(s *section, p *policy) label {
 	spans := s.spans(p)
+	a.narrow = s.arch.narrow()
 	at := make([]label, len(spans))
 	for i := range spans {
 		at[i] = -1

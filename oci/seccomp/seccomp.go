@@ -8,7 +8,10 @@
 // rule for each condition; rules with the default action say nothing; names that
 // an architecture does not have are skipped. System calls newer than all that a
 // restrictive profile names answer ENOSYS, so that C libraries fall back to older
-// ones. Sources: seccomp(2), linux/seccomp.h, linux/audit.h.
+// ones. On 32-bit architectures and x32 only the lower halves of arguments and of
+// the values to compare with count. On 32-bit x86 a rule for a call that socketcall(2) or
+// ipc(2) offer too holds there as well. testdata/libseccomp holds programs of libseccomp
+// that verdicts are compared with. Sources: seccomp(2), linux/seccomp.h, linux/audit.h.
 package seccomp
 
 import (
@@ -202,9 +205,29 @@ func (p *policy) add(s *specs.LinuxSyscall) error {
 			if nr, ok := p.sections[i].arch.number(name); ok {
 				p.sections[i].add(nr, rules, p.def)
 			}
+			if nr, which, ok := p.sections[i].arch.multiplexed(name); ok {
+				p.sections[i].add(nr, through(rules, which), p.def)
+			}
 		}
 	}
 	return nil
+}
+
+// through turns rules for a call into those for the one that offers it too: the
+// condition which takes the place of those on the first argument. What libseccomp
+// makes of conditions on others is kept, though those arguments are in memory.
+func through(rules []rule, which specs.LinuxSeccompArg) []rule {
+	out := make([]rule, 0, len(rules))
+	for _, r := range rules {
+		conds := []specs.LinuxSeccompArg{which}
+		for _, c := range r.conds {
+			if c.Index != which.Index {
+				conds = append(conds, c)
+			}
+		}
+		out = append(out, rule{conds: conds, ret: r.ret})
+	}
+	return out
 }
 
 func (s *section) add(nr uint32, rules []rule, def uint32) {

@@ -3,6 +3,7 @@ package seccomp
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -66,8 +67,11 @@ func simulate(t testing.TB, prog []byte, c call) (ret uint32, steps int) {
 	return 0, 0
 }
 
-func holds(c *specs.LinuxSeccompArg, args [6]uint64) bool {
+func holds(c specs.LinuxSeccompArg, args [6]uint64, narrow bool) bool {
 	v := args[c.Index]
+	if narrow {
+		v, c.Value, c.ValueTwo = v&(1<<32-1), c.Value&(1<<32-1), c.ValueTwo&(1<<32-1)
+	}
 	switch c.Op {
 	case specs.OpNotEqual:
 		return v != c.Value
@@ -113,16 +117,25 @@ func naive(t testing.TB, s *specs.LinuxSeccomp, goarch string, c call) uint32 {
 		ret, _ := action(r.Action, r.ErrnoRet)
 		for _, name := range r.Names {
 			nr, ok := a.number(name)
-			if !ok {
-				continue
-			}
-			if nr-a.base < privateCalls {
+			if ok && nr-a.base < privateCalls {
 				newest = max(newest, nr)
 			}
-			if nr != c.nr || ret == def {
+			args := r.Args
+			if !ok || nr != c.nr {
+				var which specs.LinuxSeccompArg
+				if nr, which, ok = a.multiplexed(name); !ok || nr != c.nr || c.args[0]&(1<<32-1) != which.Value {
+					continue
+				}
+				// The condition holds; of the others those on the first argument go.
+				args = slices.DeleteFunc(slices.Clone(args), func(x specs.LinuxSeccompArg) bool { return x.Index == 0 })
+				if len(args) == 0 {
+					args = []specs.LinuxSeccompArg{which}
+				}
+			}
+			if ret == def {
 				continue
 			}
-			if len(r.Args) == 0 {
+			if len(args) == 0 {
 				if !decided {
 					found, decided = ret, true
 				}
@@ -132,15 +145,15 @@ func naive(t testing.TB, s *specs.LinuxSeccomp, goarch string, c call) uint32 {
 				continue
 			}
 			dup := map[uint]int{}
-			for _, x := range r.Args {
+			for _, x := range args {
 				dup[x.Index]++
 			}
 			and, or := true, false
-			for j := range r.Args {
-				h := holds(&r.Args[j], c.args)
+			for j := range args {
+				h := holds(args[j], c.args, a.narrow())
 				and, or = and && h, or || h
 			}
-			if and || (len(dup) != len(r.Args) && or) {
+			if and || (len(dup) != len(args) && or) {
 				found, conditional = ret, true
 			}
 		}
@@ -154,6 +167,11 @@ func naive(t testing.TB, s *specs.LinuxSeccomp, goarch string, c call) uint32 {
 		for _, name := range s.Syscalls[i].Names {
 			nr, ok := a.number(name)
 			known = known || ok && nr == c.nr
+			nr, _, ok = a.multiplexed(name)
+			known = known || ok && nr == c.nr
+			if ok {
+				newest = max(newest, nr)
+			}
 		}
 	}
 	if !permissive && def != retErrno|38 && newest > 0 && !known && c.nr > newest {
@@ -318,6 +336,7 @@ func TestNumbers(t *testing.T) {
 		{specs.ArchX32, "execve", x32Bit + 520},
 		{specs.ArchX32, "read", x32Bit},
 		{specs.ArchX32, "uselib", -1},
+		{specs.ArchX32, "map_shadow_stack", -1},
 		{specs.ArchAARCH64, "execve", 221},
 		{specs.ArchAARCH64, "open", -1},
 		{specs.ArchAARCH64, "newfstatat", 79},

@@ -1,8 +1,8 @@
-package oci
+// Package tuning digests what a spec says about how the kernel schedules and places
+// a container's processes, and about their clocks. It is pure.
+package tuning
 
 import (
-	"math"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,9 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// planTuning digests a process's scheduling. execCPUAffinity is for further
-// processes only (runtime-spec, config.md).
-func planTuning(p *specs.Process, exec bool, t *initmsg.Tuning) error {
+// Process digests a process's scheduling. execCPUAffinity is for further
+// processes, exec, only (runtime-spec, config.md). Class ErrInvalidArgument for values
+// that cannot be.
+func Process(p *specs.Process, exec bool, t *initmsg.Tuning) error {
 	if err := planScheduler(p.Scheduler, t); err != nil {
 		return err
 	}
@@ -116,9 +117,9 @@ func planScheduler(s *specs.Scheduler, t *initmsg.Tuning) error {
 	return nil
 }
 
-// planPlacement digests what the spec's linux section says about how all of a
+// Placement digests what the spec's linux section says about how all of a
 // container's processes run.
-func planPlacement(p *specs.LinuxPersonality, mem *specs.LinuxMemoryPolicy, t *initmsg.Tuning) error {
+func Placement(p *specs.LinuxPersonality, mem *specs.LinuxMemoryPolicy, t *initmsg.Tuning) error {
 	if p != nil {
 		domain, ok := map[specs.LinuxPersonalityDomain]uint32{specs.PerLinux: 0, specs.PerLinux32: 8}[p.Domain]
 		if !ok {
@@ -155,8 +156,9 @@ func planPlacement(p *specs.LinuxPersonality, mem *specs.LinuxMemoryPolicy, t *i
 	return err
 }
 
-// planTime digests a new time namespace's offsets (time_namespaces(7)).
-func planTime(in map[string]specs.LinuxTimeOffset, m *initmsg.Message) error {
+// Time digests a time namespace's offsets (time_namespaces(7)) into m. Class
+// ErrInvalidArgument when m makes no such namespace, or for other clocks.
+func Time(in map[string]specs.LinuxTimeOffset, m *initmsg.Message) error {
 	if len(in) == 0 {
 		return nil
 	}
@@ -180,41 +182,4 @@ func planTime(in map[string]specs.LinuxTimeOffset, m *initmsg.Message) error {
 		return errclass.Invalid("time offsets: only the clocks monotonic and boottime have one")
 	}
 	return nil
-}
-
-// refuse answers what this runtime does not do, so that nobody believes it done.
-func refuse(s *specs.Spec) error {
-	l := s.Linux
-	if l.IntelRdt != nil {
-		if !mounted("/sys/fs/resctrl", rdtMagic) {
-			return errclass.NotImplemented("intelRdt is specified in config, but Intel RDT is not enabled on this machine (/sys/fs/resctrl is not mounted)")
-		}
-		return errclass.NotImplemented("intelRdt is specified in config, but this runtime does not support Intel RDT")
-	}
-	label := l.MountLabel
-	if label == "" && s.Process != nil {
-		label = s.Process.SelinuxLabel
-	}
-	if label != "" && !mounted("/sys/fs/selinux", unix.SELINUX_MAGIC) {
-		return errclass.Invalid("selinux label is specified in config, but selinux is disabled or not supported")
-	}
-	if s.Process != nil && s.Process.ApparmorProfile != "" && s.Process.ApparmorProfile != "unconfined" && !appArmor() {
-		return errclass.Invalid("apparmor profile %q is specified in config, but apparmor is not enabled on this machine", s.Process.ApparmorProfile)
-	}
-	return nil
-}
-
-// rdtMagic is the magic number of resctrl (linux/magic.h).
-const rdtMagic = 0x7655821
-
-// mounted tells whether dir is a mount of that file system.
-func mounted(dir string, magic int64) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(dir, &st) == nil && st.Type&math.MaxUint32 == magic
-}
-
-// appArmor asks the module's own switch.
-func appArmor() bool {
-	b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
-	return err == nil && strings.HasPrefix(string(b), "Y")
 }
