@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -61,11 +62,15 @@ func (r realMain) Run() int {
 	}
 	os.Setenv("GANTRY_BIN", dir)
 	code := r.m.Run()
-	for d := range cgroupDirs("/gantry-e2e") {
-		os.Remove(d) // only when it is empty: another run may be at work
+	for d := range cgroupDirs(runCgroup()) {
+		os.Remove(d)
 	}
 	return code
 }
+
+// runCgroup is the parent of all cgroups of this run. Other runs have their own: what is
+// empty there may be about to be used.
+func runCgroup() string { return "/gantry-e2e-" + strconv.Itoa(os.Getpid()) }
 
 func TestOwn(t *testing.T) { runScripts(t, filepath.Join(os.Getenv("GANTRY_BIN"), "docker"), false) }
 

@@ -57,7 +57,7 @@ func setup(env *testscript.Env, client string, theirs bool) error {
 	}
 	s := &sandbox{
 		root: root, netns: st.Ino, client: client, helpers: map[string]*process{}, stop: make(chan struct{}),
-		cgroup: "/gantry-e2e/" + filepath.Base(root),
+		cgroup: runCgroup() + "/" + filepath.Base(root),
 	}
 	for _, dir := range []string{"bin", "home", "data"} {
 		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
