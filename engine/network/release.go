@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -106,6 +107,9 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	if err := s.forwarding(); err != nil {
 		return err
 	}
+	if err := s.watchBridges(); err != nil {
+		return err
+	}
 	if err := s.fw.Apply(); err != nil {
 		return err
 	}
@@ -124,6 +128,19 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	s.restored = true
 	s.mu.Unlock()
 	return nil
+}
+
+// watchBridges keeps the firewall told of the host's other bridges.
+func (s *Service) watchBridges() (err error) {
+	if s.nft == nil {
+		return nil
+	}
+	s.others, err = rtnl.WatchBridges(s.nl, func(names map[int]string) {
+		if err := s.fw.SetForeign(slices.Sorted(maps.Values(names))); err != nil {
+			s.log.Error("telling the firewall of other bridges", "error", err)
+		}
+	})
+	return err
 }
 
 // repair makes our table again after somebody changed, removed or flushed it. As long as

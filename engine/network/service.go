@@ -48,6 +48,7 @@ type Service struct {
 	nft    *nft.Conn // nil when the firewall is switched off
 	pub    *publisher
 	watch  *nft.Watcher
+	others *rtnl.BridgeWatcher
 	reaper *plumb.Reaper
 	dns    *dns.Forwarder
 
@@ -168,6 +169,9 @@ func (s *Service) close() error {
 	var errs []error
 	if s.watch != nil {
 		errs = append(errs, s.watch.Close())
+	}
+	if s.others != nil {
+		errs = append(errs, s.others.Close())
 	}
 	if s.reaper != nil {
 		s.reaper.Close()

@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 		"slowproxy": slowproxyMain,
 		"dnsserver": dnsserverMain,
 		"gen":       genMain,
+		"netplugin": netpluginMain,
 		"sum":       sumMain,
 		"apiget":    apigetMain,
 		"activate":  activateMain,

@@ -40,6 +40,7 @@ const (
 	SetSame     = "same"
 	SetICC      = "icc"
 	SetInternal = "internal"
+	SetForeign  = "foreign"
 	SetOpen     = "open"
 	SetTrusted  = "trusted"
 	SetMasq4    = "masq4"
@@ -106,6 +107,9 @@ type State struct {
 	// DropForward drops forwarded packets that are none of ours: for a host whose
 	// forwarding was switched on by the daemon and that was no router before.
 	DropForward bool
+	// Foreign are the other bridges of the host. DropForward is not about what they bridge,
+	// which passes the IP hooks too when br_netfilter is on: the host forwards nothing there.
+	Foreign []string
 }
 
 // Compute returns the table for a state. Equal states give equal tables, whatever
@@ -116,6 +120,9 @@ func Compute(s State) nft.Ruleset {
 		for _, se := range bridgeElems(b) {
 			sets.add(se)
 		}
+	}
+	for _, se := range foreignElems(s.Foreign) {
+		sets.add(se)
 	}
 	modes := s.modes()
 	for _, p := range s.Ports {
@@ -173,6 +180,15 @@ func bridgeElems(b Bridge) []nft.SetElems {
 	}
 	for _, t := range b.Trusted {
 		put(true, SetTrusted, nft.Elem{Key: []nft.Value{t, b.Name}})
+	}
+	return out
+}
+
+// foreignElems are pairs: what enters by one bridge and leaves by another was routed.
+func foreignElems(names []string) []nft.SetElems {
+	var out []nft.SetElems
+	for _, n := range names {
+		out = append(out, nft.SetElems{Set: SetForeign, Elems: []nft.Elem{{Key: []nft.Value{n, n}}}})
 	}
 	return out
 }
@@ -236,16 +252,24 @@ func chains(s State) []nft.Chain {
 			{nft.Dst{Prefix: netip.MustParsePrefix("::1/128")}, nft.Return{}},
 			{nft.DstLocal{}, nft.Jump{Chain: "publish"}},
 		}},
-		{Name: "forward", Hook: &nft.Hook{Type: "filter", Hook: "forward", Priority: filter, Drop: s.DropForward}, Rules: []nft.Rule{
-			{nft.Jump{Chain: UserChain}},
-			{nft.IfPair{Set: SetICC}, nft.Accept{}},
-			{nft.InIf{Set: SetInternal}, nft.Drop{}},
-			{nft.OutIf{Set: SetInternal}, nft.Drop{}},
-			{nft.OutIf{Set: SetBridges}, nft.Jump{Chain: "in"}},
-			{nft.InIf{Set: SetBridges}, nft.Accept{}},
-		}},
+		{Name: "forward", Hook: &nft.Hook{Type: "filter", Hook: "forward", Priority: filter, Drop: s.DropForward}, Rules: forwardRules(s)},
 		{Name: "source", Hook: &nft.Hook{Type: "nat", Hook: "postrouting", Priority: srcnat}, Rules: sourceRules()},
 	}
+}
+
+func forwardRules(s State) []nft.Rule {
+	rules := []nft.Rule{
+		{nft.Jump{Chain: UserChain}},
+		{nft.IfPair{Set: SetICC}, nft.Accept{}},
+		{nft.InIf{Set: SetInternal}, nft.Drop{}},
+		{nft.OutIf{Set: SetInternal}, nft.Drop{}},
+		{nft.OutIf{Set: SetBridges}, nft.Jump{Chain: "in"}},
+		{nft.InIf{Set: SetBridges}, nft.Accept{}},
+	}
+	if s.DropForward {
+		rules = append(rules, nft.Rule{nft.IfPair{Set: SetForeign}, nft.Accept{}})
+	}
+	return rules
 }
 
 func publishRules() []nft.Rule {
@@ -317,6 +341,7 @@ func newSets() *setList {
 	def(SetSame, pair, nil)
 	def(SetICC, pair, nil)
 	def(SetInternal, one, nil)
+	def(SetForeign, pair, nil)
 	def(SetTrusted, pair, nil)
 	for _, f := range []struct {
 		n string

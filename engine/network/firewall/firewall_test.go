@@ -22,7 +22,7 @@ func TestCompute(t *testing.T) {
 		"default": {Bridges: []Bridge{docker0}},
 		"ports": {Bridges: []Bridge{docker0}, Ports: []Port{web,
 			{Bridge: "docker0", Proto: "udp", HostIP: addr("127.0.0.1"), HostPort: 53, IP: addr("172.17.0.3"), Port: 5353}}},
-		"icc-off-router": {Bridges: []Bridge{{Name: "docker0", Masq4: true}}, DropForward: true},
+		"icc-off-router": {Bridges: []Bridge{{Name: "docker0", Masq4: true}}, DropForward: true, Foreign: []string{"virbr0"}},
 		"internal":       {Bridges: []Bridge{docker0, {Name: "br-i", ICC: true, Internal: true, Masq4: true}}},
 		"modes": {Bridges: []Bridge{
 			{Name: "br-r", ICC: true, Masq4: true, Masq6: true, Mode4: ModeRouted, Mode6: ModeNAT},

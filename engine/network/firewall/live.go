@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/gantry/gantry/internal/nft"
@@ -20,6 +21,7 @@ type Live struct {
 	bridges map[string]Bridge
 	ports   map[string][]Port // by owner
 	drop    bool
+	foreign []string
 	want    map[string]*liveElem
 	dirty   map[string]struct{}
 	next    *liveBatch
@@ -76,6 +78,15 @@ func (f *Live) dropBridge(name string) {
 		f.ref(bridgeElems(b), -1)
 		delete(f.bridges, name)
 	}
+}
+
+// SetForeign replaces the list of the host's other bridges.
+func (f *Live) SetForeign(names []string) error {
+	f.mu.Lock()
+	f.ref(foreignElems(f.foreign), -1)
+	f.foreign = slices.Clone(names)
+	f.ref(foreignElems(names), 1)
+	return f.flush()
 }
 
 // Publish adds an owner's ports; with none it costs nothing.
@@ -267,7 +278,7 @@ func (f *Live) Ruleset() nft.Ruleset {
 }
 
 func (f *Live) state() State {
-	s := State{DirectRouting: f.direct, DropForward: f.drop}
+	s := State{DirectRouting: f.direct, DropForward: f.drop, Foreign: f.foreign}
 	for _, b := range f.bridges {
 		s.Bridges = append(s.Bridges, b)
 	}
