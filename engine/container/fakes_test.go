@@ -197,7 +197,8 @@ type fakeShim struct {
 	procs  map[shim.Key]*fakeProc
 	events chan shim.Event
 	starts int
-	dying  int // calls of Forget that a dying shim does not answer
+	dying  int   // calls of Forget that a dying shim does not answer
+	late   error // told of starts that succeed after it
 }
 
 type fakeProc struct {
@@ -252,7 +253,11 @@ func (f *fakeShim) Start(_ context.Context, r *shim.StartRequest, files []*os.Fi
 	if len(files) != len(r.NamespaceFDs)+len(r.Attach) {
 		return nil, errors.New("wrong number of files")
 	}
-	return f.begin(r.Key, &fakeProc{program: r.Spec.Process.Args[0], req: r})
+	st, err := f.begin(r.Key, &fakeProc{program: r.Spec.Process.Args[0], req: r})
+	if f.late != nil {
+		return nil, f.late
+	}
+	return st, err
 }
 
 func (f *fakeShim) Exec(_ context.Context, r *shim.ExecRequest, files []*os.File) (*shim.Started, error) {

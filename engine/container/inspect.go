@@ -16,6 +16,7 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container
 	if err != nil {
 		return container.InspectResponse{}, err
 	}
+	awaitEnd(ctx, o)
 	r, v := o.rec.Load(), o.view.Load()
 	cfg, host := *r.Config, *r.HostConfig
 	host.Links = shownLinks(s, r)
@@ -65,13 +66,16 @@ func stateResponse(v *view) *container.State {
 		ExitCode: v.Last.Code, Error: v.Error,
 		StartedAt: stamp(v.started), FinishedAt: stamp(v.Last.At),
 	}
-	if v.Phase.Up() && v.run != nil {
+	if v.Phase == fsm.Exiting { // it shows as running: then nothing of its end does
+		st.ExitCode, st.OOMKilled, st.FinishedAt = 0, false, stamp(time.Time{})
+	}
+	if isUp(v.State) && v.run != nil && st.Status != container.StateRestarting {
 		st.Pid = v.run.pid
 		if v.run.lost {
 			st.Error = "output was lost while the daemon and the shim were both dead"
 		}
 	}
-	if v.Last.Unknown && !v.Phase.Up() && st.Error == "" {
+	if v.Last.Unknown && !isUp(v.State) && st.Error == "" {
 		st.Error = "the exit code could not be learned: the daemon and the shim were both dead"
 	}
 	return st
@@ -79,3 +83,26 @@ func stateResponse(v *view) *container.State {
 
 // stamp is a time as Docker shows it, the zero one included.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+// endPatience bounds how long who asks about a container waits for its end to be done with.
+const endPatience = 2 * time.Second
+
+// awaitEnd waits while what the last run held is given back, so that who saw the event of
+// a container's death is not told that it runs.
+func awaitEnd(ctx context.Context, o *owner) {
+	ctx, cancel := context.WithTimeout(ctx, endPatience)
+	defer cancel()
+	for {
+		changed := o.changed.wait()
+		if o.view.Load().Phase != fsm.Exiting {
+			return
+		}
+		select {
+		case <-changed:
+		case <-o.done:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}

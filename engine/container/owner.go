@@ -194,6 +194,8 @@ func (o *owner) perform(e fsm.Effect) {
 			o.tearDown(ctx, e.Run)
 			return message{ev: fsm.TornDown(e)}
 		})
+	case fsm.Forget:
+		forgetRun(o, e.Run)
 	case fsm.Delete:
 		o.effect(func(ctx context.Context) message {
 			return message{ev: fsm.Deleted{Err: o.delete(ctx)}}

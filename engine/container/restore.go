@@ -58,6 +58,12 @@ func (s *Service) Restore(ctx context.Context) error {
 	for _, f := range found {
 		s.resume(f)
 	}
+	for _, f := range found {
+		if f.ended != nil { // nobody shall see it running who asks from now on
+			f.o.send(message{}) // received when the message before is handled
+			awaitEnd(ctx, f.o)
+		}
+	}
 	return nil
 }
 
@@ -181,8 +187,8 @@ func (s *Service) resume(f *restored) {
 			s.log.Warn("output of a container was lost: daemon and shim were both dead", "container", o.id)
 			o.emit(events.ActionUpdate, map[string]string{"outputLost": "true"})
 		}
-		if f.ended != nil {
-			s.exited(f.ended)
+		if f.ended != nil { // told here, not beside: what Restore waits for has begun
+			o.send(message{ev: fsm.HasExited{Run: v.Run, Exit: o.exitOf(f.ended)}})
 		}
 	case v.Phase == fsm.Created && v.AutoRemove && o.rec.Load().Created.Before(bootTime()):
 		// Its start died with the machine; nobody waits for it any more.

@@ -531,7 +531,9 @@ func TestRestore(t *testing.T) {
 	if st := r.state("runs"); !st.Running || st.Pid == 0 {
 		t.Errorf("runs: %+v", st)
 	}
-	r.until("dies is seen", func() bool { st := r.state("dies"); return st.Status == "exited" && st.ExitCode == 7 })
+	if st := r.state("dies"); st.Status != "exited" || st.ExitCode != 7 {
+		t.Errorf("right after the start: %+v", st)
+	}
 	r.until("auto is removed", func() bool { return r.index.byFullID(auto) == nil })
 	r.until("always runs again", func() bool { return r.state("always").Running && r.index.byFullID(always).view.Load().Run == 2 })
 	if st := r.state("lost"); !st.Running || !strings.Contains(st.Error, "lost") {
@@ -555,6 +557,21 @@ func TestRestore(t *testing.T) {
 	r.must(r.Stop(bg, "runs", StopOptions{}))
 	r.must(r.Start(bg, "fresh"))
 	r.must(r.Remove(bg, "lost", RemoveOptions{Force: true}))
+}
+
+// A start that was given up while the shim carried it out after all: its end is not kept.
+func TestGivenUpStart(t *testing.T) {
+	r := newRig(t)
+	id := r.create("late", nil, "sleep")
+	r.shim.late = context.DeadlineExceeded
+	if err := r.Start(bg, id); err == nil || !strings.Contains(err.Error(), "deadline exceeded") {
+		t.Fatal(err)
+	}
+	r.shim.exit(r.index.byFullID(id).key(1), 137, 9)
+	r.until("the shim may forget", func() bool { l, _ := r.shim.List(bg); return len(l) == 0 })
+	r.shim.late = nil
+	r.must(r.Start(bg, id))
+	r.must(r.Remove(bg, id, RemoveOptions{Force: true}))
 }
 
 func TestDead(t *testing.T) {

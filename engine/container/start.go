@@ -373,14 +373,7 @@ func (o *owner) tearDown(ctx context.Context, run uint64) {
 	o.streams.live = nil
 	o.streams.Unlock()
 	o.s.execs.ended(o)
-	// The shim's own tidying (cgroup) waits for the kernel: it goes on beside, and the
-	// next start or the removal waits for it.
-	done := make(chan struct{})
-	o.forgotten.Store(&done)
-	o.s.beside(func() {
-		defer close(done)
-		o.s.forget(o.key(run))
-	})
+	forgetRun(o, run)
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	if err := o.s.deps.Networks.Release(ctx, o.id); err != nil {
@@ -392,6 +385,17 @@ func (o *owner) tearDown(ctx context.Context, run uint64) {
 	if err := o.s.dropRun(o.id); err != nil {
 		o.s.log.Warn("removing a run's record", "container", o.id, "error", err)
 	}
+}
+
+// forgetRun lets the shim drop a run that ended. Its tidying (cgroup) waits for the kernel:
+// it goes on beside, and the next start or the removal waits for it.
+func forgetRun(o *owner, run uint64) {
+	done := make(chan struct{})
+	o.forgotten.Store(&done)
+	o.s.beside(func() {
+		defer close(done)
+		o.s.forget(o.key(run))
+	})
 }
 
 // forget lets the shim drop what it held of a process that ended.

@@ -57,6 +57,9 @@ func (p *stepper) startFailed(ev StartFailed) {
 	if p.Ran {
 		p.Phase = Exited
 	}
+	if p.earlyExit != nil {
+		p.do(Forget{Run: ev.Run})
+	}
 	p.earlyExit = nil
 	p.Last = Exit{Code: ev.Code, At: p.Last.At}
 	if ev.Err != nil {
@@ -83,6 +86,8 @@ func (p *stepper) hasExited(ev HasExited) {
 		p.Phase = Exiting
 		p.Last = ev.Exit
 		p.do(Tell{What: "die"}, Teardown{Run: p.Run})
+	case Created, Exited, Restarting, Dead:
+		p.do(Forget{Run: ev.Run})
 	}
 }
 

@@ -283,6 +283,9 @@ type (
 	}
 	// Teardown gives back what a run held.
 	Teardown struct{ Run uint64 }
+	// Forget lets the shim drop the end of a run that never counted: its start had been
+	// given up.
+	Forget struct{ Run uint64 }
 	// Delete removes the container from disk and memory.
 	Delete struct{}
 	// Answer answers a ticket. Code is the exit code for waiters and stoppers.
@@ -304,6 +307,7 @@ func (Freeze) effect()   {}
 func (Thaw) effect()     {}
 func (Timer) effect()    {}
 func (Teardown) effect() {}
+func (Forget) effect()   {}
 func (Delete) effect()   {}
 func (Answer) effect()   {}
 func (Tell) effect()     {}
