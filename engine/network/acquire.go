@@ -12,7 +12,9 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/gantry/gantry/engine/network/checks"
 	"github.com/gantry/gantry/engine/network/dns"
+	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/etcfiles"
 	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/engine/network/plumb"
@@ -114,7 +116,7 @@ func (s *Service) makeSandbox(r SandboxRequest, sb *sandbox, joins []*joining, p
 	if !named(joins) {
 		return nil
 	}
-	out.Record.DNS = s.dnsRecord(r)
+	out.Record.DNS = s.cfg.dnsRecord(r)
 	if err := s.resolve(sb, socks, out.Record.DNS); err != nil {
 		return err
 	}
@@ -223,7 +225,7 @@ func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.En
 	if n.net.ConfigOnly {
 		return nil, errclass.Forbidden("cannot create endpoint on configuration-only network")
 	}
-	if err := checkSettings(n, n.net.Name, es); err != nil {
+	if err := checks.CheckEndpoint(n.subnets(), n.net.Name, es); err != nil {
 		return nil, err
 	}
 	e := &endpoint{containerID: sb.id, EndpointRecord: EndpointRecord{ID: id.New(), NetworkID: n.net.ID, Name: r.Name, Aliases: es.Aliases}}
@@ -245,7 +247,7 @@ func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.En
 	n.users[sb.id] = e
 	j.plug = &plumb.Plug{MAC: net.HardwareAddr(parseMAC(e.MAC)), IfName: es.DriverOpts[optIfName], MTU: n.mtu()}
 	if name := j.plug.IfName; name != "" {
-		if err := checkIfName(name); err != nil {
+		if err := driver.CheckIfName(name); err != nil {
 			leave(sb, []*joining{j})
 			return nil, err
 		}
@@ -260,8 +262,8 @@ func newHostIf() string {
 }
 
 func (n *netw) mtu() int {
-	if n.bridge.mtu > 0 {
-		return n.bridge.mtu
+	if n.bridge.MTU > 0 {
+		return n.bridge.MTU
 	}
 	return defaultMTU
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/plumb"
@@ -19,25 +20,25 @@ type bridgeDriver struct{ s *Service }
 
 // Check implements driver.Driver.
 func (d bridgeDriver) Check(n driver.Network, others []driver.Network) error {
-	b, err := parseBridgeOptions(n.ID, n.Options)
+	b, err := bridge.Parse(n.ID, n.Options)
 	if err != nil {
 		return err
 	}
-	if !n.Internal && (b.mode4 == firewall.ModeIsolated || b.mode6 == firewall.ModeIsolated) {
+	if !n.Internal && (b.Mode4 == firewall.ModeIsolated || b.Mode6 == firewall.ModeIsolated) {
 		return errclass.Invalid("gateway mode 'isolated' can only be used for an internal network")
 	}
 	i := slices.IndexFunc(others, func(o driver.Network) bool {
 		if o.Driver != "bridge" {
 			return false
 		}
-		other, err := parseBridgeOptions(o.ID, o.Options)
-		return err == nil && other.name == b.name
+		other, err := bridge.Parse(o.ID, o.Options)
+		return err == nil && other.Name == b.Name
 	})
 	if i < 0 {
 		return nil
 	}
 	return errclass.Forbidden("cannot create network %s (%s): conflicts with network %s (%s): networks have same bridge name",
-		n.ID, b.name, others[i].ID, b.name)
+		n.ID, b.Name, others[i].ID, b.Name)
 }
 
 // mine finds what the service knows of a network.
@@ -59,21 +60,21 @@ func (d bridgeDriver) Start(_ context.Context, n driver.Network, _ bool) error {
 	}
 	var own []netip.Prefix
 	for _, sp := range nw.spaces {
-		mode := nw.bridge.mode4
+		mode := nw.bridge.Mode4
 		if sp.Subnet().Addr().Is6() {
-			mode = nw.bridge.mode6
+			mode = nw.bridge.Mode6
 		}
 		// inhibit_ipv4 is about IPv4 only, as its name says.
-		inhibited := nw.bridge.inhibit && sp.Subnet().Addr().Is4() || mode == firewall.ModeIsolated
+		inhibited := nw.bridge.Inhibit && sp.Subnet().Addr().Is4() || mode == firewall.ModeIsolated
 		if sp.own.IsValid() && !inhibited {
 			own = append(own, netip.PrefixFrom(sp.own, sp.Subnet().Bits()))
 		}
 	}
-	mtu := nw.bridge.mtu
+	mtu := nw.bridge.MTU
 	if mtu == 0 {
 		mtu = defaultMTU
 	}
-	if nw.index, err = plumb.EnsureBridge(d.s.nl, nw.bridge.name, mtu, nw.net.EnableIPv6, own, true); err != nil {
+	if nw.index, err = plumb.EnsureBridge(d.s.nl, nw.bridge.Name, mtu, nw.net.EnableIPv6, own, true); err != nil {
 		return err
 	}
 	return d.s.fw.SetBridge(nw.firewallBridge(d.s.cfg.Firewall6))
@@ -85,10 +86,10 @@ func (d bridgeDriver) Stop(_ context.Context, n driver.Network, _ []driver.Netwo
 	if err != nil {
 		return err
 	}
-	err = d.s.fw.RemoveBridge(nw.bridge.name)
-	l, lerr := d.s.nl.LinkByName(nw.bridge.name)
+	err = d.s.fw.RemoveBridge(nw.bridge.Name)
+	l, lerr := d.s.nl.LinkByName(nw.bridge.Name)
 	if lerr == nil && l.Group == rtnl.Group {
-		_, lerr = d.s.nl.Do(rtnl.DelLink(nw.bridge.name))
+		_, lerr = d.s.nl.Do(rtnl.DelLink(nw.bridge.Name))
 	}
 	if lerr != nil && !errors.Is(lerr, unix.ENODEV) {
 		err = errors.Join(err, lerr)
@@ -98,9 +99,9 @@ func (d bridgeDriver) Stop(_ context.Context, n driver.Network, _ []driver.Netwo
 
 // Out implements driver.Driver.
 func (d bridgeDriver) Out(n driver.Network, v6 bool) bool {
-	key := optMode4
+	key := bridge.OptMode4
 	if v6 {
-		key = optMode6
+		key = bridge.OptMode6
 	}
 	return !n.Internal && n.Options[key] != string(firewall.ModeIsolated)
 }
@@ -111,8 +112,8 @@ func (d bridgeDriver) Join(_ context.Context, n driver.Network, _ driver.Endpoin
 	if err != nil {
 		return driver.Interface{}, err
 	}
-	return driver.Interface{Prefix: nw.bridge.ifPrefix, Port: driver.Port{
-		HostIf: newHostIf(), Bridge: nw.index, Isolated: !nw.bridge.icc, Filtered: plumb.BridgeFiltered(),
+	return driver.Interface{Prefix: nw.bridge.IfPrefix, Port: driver.Port{
+		HostIf: newHostIf(), Bridge: nw.index, Isolated: !nw.bridge.ICC, Filtered: plumb.BridgeFiltered(),
 	}}, nil
 }
 

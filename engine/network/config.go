@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 
+	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/internal/plugin"
 )
 
@@ -36,10 +37,7 @@ type KeeperLister interface {
 }
 
 // Pool is a range that subnets of new networks are cut from (default-address-pools).
-type Pool struct {
-	Base netip.Prefix
-	Size int // prefix length of each subnet
-}
+type Pool = ipam.Pool
 
 // Config is what the daemon's settings say about networks. The zero value plus
 // DataRoot is Docker's default behaviour, except the booleans: see DefaultConfig.

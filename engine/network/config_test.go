@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/moby/moby/api/types/network"
 )
@@ -21,7 +22,7 @@ func TestConfigNetworks(t *testing.T) {
 	from := &network.ConfigReference{Network: "conf"}
 	yes, no := true, false
 	create(t, s, network.CreateRequest{Name: "conf", ConfigOnly: true, Driver: "bridge", Labels: map[string]string{"a": "b"},
-		Options: map[string]string{optICC: "false"},
+		Options: map[string]string{bridge.OptICC: "false"},
 		IPAM:    &network.IPAM{Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.44.0.0/24")}}}})
 	conf, err := s.Inspect(ctx, "conf")
 	if err != nil || !conf.ConfigOnly || conf.Driver != "null" || conf.Scope != "local" {
@@ -29,7 +30,7 @@ func TestConfigNetworks(t *testing.T) {
 	}
 	create(t, s, network.CreateRequest{Name: "net", ConfigFrom: from, Internal: true, Attachable: true})
 	n, err := s.Inspect(ctx, "net")
-	if err != nil || n.Driver != "bridge" || n.IPAM.Config[0].Subnet.String() != "10.44.0.0/24" || n.Labels["a"] != "b" || n.Options[optICC] != "false" ||
+	if err != nil || n.Driver != "bridge" || n.IPAM.Config[0].Subnet.String() != "10.44.0.0/24" || n.Labels["a"] != "b" || n.Options[bridge.OptICC] != "false" ||
 		!n.Internal || !n.Attachable || n.ConfigFrom.Network != "conf" {
 		t.Errorf("%+v %v", n, err)
 	}

@@ -66,7 +66,7 @@ func (s *Service) Connect(ctx context.Context, ns *os.File, r SandboxRequest) (_
 		return nil, err
 	}
 	if j.n.zone != nil && sb.resolver == nil {
-		if err := s.resolveLate(sb, ns, s.dnsRecord(r)); err != nil {
+		if err := s.resolveLate(sb, ns, s.cfg.dnsRecord(r)); err != nil {
 			return nil, errors.Join(err, s.pullOut(ns, j.e))
 		}
 		u.Add(func() error { s.stopResolving(sb); return nil })

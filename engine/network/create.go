@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/bridge"
+	"github.com/gantry/gantry/engine/network/checks"
 	"github.com/gantry/gantry/engine/network/records"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
@@ -76,10 +78,10 @@ func (s *Service) plan(r network.CreateRequest) (*netw, error) {
 	if r.Driver == "" {
 		r.Driver = "bridge"
 	}
-	if err := checkConfig(r); err != nil {
+	if err := checks.CheckConfig(r); err != nil {
 		return nil, err
 	}
-	if err := s.checkDriver(r); err != nil {
+	if err := s.drivers.check(r); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -95,50 +97,16 @@ func (s *Service) plan(r network.CreateRequest) (*netw, error) {
 		return nil, err
 	}
 	if !n.net.ConfigOnly {
-		if err := s.subnets.plan(s.nets, n); err != nil {
+		if n.pooled, err = s.subnets.Plan(&n.net); err != nil {
+			return nil, err
+		}
+		if err := n.makeSpaces(); err != nil {
 			return nil, err
 		}
 	}
 	n.removing = true
 	s.add(n)
 	return n, nil
-}
-
-func (s *Service) checkDriver(r network.CreateRequest) error {
-	switch {
-	case r.Ingress || r.Scope == "swarm" || r.Driver == "overlay":
-		return errclass.Unavailable("This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.")
-	case r.Scope != "" && r.Scope != "local":
-		return errclass.Invalid("invalid scope %q", r.Scope)
-	case r.Driver == "host" || r.Driver == "null":
-		return errclass.Forbidden("only one instance of %q network is allowed", r.Driver)
-	case s.drivers.get(r.Driver) == nil && !r.ConfigOnly:
-		return noDriver(r.Driver)
-	case r.IPAM != nil && r.IPAM.Driver != "" && r.IPAM.Driver != "default":
-		return noDriver(r.IPAM.Driver)
-	}
-	return nil
-}
-
-// checkConfig holds Docker's rules of configuration networks, in its words and order.
-func checkConfig(r network.CreateRequest) error {
-	if r.ConfigOnly && (r.Ingress || r.Internal || r.Attachable || r.Scope != "") {
-		return errclass.Forbidden("configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.")
-	}
-	if r.ConfigFrom == nil || r.ConfigFrom.Network == "" {
-		return nil
-	}
-	i := r.IPAM
-	switch {
-	case r.ConfigOnly:
-		return errclass.Forbidden("a configuration network cannot depend on another configuration network")
-	case i != nil && (i.Driver != "" && i.Driver != "default" || len(i.Options) > 0 || len(i.Config) > 0),
-		r.EnableIPv4 != nil && !*r.EnableIPv4, r.EnableIPv6 != nil && *r.EnableIPv6, len(r.Labels) > 0:
-		return errclass.Forbidden("user specified configurations are not supported if the network depends on a configuration network")
-	case len(r.Options) > 0:
-		return errclass.Forbidden("network driver options are not supported if the network depends on a configuration network")
-	}
-	return nil
 }
 
 // configure gives a network what its configuration network says.
@@ -179,11 +147,11 @@ func (s *Service) draft(r network.CreateRequest) (*netw, error) {
 	if len(n.IPAM.Config) > maxSubnets {
 		return nil, errclass.Invalid("more than %d subnets", maxSubnets)
 	}
-	if s.cfg.MTU > 0 && n.Driver == "bridge" && n.Options[optMTU] == "" && s.cfg.MTU != defaultMTU {
+	if s.cfg.MTU > 0 && n.Driver == "bridge" && n.Options[bridge.OptMTU] == "" && s.cfg.MTU != defaultMTU {
 		if n.Options == nil {
 			n.Options = map[string]string{}
 		}
-		n.Options[optMTU] = strconv.Itoa(s.cfg.MTU)
+		n.Options[bridge.OptMTU] = strconv.Itoa(s.cfg.MTU)
 	}
 	return &netw{net: n, users: map[string]*endpoint{}}, nil
 }
@@ -197,7 +165,7 @@ func (s *Service) drop(n *netw) {
 		delete(s.names, n.net.Name)
 	}
 	for _, sp := range n.spaces {
-		s.subnets.taken.Remove(sp.Subnet())
+		s.subnets.Leave(sp.Subnet())
 	}
 }
 
@@ -266,7 +234,7 @@ func (s *Service) Prune(ctx context.Context, f filter.Args) (network.PruneReport
 		return network.PruneReport{}, errclass.Invalid("more than one until filter specified")
 	} else if len(v) == 1 {
 		var err error
-		if until, err = parseUntil(v[0], time.Now()); err != nil {
+		if until, err = checks.Until(v[0], time.Now()); err != nil {
 			return network.PruneReport{}, err
 		}
 	}
@@ -297,20 +265,4 @@ func (s *Service) Prune(ctx context.Context, f filter.Args) (network.PruneReport
 	}
 	slices.Sort(names)
 	return network.PruneReport{NetworksDeleted: names}, nil
-}
-
-// parseUntil reads a moment: a duration before now, a UNIX time or RFC 3339.
-func parseUntil(v string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(v); err == nil {
-		return now.Add(-d), nil
-	}
-	if sec, err := strconv.ParseFloat(v, 64); err == nil {
-		return time.Unix(int64(sec), int64((sec-float64(int64(sec)))*1e9)), nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, v, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, errclass.Invalid("invalid until filter %q", v)
 }

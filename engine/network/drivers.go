@@ -5,12 +5,14 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/remote"
 	"github.com/gantry/gantry/engine/network/vlan"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/undo"
+	"github.com/moby/moby/api/types/network"
 )
 
 // drivers is the table of all there are. Its methods need no lock of the service.
@@ -36,6 +38,23 @@ func (d *drivers) get(name string) driver.Driver {
 	return d.remote
 }
 
+// check tells whether there can be a network of the driver that is asked for.
+func (d *drivers) check(r network.CreateRequest) error {
+	switch {
+	case r.Ingress || r.Scope == "swarm" || r.Driver == "overlay":
+		return errclass.Unavailable("This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.")
+	case r.Scope != "" && r.Scope != "local":
+		return errclass.Invalid("invalid scope %q", r.Scope)
+	case r.Driver == "host" || r.Driver == "null":
+		return errclass.Forbidden("only one instance of %q network is allowed", r.Driver)
+	case d.get(r.Driver) == nil && !r.ConfigOnly:
+		return noDriver(r.Driver)
+	case r.IPAM != nil && r.IPAM.Driver != "" && r.IPAM.Driver != "default":
+		return noDriver(r.IPAM.Driver)
+	}
+	return nil
+}
+
 func noDriver(name string) error {
 	return errclass.NotFound("could not find plugin %s in v1 plugin registry: plugin %q not found", name, name)
 }
@@ -59,7 +78,7 @@ func otherViews(nets map[string]*netw, not *netw) []driver.Network {
 		if n == not || n.net.ConfigOnly {
 			continue
 		}
-		if isBridge := n.net.Driver == "bridge"; isBridge != (not.net.Driver == "bridge") || isBridge && n.bridge.name != not.bridge.name {
+		if isBridge := n.net.Driver == "bridge"; isBridge != (not.net.Driver == "bridge") || isBridge && n.bridge.Name != not.bridge.Name {
 			continue
 		}
 		out = append(out, n.view())
@@ -71,7 +90,7 @@ func otherViews(nets map[string]*netw, not *netw) []driver.Network {
 func (s *Service) checkDriverOptions(n *netw) error {
 	if n.net.Driver == "bridge" {
 		var err error
-		if n.bridge, err = parseBridgeOptions(n.net.ID, n.net.Options); err != nil {
+		if n.bridge, err = bridge.Parse(n.net.ID, n.net.Options); err != nil {
 			return err
 		}
 	}

@@ -24,6 +24,10 @@ func lan(t *testing.T) netip.AddrPort {
 	if os.Getenv("GANTRY_NETWORK_TEST") == "" {
 		t.Skip("needs root, for a network namespace of its own")
 	}
+	// No router yet, whichever test came before: the service then drops what is not ours.
+	if err := plumb.Sysctl("net/ipv4/ip_forward", "0"); err != nil {
+		t.Fatal(err)
+	}
 	host, err := plumb.OpenHostNS()
 	if err != nil {
 		t.Fatal(err)

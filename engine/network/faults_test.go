@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/moby/moby/api/types/network"
 )
@@ -14,7 +15,7 @@ import (
 func TestVanished(t *testing.T) {
 	s, _ := newService(t, nil)
 	ctx := context.Background()
-	create(t, s, network.CreateRequest{Name: "one", Options: map[string]string{optName: "br-one"}})
+	create(t, s, network.CreateRequest{Name: "one", Options: map[string]string{bridge.OptName: "br-one"}})
 	create(t, s, network.CreateRequest{Name: "two"})
 	r := on(request("a"), "one")
 	r.Ports = portMapOf("8080>80/tcp")

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/moby/moby/api/types/network"
 )
 
@@ -139,7 +140,7 @@ func TestGatewayModes(t *testing.T) {
 			s, _ := newService(t, nil)
 			out := neighbour(t, s)
 			routeBack(t, s, out)
-			create(t, s, dual("m", map[string]string{optMode4: mode, optMode6: mode}))
+			create(t, s, dual("m", map[string]string{bridge.OptMode4: mode, bridge.OptMode6: mode}))
 			yes := true
 			create(t, s, network.CreateRequest{Name: "o", EnableIPv6: &yes})
 			r := on(request("web"), "m")
@@ -213,7 +214,7 @@ func TestDaemonOptions(t *testing.T) {
 		c.BIP, c.FixedCIDR, c.DefaultGateway = p("10.66.0.1/16"), p("10.66.5.0/24"), a("10.66.0.254")
 		c.IPv6, c.FixedCIDR6, c.DefaultGateway6 = true, p("fd66::/64"), a("fd66::fe")
 		c.MTU, c.IPMasq, c.DefaultBindIP = 1400, false, a("192.0.2.1")
-		c.AddressPools = []Pool{{p("10.70.0.0/16"), 24}, {p("fd70::/48"), 64}}
+		c.AddressPools = []Pool{{Base: p("10.70.0.0/16"), Size: 24}, {Base: p("fd70::/48"), Size: 64}}
 		c.UserlandProxy = false
 	})
 	out := neighbour(t, s)
@@ -260,9 +261,9 @@ func TestDaemonOptions(t *testing.T) {
 func TestBridgeOptions(t *testing.T) {
 	s, _ := newService(t, nil)
 	out := neighbour(t, s)
-	create(t, s, network.CreateRequest{Name: "n", Options: map[string]string{optName: "mybr0", optMTU: "1300", optMasq: "false", optIfPrefix: "net",
-		optBindIP: "127.0.0.1", optTrusted: "wan0"}})
-	create(t, s, network.CreateRequest{Name: "snat", Options: map[string]string{optHostIPv4: "192.0.2.1"}})
+	create(t, s, network.CreateRequest{Name: "n", Options: map[string]string{bridge.OptName: "mybr0", bridge.OptMTU: "1300", bridge.OptMasq: "false", bridge.OptIfPrefix: "net",
+		bridge.OptBindIP: "127.0.0.1", bridge.OptTrusted: "wan0"}})
+	create(t, s, network.CreateRequest{Name: "snat", Options: map[string]string{bridge.OptHostIPv4: "192.0.2.1"}})
 	r := on(request("web"), "n")
 	r.Ports = portMapOf("8080>80/tcp")
 	web, sn := run(t, s, r), run(t, s, on(request("sn"), "snat"))
@@ -299,10 +300,10 @@ func TestDirectRouting(t *testing.T) {
 // Isolated gateways: the bridge has no address of its own, the host is out of reach.
 func TestIsolatedGateway(t *testing.T) {
 	s, _ := newService(t, nil)
-	if _, err := s.Create(context.Background(), network.CreateRequest{Name: "x", Options: map[string]string{optMode4: "isolated"}}); err == nil {
+	if _, err := s.Create(context.Background(), network.CreateRequest{Name: "x", Options: map[string]string{bridge.OptMode4: "isolated"}}); err == nil {
 		t.Error("isolated without internal was taken")
 	}
-	r := dual("iso", map[string]string{optMode4: "isolated", optMode6: "isolated", optName: "br-iso"})
+	r := dual("iso", map[string]string{bridge.OptMode4: "isolated", bridge.OptMode6: "isolated", bridge.OptName: "br-iso"})
 	r.Internal = true
 	create(t, s, r)
 	a, b := run(t, s, on(request("a"), "iso")), run(t, s, on(request("b"), "iso"))

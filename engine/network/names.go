@@ -27,8 +27,8 @@ func named(joins []*joining) bool {
 }
 
 // dnsRecord is what the request says about the resolver.
-func (s *Service) dnsRecord(r SandboxRequest) *DNSRecord {
-	set := etcfiles.ResolvConf{}.Override(s.cfg.DNS, nil, s.cfg.DNSOptions).Override(r.DNS, nil, r.DNSOptions)
+func (c *Config) dnsRecord(r SandboxRequest) *DNSRecord {
+	set := etcfiles.ResolvConf{}.Override(c.DNS, nil, c.DNSOptions).Override(r.DNS, nil, r.DNSOptions)
 	return &DNSRecord{Servers: set.Servers, Ndots: slices.ContainsFunc(set.Options, func(o string) bool {
 		n, ok := strings.CutPrefix(o, "ndots:")
 		return ok && n != "0"

@@ -62,7 +62,7 @@ func waysOf(gw4, gw6 *joining) (ws ways) {
 func (pb *publisher) action(a netip.Addr, ws ways) (portAction, way) {
 	// An IPv6 address of the host without IPv6 behind it: the daemon forwards to IPv4.
 	if a.Is6() && ws.v6.n == nil {
-		if ws.v4.n == nil || !natMode(ws.v4.n.bridge.mode4) || !pb.cfg.UserlandProxy {
+		if ws.v4.n == nil || !natMode(ws.v4.n.bridge.Mode4) || !pb.cfg.UserlandProxy {
 			return portSkip, way{}
 		}
 		return portProxy, ws.v4
@@ -74,9 +74,9 @@ func (pb *publisher) action(a netip.Addr, ws ways) (portAction, way) {
 	if w.n == nil {
 		return portSkip, way{}
 	}
-	mode := w.n.bridge.mode4
+	mode := w.n.bridge.Mode4
 	if a.Is6() {
-		mode = w.n.bridge.mode6
+		mode = w.n.bridge.Mode6
 	}
 	switch {
 	case mode == firewall.ModeRouted:
@@ -94,8 +94,8 @@ func (pb *publisher) publish(ws ways, r SandboxRequest) (bs []ports.Binding, err
 		return nil, nil
 	}
 	bind := pb.cfg.DefaultBindIP
-	if first.n.bridge.bindIP.IsValid() {
-		bind = first.n.bridge.bindIP
+	if first.n.bridge.BindIP.IsValid() {
+		bind = first.n.bridge.BindIP
 	}
 	wishes, err := ports.Wishes(r.Ports, r.Exposed, r.PublishAll, bind, hostHasIPv6())
 	if err != nil {
@@ -243,6 +243,26 @@ func (pb *publisher) move(sb *sandbox, from *endpoint, ws ways) {
 	}
 }
 
+// adopt takes back the ports of an endpoint whose container runs.
+func (pb *publisher) adopt(sb *sandbox, e *endpoint, take func(string) *os.File) {
+	for _, p := range e.Ports {
+		if p.HostPort == 0 {
+			continue
+		}
+		b := ports.Binding{Proto: p.Proto, Addr: p.HostIP, Port: p.HostPort, Count: p.Count}
+		b.Socket = take(b.Name())
+		b, err := pb.table.Adopt(e.Name, b)
+		if err == nil {
+			err = pb.hold(b, e, p)
+		}
+		if err != nil {
+			pb.log.Error("taking a published port back", "container", sb.id, "port", b.Name(), "error", err)
+			continue
+		}
+		sb.bindings = append(sb.bindings, b)
+	}
+}
+
 // unbind gives host ports back.
 func (pb *publisher) unbind(bs []ports.Binding) {
 	for _, b := range bs {
@@ -313,7 +333,7 @@ func (pb *publisher) endpointPorts(n *netw, e *endpoint) []firewall.Port {
 		if !to.IsValid() || to.Is6() && !pb.cfg.Firewall6 {
 			continue // forwarded in the daemon
 		}
-		out = append(out, firewall.Port{Bridge: n.bridge.name, Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort,
+		out = append(out, firewall.Port{Bridge: n.bridge.Name, Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort,
 			IP: to, Port: p.ContainerPort, Count: p.Count})
 	}
 	return out

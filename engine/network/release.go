@@ -3,18 +3,16 @@ package network
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/gantry/gantry/engine/network/forwarding"
 	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/engine/network/vlan"
-	"github.com/gantry/gantry/internal/atomicfile"
 	"github.com/moby/moby/api/types/events"
 )
 
@@ -156,7 +154,7 @@ func (s *Service) repair() error {
 	for _, n := range bridgesOf(s) {
 		if err == nil {
 			s.openLocalnet(n)
-		} else if cerr := plumb.OptionalSysctl("net/ipv4/conf/"+n.bridge.name+"/route_localnet", "0"); cerr != nil {
+		} else if cerr := plumb.OptionalSysctl("net/ipv4/conf/"+n.bridge.Name+"/route_localnet", "0"); cerr != nil {
 			s.log.Error("closing 127.0.0.0/8", "network", n.net.Name, "error", cerr)
 		}
 	}
@@ -169,7 +167,7 @@ func bridgesOf(s *Service) []*netw {
 	defer s.mu.Unlock()
 	var out []*netw
 	for _, n := range s.nets {
-		if n.index != 0 && n.bridge.name != "" {
+		if n.index != 0 && n.bridge.Name != "" {
 			out = append(out, n)
 		}
 	}
@@ -212,31 +210,12 @@ func (s *Service) adopt(r Record, take func(string) *os.File) {
 	var on []way
 	for _, e := range ends {
 		if len(e.Ports) > 0 {
-			s.adoptPorts(sb, e, take)
+			s.pub.adopt(sb, e, take)
 			on = append(on, way{s.netOf(e), e})
 		}
 	}
 	if err := s.fw.Publish(sb.id, s.pub.firewallPorts(on...)); err != nil {
 		s.log.Error("publishing a running container's ports", "container", sb.id, "error", err)
-	}
-}
-
-func (s *Service) adoptPorts(sb *sandbox, e *endpoint, take func(string) *os.File) {
-	for _, p := range e.Ports {
-		if p.HostPort == 0 {
-			continue
-		}
-		b := ports.Binding{Proto: p.Proto, Addr: p.HostIP, Port: p.HostPort, Count: p.Count}
-		b.Socket = take(b.Name())
-		b, err := s.pub.table.Adopt(e.Name, b)
-		if err == nil {
-			err = s.pub.hold(b, e, p)
-		}
-		if err != nil {
-			s.log.Error("taking a published port back", "container", sb.id, "port", b.Name(), "error", err)
-			continue
-		}
-		sb.bindings = append(sb.bindings, b)
 	}
 }
 
@@ -247,7 +226,7 @@ func (s *Service) openLocalnet(n *netw) {
 	if s.nft == nil {
 		return
 	}
-	if err := plumb.Sysctl("net/ipv4/conf/"+n.bridge.name+"/route_localnet", "1"); err != nil {
+	if err := plumb.Sysctl("net/ipv4/conf/"+n.bridge.Name+"/route_localnet", "1"); err != nil {
 		s.log.Warn("published ports will not answer on 127.0.0.1", "network", n.net.Name, "error", err)
 	}
 }
@@ -270,57 +249,13 @@ func (s *Service) sweep(known map[string]bool) {
 	}
 }
 
-// forwardState remembers, for this boot, that the daemon switched forwarding on.
-type forwardState struct {
-	Boot string `json:"boot"`
-}
-
-// forwarding switches the kernel's forwarding on when it is off. A host that was no
-// router must not become one for others: then what is not ours is dropped from now on,
-// until the next boot (Docker sets the policy of its FORWARD chain for the same reason).
+// forwarding switches the kernel's forwarding on when it is off and may be switched.
 func (s *Service) forwarding() error {
-	path := filepath.Join(s.store.Dir, "forward")
-	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	mark := forwardState{Boot: strings.TrimSpace(string(boot))}
-	data, _ := os.ReadFile(path)
-	was := strings.Contains(string(data), `"`+mark.Boot+`"`)
-	v6 := false
+	sw := forwarding.Switch{Dir: s.store.Dir, Allowed: s.cfg.IPForward, NoDrop: s.cfg.ForwardNoDrop, Firewall: s.fw, Log: s.log}
 	s.mu.Lock()
 	for _, n := range s.nets {
-		v6 = v6 || n.net.EnableIPv6
+		sw.IPv6 = sw.IPv6 || n.net.EnableIPv6
 	}
 	s.mu.Unlock()
-	keys := []string{"net/ipv4/ip_forward"}
-	if v6 {
-		keys = append(keys, "net/ipv6/conf/default/forwarding", "net/ipv6/conf/all/forwarding")
-	}
-	var off []string
-	for _, k := range keys {
-		if v, err := os.ReadFile("/proc/sys/" + k); err == nil && strings.TrimSpace(string(v)) == "0" {
-			off = append(off, k)
-		}
-	}
-	if len(off) > 0 && !s.cfg.IPForward {
-		s.log.Warn("IP forwarding is off: containers will not reach other hosts", "sysctls", strings.Join(off, " "))
-		off = nil
-	}
-	if len(off) > 0 && !was {
-		if err := atomicfile.WriteJSON(path, mark, 0o600, false); err != nil {
-			return err
-		}
-		was = true
-	}
-	s.fw.DropForward(was && s.cfg.IPForward && !s.cfg.ForwardNoDrop)
-	if len(off) > 0 && s.nft != nil {
-		// The drop first, then the forwarding.
-		if err := s.fw.Apply(); err != nil {
-			return err
-		}
-	}
-	for _, k := range off {
-		if err := plumb.Sysctl(k, "1"); err != nil {
-			return fmt.Errorf("switching forwarding on: %w", err)
-		}
-	}
-	return nil
+	return sw.On()
 }

@@ -14,7 +14,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/engine/network/dns"
+	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/engine/network/plumb"
@@ -23,6 +25,7 @@ import (
 	"github.com/gantry/gantry/engine/network/records"
 	"github.com/gantry/gantry/engine/network/remote"
 	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/engine/network/subnets"
 	"github.com/gantry/gantry/engine/network/vlan"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/event"
@@ -62,7 +65,7 @@ type Service struct {
 	nets      map[string]*netw    // by ID
 	names     map[string]string   // name → ID
 	sandboxes map[string]*sandbox // by container ID
-	subnets   *subnets
+	subnets   *subnets.Chooser
 }
 
 // sandbox is one container's side in memory. Service.mu guards the fields but busy.
@@ -88,10 +91,6 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	pools, err := poolsOf(cfg.AddressPools)
-	if err != nil {
-		return nil, err
-	}
 	if s.store, err = records.New(cfg.DataRoot); err != nil {
 		return nil, err
 	}
@@ -112,7 +111,9 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 		}
 	}
 	s.fw = firewall.NewLive(s.nft, cfg.AllowDirectRouting)
-	s.subnets = &subnets{pools: pools, taken: ipam.NewTaken(), nl: s.nl, log: s.log, dataRoot: cfg.DataRoot}
+	if s.subnets, err = subnets.New(cfg.AddressPools, s.bridgeIndices, s.nl, s.log, cfg.DataRoot); err != nil {
+		return nil, err
+	}
 	first, last, ok := ephemeralRange()
 	if !ok {
 		first, last = 32768, 60999
@@ -126,21 +127,6 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-func poolsOf(cfg []Pool) ([]ipam.Pool, error) {
-	var out []ipam.Pool
-	for _, p := range cfg {
-		pool := ipam.Pool{Base: p.Base, Size: p.Size}
-		if err := pool.Check(); err != nil {
-			return nil, err
-		}
-		out = append(out, pool)
-	}
-	if out == nil {
-		out = ipam.DefaultPools()
-	}
-	return out, nil
 }
 
 // ephemeralRange is the kernel's own idea of which ports nobody chose by number.
@@ -237,7 +223,7 @@ func (s *Service) add(n *netw) {
 	s.nets[n.net.ID] = n
 	s.names[n.net.Name] = n.net.ID
 	for _, sp := range n.spaces {
-		s.subnets.taken.Add(sp.Subnet())
+		s.subnets.Enter(sp.Subnet())
 	}
 }
 
@@ -252,11 +238,11 @@ func (s *Service) bringUp(r records.Record) error {
 		return err
 	}
 	for _, sp := range n.spaces {
-		s.subnets.taken.Add(sp.Subnet())
+		s.subnets.Enter(sp.Subnet())
 	}
 	if r.Network.Driver == "bridge" {
 		var err error
-		if n.bridge, err = parseBridgeOptions(r.Network.ID, r.Network.Options); err != nil {
+		if n.bridge, err = bridge.Parse(r.Network.ID, r.Network.Options); err != nil {
 			return err
 		}
 	}
@@ -291,7 +277,7 @@ func (s *Service) loadDefault(old network.Network) error {
 	if name == "" {
 		name = "docker0"
 	}
-	if err := checkIfName(name); err != nil {
+	if err := driver.CheckIfName(name); err != nil {
 		return err
 	}
 	conf, own, err := s.defaultAddresses(name)
@@ -310,8 +296,8 @@ func (s *Service) loadDefault(old network.Network) error {
 		Name: NameBridge, ID: old.ID, Created: old.Created, Scope: "local", Driver: "bridge",
 		EnableIPv4: true, EnableIPv6: s.cfg.IPv6, IPAM: network.IPAM{Driver: "default", Config: conf},
 		Options: map[string]string{
-			optDefault: "true", optName: name, optBindIP: bind, optMTU: strconv.Itoa(mtu),
-			optICC: strconv.FormatBool(s.cfg.ICC), optMasq: strconv.FormatBool(s.cfg.IPMasq),
+			bridge.OptDefault: "true", bridge.OptName: name, bridge.OptBindIP: bind, bridge.OptMTU: strconv.Itoa(mtu),
+			bridge.OptICC: strconv.FormatBool(s.cfg.ICC), bridge.OptMasq: strconv.FormatBool(s.cfg.IPMasq),
 		},
 		Labels: map[string]string{},
 	}
@@ -326,7 +312,7 @@ func (s *Service) loadDefault(old network.Network) error {
 		sp.own = own[i].Addr()
 		_ = sp.Take(sp.own)
 	}
-	if nw.bridge, err = parseBridgeOptions(n.ID, n.Options); err != nil {
+	if nw.bridge, err = bridge.Parse(n.ID, n.Options); err != nil {
 		return err
 	}
 	if err := s.store.Save(records.Record{Network: n}); err != nil {
@@ -360,7 +346,7 @@ func (s *Service) defaultAddresses(bridge string) ([]network.IPAMConfig, []netip
 		if s.cfg.Bridge != "" {
 			return nil, nil, errclass.Invalid("bridge %s has no IPv4 address, and no bip is configured", bridge)
 		}
-		sub, err := s.subnets.next(s.nets, false)
+		sub, err := s.subnets.Next(false)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -378,7 +364,7 @@ func (s *Service) defaultAddresses(bridge string) ([]network.IPAMConfig, []netip
 			bip6 = netip.PrefixFrom(ipam.First(s.cfg.FixedCIDR6), s.cfg.FixedCIDR6.Bits())
 		}
 		if !bip6.IsValid() {
-			sub := s.subnets.ula()
+			sub := s.subnets.ULA()
 			bip6 = netip.PrefixFrom(ipam.First(sub), 64)
 		}
 		gw6 := bip6.Addr()
@@ -411,6 +397,17 @@ func (s *Service) locked(do func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	do()
+}
+
+// bridgeIndices are the interfaces of our bridges. s.mu is held, or nobody else knows s yet.
+func (s *Service) bridgeIndices() map[int]bool {
+	out := map[int]bool{}
+	for _, n := range s.nets {
+		if n.index != 0 {
+			out[n.index] = true
+		}
+	}
+	return out
 }
 
 // find resolves a name, an ID or an unambiguous prefix of an ID. s.mu is held.

@@ -1,13 +1,8 @@
 package network
 
 import (
-	"errors"
-	"net/netip"
-	"slices"
-	"strings"
-
+	"github.com/gantry/gantry/engine/network/checks"
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 )
 
@@ -18,98 +13,16 @@ func (s *Service) CheckEndpoint(ref string, es *network.EndpointSettings) error 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, _ := s.find(ref)
-	if err := checkSettings(n, ref, es); err != nil {
+	if err := checks.CheckEndpoint(n.subnets(), ref, es); err != nil {
 		return errclass.Invalid("invalid config for network %s: %w", ref, err)
 	}
 	return nil
 }
 
-// checkSettings checks and normalises an endpoint's settings; n may be nil. All that is
-// wrong is told at once. s.mu is held.
-func checkSettings(n *netw, name string, es *network.EndpointSettings) error {
-	if es == nil {
+// subnets are what wished addresses are judged by; nil where they cannot be.
+func (n *netw) subnets() *checks.Subnets {
+	if n == nil || n.isDefault() || isPredefined(n.net.Name) || n.net.ConfigOnly {
 		return nil
 	}
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, errclass.Invalid(format, args...)) }
-	ipc := es.IPAMConfig
-	if ipc == nil {
-		ipc = &network.EndpointIPAMConfig{}
-	}
-	if !container.NetworkMode(name).IsUserDefined() {
-		if ipc.IPv4Address.IsValid() || ipc.IPv6Address.IsValid() {
-			bad("user specified IP address is supported on user defined networks only")
-		}
-		if len(es.Aliases) > 0 {
-			bad("network-scoped alias is supported only for containers in user defined networks")
-		}
-	}
-	if a := ipc.IPv4Address; a.IsValid() && (!a.Unmap().Is4() || a.IsUnspecified()) {
-		bad("invalid IPv4 address: %s", a)
-	}
-	if a := ipc.IPv6Address; a.IsValid() && (!a.Is6() || a.Is4In6() || a.IsUnspecified() || a.Zone() != "") {
-		bad("invalid IPv6 address: %s", a)
-	}
-	for i, a := range ipc.LinkLocalIPs {
-		if !a.IsValid() || a.IsUnspecified() || a.Zone() != "" {
-			bad("invalid link-local IP address: %s", a)
-		}
-		ipc.LinkLocalIPs[i] = a.Unmap()
-	}
-	ipc.IPv4Address = ipc.IPv4Address.Unmap()
-	if n != nil && n.hasSubnets() {
-		for _, a := range []netip.Addr{ipc.IPv4Address, ipc.IPv6Address} {
-			if err := n.checkWish(a); err != nil {
-				errs = append(errs, err)
-			}
-		}
-	}
-	for sysctl := range strings.SplitSeq(es.DriverOpts[optSysctls], ",") {
-		p := strings.SplitN(strings.TrimSpace(sysctl), ".", 5)
-		if sysctl != "" && (len(p) != 5 || !slices.Contains([]string{"ipv4", "ipv6", "mpls"}, p[1]) || !strings.EqualFold(p[3], "IFNAME")) {
-			bad("unrecognised network interface sysctl '%s'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'", sysctl)
-		}
-	}
-	if len(errs) == 0 {
-		return nil
-	}
-	return errclass.Invalid("invalid endpoint settings:\n%w", listed(errs))
-}
-
-// hasSubnets tells whether a wished address can be judged by the network's subnets.
-func (n *netw) hasSubnets() bool {
-	return !n.isDefault() && !isPredefined(n.net.Name) && !n.net.ConfigOnly
-}
-
-// checkWish tells whether somebody may choose this address: only from a subnet that somebody
-// chose, for another may be elsewhere when the network is made again.
-func (n *netw) checkWish(a netip.Addr) error {
-	if !a.IsValid() {
-		return nil
-	}
-	chosen := false
-	for _, c := range n.net.IPAM.Config {
-		if c.Subnet.Addr().Is4() != a.Is4() || slices.Contains(n.pooled, c.Subnet) {
-			continue
-		}
-		if chosen = true; c.Subnet.Contains(a) {
-			return nil
-		}
-	}
-	if chosen {
-		return errclass.Invalid("no configured subnet or ip-range contain the IP address %s", a)
-	}
-	return errclass.Invalid("user specified IP address is supported only when connecting to networks with user configured subnets")
-}
-
-// listed joins errors as Docker lists them: one as it is, several with a mark each.
-func listed(errs []error) error {
-	if len(errs) == 1 {
-		return errs[0]
-	}
-	var out []string
-	for _, err := range errs {
-		out = append(out, "* "+strings.ReplaceAll(err.Error(), "\n", "\n\t"))
-	}
-	return errors.New(strings.Join(out, "\n"))
+	return &checks.Subnets{Config: n.net.IPAM.Config, Pooled: n.pooled}
 }

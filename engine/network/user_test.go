@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/filter"
@@ -123,9 +124,9 @@ func TestCreateErrors(t *testing.T) {
 		{network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("10.8.0.0/24"), Gateway: a("10.7.0.1")})}, errdefs.ErrInvalidArgument, "doesn't contain this address"},
 		{network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("10.8.0.1/24")})}, errdefs.ErrInvalidArgument, "it should be 10.8.0.0/24"},
 		{network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("10.8.0.0/24")}, network.IPAMConfig{Subnet: p("10.8.0.0/25")})}, errdefs.ErrPermissionDenied, "overlaps"},
-		{network.CreateRequest{Name: "x", Options: map[string]string{optName: "a/b"}}, errdefs.ErrInvalidArgument, "invalid interface name"},
-		{network.CreateRequest{Name: "x", Options: map[string]string{optName: "docker0"}}, errdefs.ErrPermissionDenied, "same bridge name"},
-		{network.CreateRequest{Name: "x", Options: map[string]string{optICC: "maybe"}}, errdefs.ErrInvalidArgument, "failed to parse"},
+		{network.CreateRequest{Name: "x", Options: map[string]string{bridge.OptName: "a/b"}}, errdefs.ErrInvalidArgument, "invalid interface name"},
+		{network.CreateRequest{Name: "x", Options: map[string]string{bridge.OptName: "docker0"}}, errdefs.ErrPermissionDenied, "same bridge name"},
+		{network.CreateRequest{Name: "x", Options: map[string]string{bridge.OptICC: "maybe"}}, errdefs.ErrInvalidArgument, "failed to parse"},
 		{network.CreateRequest{Name: "x", ConfigFrom: &network.ConfigReference{Network: "taken"}}, errdefs.ErrNotFound, `configuration network "taken" does not exist`},
 	} {
 		_, err := s.Create(context.Background(), c.r)

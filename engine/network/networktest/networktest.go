@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	engine "github.com/gantry/gantry/engine/network"
+	"github.com/gantry/gantry/engine/network/networktest/tcp"
 	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/moby/moby/api/types/network"
@@ -428,22 +428,14 @@ func (k *kit) talk(b *box, to netip.AddrPort, ok bool) {
 	if !ok {
 		patience = 300 * time.Millisecond
 	}
-	err := k.host.Inside(b.NetNS, func() error { return dial(to, patience) })
+	err := k.host.Inside(b.NetNS, func() error {
+		fd, err := tcp.Connect(to, patience)
+		if err == nil {
+			unix.Close(fd)
+		}
+		return err
+	})
 	if (err == nil) != ok {
 		k.t.Errorf("%s to %v: %v, want reached=%v", b.req.Name, to, err, ok)
 	}
-}
-
-// dial makes a TCP connection on the calling thread, in its namespace.
-func dial(to netip.AddrPort, patience time.Duration) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
-	tv := unix.NsecToTimeval(int64(patience))
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err != nil {
-		return os.NewSyscallError("setsockopt", err)
-	}
-	return os.NewSyscallError("connect", unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}))
 }

@@ -1,0 +1,48 @@
+package checks
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/moby/moby/api/types/network"
+)
+
+// CheckConfig holds Docker's rules of configuration networks, in its words and order. Errors
+// are of class Forbidden.
+func CheckConfig(r network.CreateRequest) error {
+	if r.ConfigOnly && (r.Ingress || r.Internal || r.Attachable || r.Scope != "") {
+		return errclass.Forbidden("configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.")
+	}
+	if r.ConfigFrom == nil || r.ConfigFrom.Network == "" {
+		return nil
+	}
+	i := r.IPAM
+	switch {
+	case r.ConfigOnly:
+		return errclass.Forbidden("a configuration network cannot depend on another configuration network")
+	case i != nil && (i.Driver != "" && i.Driver != "default" || len(i.Options) > 0 || len(i.Config) > 0),
+		r.EnableIPv4 != nil && !*r.EnableIPv4, r.EnableIPv6 != nil && *r.EnableIPv6, len(r.Labels) > 0:
+		return errclass.Forbidden("user specified configurations are not supported if the network depends on a configuration network")
+	case len(r.Options) > 0:
+		return errclass.Forbidden("network driver options are not supported if the network depends on a configuration network")
+	}
+	return nil
+}
+
+// Until reads a moment: a duration before now, a UNIX time or RFC 3339. Errors are
+// of class Invalid.
+func Until(v string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(v); err == nil {
+		return now.Add(-d), nil
+	}
+	if sec, err := strconv.ParseFloat(v, 64); err == nil {
+		return time.Unix(int64(sec), int64((sec-float64(int64(sec)))*1e9)), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, v, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, errclass.Invalid("invalid until filter %q", v)
+}
