@@ -210,6 +210,11 @@ func planRoot(r *Rootfs, spec *specs.Spec) (initmsg.Root, error) {
 		if r.Path != "" || len(o.Lower) == 0 || (o.Upper == "") != (o.Work == "") {
 			return out, errclass.Invalid("the root needs either a path, or an overlay with lower layers and both of upper and work, or none")
 		}
+		for _, p := range append([]string{o.Upper, o.Work}, o.Lower...) {
+			if p != "" && !path.IsAbs(p) {
+				return out, errclass.Invalid("overlay directory %q is not absolute", p)
+			}
+		}
 		out.Lower, out.Upper, out.Work = o.Lower, o.Upper, o.Work
 	} else if !path.IsAbs(out.Path) {
 		return out, errclass.Invalid("root path %q is not absolute", out.Path)

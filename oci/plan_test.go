@@ -162,3 +162,20 @@ func FuzzPlan(f *testing.F) {
 		}
 	})
 }
+
+func TestPlanRootRefuses(t *testing.T) {
+	spec := &specs.Spec{Linux: &specs.Linux{}}
+	for _, r := range []Rootfs{
+		{},
+		{Path: "rel"},
+		{Overlay: &Overlay{}},
+		{Overlay: &Overlay{Lower: []string{"rel"}}},
+		{Overlay: &Overlay{Lower: []string{"/l"}, Upper: "/u"}},
+		{Overlay: &Overlay{Lower: []string{"/l"}, Upper: "u", Work: "/w"}},
+		{Path: "/p", Overlay: &Overlay{Lower: []string{"/l"}}},
+	} {
+		if _, err := planRoot(&r, spec); !errors.Is(err, errdefs.ErrInvalidArgument) {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+}

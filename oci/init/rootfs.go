@@ -3,6 +3,8 @@ package ociinit
 import (
 	"errors"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/gantry/gantry/internal/errclass"
@@ -138,25 +140,24 @@ func overlayTree(r *initmsg.Root) (int, error) {
 	return fd, nil
 }
 
-// overlayByMount is overlayTree by mount(2), limited to a page of options. It
-// mounts over the lowest layer, which only this mount namespace sees, and takes
-// the mount off again by cloning it.
+// overlayByMount is overlayTree by mount(2), limited to a page of options; so they
+// name the layers from the directory that all are in. It mounts over the lowest
+// layer, which only this mount namespace sees, and takes the mount off again by
+// cloning it.
 func overlayByMount(r *initmsg.Root) (int, error) {
-	esc := strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`)
-	var b strings.Builder
-	for i, l := range r.Lower {
-		if i > 0 {
-			b.WriteByte(':')
-		} else {
-			b.WriteString("lowerdir=")
-		}
-		b.WriteString(esc.Replace(l))
+	dir, opts := overlayOptions(r)
+	if len(opts) >= unix.Getpagesize() {
+		return -1, errclass.NotImplemented("mount overlay: this kernel takes no more than %d bytes of options, %d layers need %d", unix.Getpagesize()-1, len(r.Lower), len(opts))
 	}
-	if r.Upper != "" {
-		fmt.Fprintf(&b, ",upperdir=%s,workdir=%s", esc.Replace(r.Upper), esc.Replace(r.Work))
+	if err := unix.Chdir(dir); err != nil {
+		return -1, fail("enter "+dir, err)
 	}
+	defer func() { _ = unix.Chdir("/") }() // where it was born
 	at := r.Lower[len(r.Lower)-1]
-	if err := unix.Mount("overlay", at, "overlay", 0, b.String()); err != nil {
+	if err := privateAround(at); err != nil {
+		return -1, err
+	}
+	if err := unix.Mount("overlay", at, "overlay", 0, opts); err != nil {
 		return -1, fail("mount overlay", err)
 	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, at, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -167,6 +168,30 @@ func overlayByMount(r *initmsg.Root) (int, error) {
 		return -1, fail("detach overlay", err)
 	}
 	return fd, nil
+}
+
+// overlayOptions are mount(2)'s options of an overlay, with the layers named
+// relative to dir.
+func overlayOptions(r *initmsg.Root) (dir, opts string) {
+	all := slices.Clone(r.Lower)
+	if r.Upper != "" {
+		all = append(all, r.Upper, r.Work)
+	}
+	dir = path.Dir(all[0])
+	for _, p := range all[1:] {
+		for !strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/") {
+			dir = path.Dir(dir)
+		}
+	}
+	esc := strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`)
+	for i, p := range all {
+		all[i] = esc.Replace(strings.TrimPrefix(strings.TrimPrefix(p, dir), "/"))
+	}
+	opts = "lowerdir=" + strings.Join(all[:len(r.Lower)], ":")
+	if r.Upper != "" {
+		opts += ",upperdir=" + all[len(all)-2] + ",workdir=" + all[len(all)-1]
+	}
+	return dir, opts
 }
 
 // fsError adds what the file system context has to say about err.
@@ -201,7 +226,11 @@ func pivot(tree int) error {
 	if err := unix.PivotRoot(".", "."); err != nil {
 		return fail("pivot_root", err)
 	}
-	// "." is now the old root, stacked on the new one.
+	// "." is now the old root, stacked on the new one. What is below it may still be
+	// shared with the host (rootfsPropagation), whose mounts would go as well.
+	if err := setPropagation(unix.AT_FDCWD, ".", unix.MS_SLAVE, true); err != nil {
+		return fail("keep the host's mounts", err)
+	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fail("detach the host's root", err)
 	}
@@ -222,50 +251,65 @@ func maskPaths(r root, m *initmsg.Message) error {
 	if len(m.MaskedPaths) == 0 {
 		return nil
 	}
-	empty := -1
-	null := -1
+	covers := masks{empty: -1, null: -1}
+	defer covers.close()
 	for _, p := range m.MaskedPaths {
 		fd, err := r.open(p, unix.O_PATH, 0)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 			continue
 		}
-		if err != nil {
-			return fail("mask "+p, err)
-		}
-		isDir, err := isDirectory(fd)
-		if err != nil {
-			return fail("mask "+p, err)
-		}
-		over := &null
-		if isDir {
-			over = &empty
-		}
-		if *over < 0 {
-			if isDir {
-				*over, err = newMount("tmpfs", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
-					[]initmsg.KV{{Key: "source", Value: "tmpfs"}, {Key: "size", Value: "4k"}, {Key: "nr_inodes", Value: "2"}, {Key: "mode", Value: "755"}}, nil)
-			} else {
-				*over, err = nullNode(r)
-			}
-			if err != nil {
-				return fail("mask "+p, err)
-			}
-		}
-		clone, err := unix.OpenTree(*over, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 		if err == nil {
-			err = attach(clone, fd)
+			err = covers.cover(r, fd)
+			unix.Close(fd)
 		}
-		unix.Close(fd)
 		if err != nil {
 			return fail("mask "+p, err)
 		}
 	}
-	for _, fd := range []int{empty, null} {
+	return nil
+}
+
+// masks are what covers masked paths; -1 until there is one.
+type masks struct{ empty, null int }
+
+func (m *masks) close() {
+	for _, fd := range [...]int{m.empty, m.null} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 	}
-	return nil
+}
+
+// cover hides the file or directory fd.
+func (m *masks) cover(r root, fd int) error {
+	isDir, err := isDirectory(fd)
+	if err != nil {
+		return err
+	}
+	if isDir && m.empty < 0 {
+		const attrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+		m.empty, err = newMount("tmpfs", attrs, []initmsg.KV{{Key: "source", Value: "tmpfs"}, {Key: "size", Value: "4k"}, {Key: "nr_inodes", Value: "2"}, {Key: "mode", Value: "755"}}, nil)
+		if err != nil {
+			return err
+		}
+		// The first directory gets it, the others copies of it: before Linux 6.15 only
+		// what is attached can be copied.
+		return unix.MoveMount(m.empty, "", fd, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	}
+	over := m.empty
+	if !isDir {
+		if m.null < 0 {
+			if m.null, err = nullNode(r); err != nil {
+				return err
+			}
+		}
+		over = m.null
+	}
+	clone, err := unix.OpenTree(over, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return err
+	}
+	return attach(clone, fd)
 }
 
 // nullNode opens the container's /dev/null and proves that it is the null device.
