@@ -171,7 +171,7 @@ const (
 	FrameWarning = 'W' // payload: text
 	FrameConsole = 'C' // with the master as SCM_RIGHTS
 	FrameReady   = 'R'
-	FrameExec    = 'X' // execve follows; payload: soft and hard RLIMIT_NOFILE by default, uint64 each
+	FrameExec    = 'X' // execve follows
 	GoByte       = 'G'
 )
 
