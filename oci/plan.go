@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/caps"
 	"github.com/gantry/gantry/oci/initmsg"
 	"github.com/gantry/gantry/oci/seccomp"
 	"github.com/gantry/gantry/oci/tuning"
@@ -267,7 +266,7 @@ func planCaps(c *specs.LinuxCapabilities) (initmsg.Caps, error) {
 	if c == nil {
 		return initmsg.Caps{}, nil
 	}
-	own := caps.Held()
+	own := ownCaps()
 	if !mayMapIDs() {
 		own = ^uint64(0) // in a user namespace there are others, which init knows
 	}
@@ -284,4 +283,14 @@ func planCaps(c *specs.LinuxCapabilities) (initmsg.Caps, error) {
 		return out, errclass.Invalid("capabilities: the effective set must be part of the permitted set")
 	}
 	return out, nil
+}
+
+// ownCaps are the capabilities this process may give: its permitted set.
+func ownCaps() uint64 {
+	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var d [2]unix.CapUserData
+	if err := unix.Capget(&h, &d[0]); err != nil {
+		return 0
+	}
+	return uint64(d[0].Permitted) | uint64(d[1].Permitted)<<32
 }

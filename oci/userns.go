@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,7 +10,6 @@ import (
 	"syscall"
 
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/caps"
 	"github.com/gantry/gantry/oci/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -55,7 +53,7 @@ func idMaps(in []specs.LinuxIDMapping) []syscall.SysProcIDMap {
 // mayMapIDs tells whether this process itself may write any mapping.
 func mayMapIDs() bool {
 	const need = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
-	return caps.Held()&need == need
+	return ownCaps()&need == need
 }
 
 // single tells whether a mapping is the one that everybody may write: of one's
@@ -152,11 +150,11 @@ func (s *starting) newUser(l *specs.Linux, m *initmsg.Message, so *spawnOpts) er
 // userNamespace makes a user namespace with these mappings, in which no process
 // stays.
 func userNamespace(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
-	so := &spawnOpts{flags: unix.CLONE_NEWUSER, bare: true}
+	so := &spawnOpts{pidNS: -1, flags: unix.CLONE_NEWUSER, bare: true}
 	if mayMapIDs() {
 		so.uids, so.gids = idMaps(uids), idMaps(gids)
 	}
-	c, err := spawn(context.Background(), so)
+	c, err := spawn(so)
 	if err != nil {
 		return nil, fmt.Errorf("make user namespace: %w", err)
 	}
