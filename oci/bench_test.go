@@ -78,16 +78,24 @@ func BenchmarkExec(b *testing.B) {
 		wait(b, p)
 		must(b, oci.DeleteCgroup(p.Cgroup))
 	}()
-	withCPU(b, func() {
-		e, err := oci.Exec(context.Background(), &oci.ExecOpts{
-			ContainerID: x.opts.ID, Init: p.PidFD, InitPid: p.Pid, Cgroup: p.Cgroup,
-			Process: &specs.Process{Args: []string{"true"}, Cwd: "/", Env: x.opts.Spec.Process.Env, Capabilities: x.opts.Spec.Process.Capabilities},
+	env := append([]string{"HOME=/root"}, x.opts.Spec.Process.Env...)
+	for _, way := range ways {
+		b.Run(way.name, func(b *testing.B) {
+			withCPU(b, func() {
+				e, err := oci.Exec(context.Background(), &oci.ExecOpts{
+					ContainerID: x.opts.ID, Init: p.PidFD, InitPid: p.Pid, Cgroup: p.Cgroup, Fresh: way.fresh,
+					Process: &specs.Process{Args: []string{"true"}, Cwd: "/", Env: env, Capabilities: x.opts.Spec.Process.Capabilities},
+				})
+				must(b, err)
+				if oci.Forked(e) == way.fresh && oci.Forks() {
+					b.Fatal("not the way that was asked for")
+				}
+				if code := wait(b, e); code != 0 {
+					b.Fatalf("status %d", code)
+				}
+			})
 		})
-		must(b, err)
-		if code := wait(b, e); code != 0 {
-			b.Fatalf("status %d", code)
-		}
-	})
+	}
 }
 
 // BenchmarkBusyboxTrue is the floor: fork and exec of the same program.

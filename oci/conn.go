@@ -69,7 +69,7 @@ func (c *initConn) gone(err error) error {
 	for {
 		typ, payload, rerr := c.frame()
 		if rerr != nil {
-			return errclass.Internal("the container's init process ended early")
+			return initmsg.ErrEndedEarly
 		}
 		if typ == initmsg.FrameError {
 			return initError(payload)
@@ -181,7 +181,7 @@ func (c *initConn) await(exec bool) error {
 		case errors.Is(err, io.EOF) && exec:
 			return nil
 		case err != nil:
-			return errclass.Internal("the container's init process ended early")
+			return initmsg.ErrEndedEarly
 		case typ == initmsg.FrameExec:
 			exec = true
 		case typ == initmsg.FrameAgent || typ == initmsg.FrameListener:

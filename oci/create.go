@@ -14,6 +14,7 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/cgroup"
 	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/stage"
 	"github.com/gantry/gantry/oci/tuning"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -142,8 +143,7 @@ func (s *starting) create(o *CreateOpts) error {
 	if err := planExtra(o, m, so); err != nil {
 		return err
 	}
-	so.unmapped = s.maps != nil
-	if s.child, err = spawn(so); err != nil {
+	if s.child, err = spawn(s.ctx, so); err != nil {
 		return fmt.Errorf("start init: %w", err)
 	}
 	s.watch()
@@ -230,7 +230,7 @@ func (s *starting) await(hold bool) error {
 	for {
 		typ, payload, err := c.frame()
 		if err != nil {
-			return errclass.Internal("the container's init process ended early")
+			return initmsg.ErrEndedEarly
 		}
 		switch typ {
 		case initmsg.FrameError:
@@ -334,7 +334,7 @@ func planCgroupBinds(sys *cgroup.System, g *cgroup.Group) *cgroupPlan {
 
 // namespaces says which namespaces init is born in, joins and makes.
 func (s *starting) namespaces(o *CreateOpts, m *initmsg.Message) (*spawnOpts, error) {
-	so := &spawnOpts{stdio: o.Stdio, pidNS: -1, flags: unix.CLONE_NEWNS}
+	so := &spawnOpts{stdio: o.Stdio, flags: unix.CLONE_NEWNS}
 	if o.Spec.Process.Terminal {
 		so.stdio = Stdio{}
 	}
@@ -380,7 +380,7 @@ func (s *starting) namespaces(o *CreateOpts, m *initmsg.Message) (*spawnOpts, er
 }
 
 func joins(so *spawnOpts, flag uintptr) bool {
-	return slices.ContainsFunc(so.joins, func(j join) bool { return j.flags == flag })
+	return slices.ContainsFunc(so.joins, func(j stage.Join) bool { return j.Flags == flag })
 }
 
 func (s *starting) namespace(o *CreateOpts, m *initmsg.Message, so *spawnOpts, flag uintptr, f *os.File) error {
@@ -407,7 +407,7 @@ func (s *starting) namespace(o *CreateOpts, m *initmsg.Message, so *spawnOpts, f
 	if err != nil {
 		return err
 	}
-	so.joins = append(so.joins, join{fd, flag})
+	so.joins = append(so.joins, stage.Join{FD: fd, Flags: flag})
 	return nil
 }
 
@@ -417,31 +417,27 @@ func (s *starting) arrange(o *CreateOpts, m *initmsg.Message, so *spawnOpts) err
 	user := so.userNS != nil || so.flags&unix.CLONE_NEWUSER != 0
 	staged := so.userNS != nil || user && len(so.joins) != 0
 	for _, j := range so.joins {
-		staged = staged || j.flags == unix.CLONE_NEWTIME
+		staged = staged || j.Flags == unix.CLONE_NEWTIME || j.Flags == unix.CLONE_NEWPID
 	}
 	if !staged {
 		for _, j := range so.joins {
-			if j.flags == unix.CLONE_NEWPID {
-				so.pidNS = j.fd
-				continue
-			}
-			m.Join = append(m.Join, initmsg.Join{FD: uint32(initmsg.FDFirst + len(so.extra)), Flags: uint64(j.flags)})
-			so.extra = append(so.extra, j.fd)
+			m.Join = append(m.Join, initmsg.Join{FD: uint32(initmsg.FDFirst + len(so.extra)), Flags: uint64(j.Flags)})
+			so.extra = append(so.extra, j.FD)
 		}
 		return nil
 	}
-	st := &stage{user: -1, unshare: so.flags, roots: user}
+	st := &stage.Stage{User: -1, Unshare: so.flags, Roots: user}
 	if so.userNS != nil {
 		fd, err := rawFD(so.userNS)
 		if err != nil {
 			return err
 		}
-		st.user = fd
+		st.User = fd
 	}
 	if mayMapIDs() {
-		st.first = so.joins // they may belong to any namespace below ours
+		st.First = so.joins // they may belong to any namespace below ours
 	} else {
-		st.rest = so.joins
+		st.Rest = so.joins
 	}
 	if l := o.Spec.Linux; so.flags&unix.CLONE_NEWUSER != 0 {
 		m.TakeRoot = true

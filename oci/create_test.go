@@ -93,11 +93,15 @@ func TestInside(t *testing.T) {
 			s.Process.User = specs.User{UID: 5, GID: 6, AdditionalGids: []uint32{7, 8}}
 		}},
 		{"no groups", "id -G", "0\n", nil},
-		{"caps", "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status",
-			"CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\n", nil},
-		{"caps of a user", "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status",
+		{
+			"caps", "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status",
+			"CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\n", nil,
+		},
+		{
+			"caps of a user", "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status",
 			"CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\n",
-			func(s *specs.Spec) { s.Process.User.UID = 1000 }},
+			func(s *specs.Spec) { s.Process.User.UID = 1000 },
+		},
 		{"no caps", "grep CapEff /proc/self/status", "CapEff:\t0000000000000000\n", func(s *specs.Spec) { s.Process.Capabilities = nil }},
 		{"ambient", "grep -E 'Cap(Eff|Amb)' /proc/self/status", "CapEff:\t0000000000000400\nCapAmb:\t0000000000000400\n", func(s *specs.Spec) {
 			c := []string{"CAP_NET_BIND_SERVICE"}
@@ -125,8 +129,10 @@ func TestInside(t *testing.T) {
 		{"tmpcopyup", "ls /etc", "notelf\npasswd\n", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
 		}},
-		{"devices", "stat -c '%n %t:%T %a' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty",
-			"/dev/null 1:3 666\n/dev/zero 1:5 666\n/dev/full 1:7 666\n/dev/random 1:8 666\n/dev/urandom 1:9 666\n/dev/tty 5:0 666\n", nil},
+		{
+			"devices", "stat -c '%n %t:%T %a' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty",
+			"/dev/null 1:3 666\n/dev/zero 1:5 666\n/dev/full 1:7 666\n/dev/random 1:8 666\n/dev/urandom 1:9 666\n/dev/tty 5:0 666\n", nil,
+		},
 		{"links", "for l in ptmx fd stdin; do readlink /dev/$l; done", "pts/ptmx\n/proc/self/fd\n/proc/self/fd/0\n", nil},
 		{"descriptors", "ls /proc/self/fd", "0\n1\n2\n3\n", nil}, // 3 is ls's own
 		{"loopback", "ping -c 1 -W 1 127.0.0.1 >/dev/null && echo up", "up\n", nil},
@@ -212,11 +218,13 @@ func TestPrivileged(t *testing.T) {
 	b := newBox(root, "sh", "-c", "grep -c 'CapEff:.*1fffeffffff' /proc/self/status; mknod /tmp/b b 254 0 && echo mknod; mount -t tmpfs x /tmp && echo mount; mkdir /sys/fs/cgroup/memory/sub && rmdir /sys/fs/cgroup/memory/sub && echo cgroup")
 	s := b.opts.Spec
 	var all []string
-	for _, c := range []string{"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+	for _, c := range []string{
+		"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
 		"LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO",
 		"SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
 		"LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND",
-		"AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE"} {
+		"AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+	} {
 		all = append(all, "CAP_"+c)
 	}
 	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}

@@ -4,11 +4,16 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/cgroup"
+	"github.com/gantry/gantry/oci/forkexec"
 	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/stage"
 	"github.com/gantry/gantry/oci/tuning"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -63,15 +68,19 @@ func (s *starting) exec(o *ExecOpts) error {
 	if frozen, err := group.Frozen(); err == nil && frozen && !o.IgnorePaused {
 		return precondition("container is paused")
 	}
+	if !o.Fresh && !o.IgnorePaused && len(o.Preserve) == 0 && inner == 0 && forkexec.Possible(p) && forkexec.Safe(o.InitPid) {
+		return s.fork(o, p, pidfd, group)
+	}
 	m := &initmsg.Message{
 		ID: o.ContainerID, Exec: true, WaitGo: true, Process: *p,
 		Join: []initmsg.Join{{FD: initmsg.FDFirst, Flags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}},
 	}
-	so := &spawnOpts{stdio: o.Stdio, extra: []int{pidfd}, pidNS: pidfd}
+	so := &spawnOpts{stdio: o.Stdio, extra: []int{pidfd}, stage: &stage.Stage{User: -1, First: []stage.Join{{FD: pidfd, Flags: unix.CLONE_NEWPID}}}}
 	if inner != 0 {
 		// One call enters all, and judges by our own rights.
-		so.stage = &stage{user: -1, first: []join{{pidfd, uintptr(m.Join[0].Flags) | unix.CLONE_NEWPID | inner}}, roots: inner&unix.CLONE_NEWUSER != 0}
-		m.Join, m.TakeRoot = nil, so.stage.roots
+		so.stage.First[0].Flags |= uintptr(m.Join[0].Flags) | inner
+		so.stage.Roots = inner&unix.CLONE_NEWUSER != 0
+		m.Join, m.TakeRoot = nil, so.stage.Roots
 		m.Process.NoGroups = m.TakeRoot && len(p.Groups) == 0 && deniesGroups(o.InitPid)
 	}
 	if o.Process.Terminal {
@@ -80,7 +89,7 @@ func (s *starting) exec(o *ExecOpts) error {
 	if err := planPreserve(o.Preserve, m, so); err != nil {
 		return err
 	}
-	if s.child, err = spawn(so); err != nil {
+	if s.child, err = spawn(s.ctx, so); err != nil {
 		if isGone(err) {
 			return precondition("container is not running")
 		}
@@ -102,6 +111,33 @@ func (s *starting) exec(o *ExecOpts) error {
 	pid := s.child.pid
 	s.late = func() error { return group.Join(pid) }
 	return s.await(false)
+}
+
+// fork starts the process without init.
+func (s *starting) fork(o *ExecOpts, p *initmsg.Process, pidfd int, g *cgroup.Group) error {
+	procs, err := g.OpenProcs()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for i := range procs {
+			unix.Close(procs[i].FD)
+		}
+	}()
+	e := forkexec.Exec{ID: o.ContainerID, Process: p, Streams: [...]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Init: pidfd, Procs: procs, OOMScore: o.Process.OOMScoreAdj}
+	st, err := e.Start(s.ctx)
+	runtime.KeepAlive(o)
+	if err != nil {
+		return err
+	}
+	s.proc = &Process{Pid: st.Pid, PidFD: st.PidFD, Cgroup: o.Cgroup, Started: time.Now(), Warnings: st.Warnings, forked: true}
+	return nil
+}
+
+// deniesGroups tells whether setgroups(2) is forbidden in the user namespace of pid.
+func deniesGroups(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/setgroups")
+	return err == nil && len(b) >= 4 && string(b[:4]) == "deny"
 }
 
 // checkInit proves that the pidfd is InitPid's and alive. inner are those of the

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,7 +31,26 @@ func running(t testing.TB, root string) (*oci.Process, *box) {
 	return p, b
 }
 
+// ways are the two by which an exec starts; what can be seen is the same.
+var ways = [...]struct {
+	name  string
+	fresh bool
+}{{"fork", false}, {"init", true}}
+
+// bothWays runs f for each.
+func bothWays(t *testing.T, f func(t *testing.T, fresh bool)) {
+	for _, w := range ways {
+		t.Run(w.name, func(t *testing.T) { f(t, w.fresh) })
+	}
+}
+
 func execIn(t testing.TB, p *oci.Process, b *box, proc *specs.Process) (string, int, error) {
+	t.Helper()
+	return execBy(t, p, b, proc, false, func(*oci.ExecOpts) {})
+}
+
+// execBy runs proc to its end, in the way that fresh says.
+func execBy(t testing.TB, p *oci.Process, b *box, proc *specs.Process, fresh bool, with func(*oci.ExecOpts)) (string, int, error) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	must(t, err)
@@ -38,16 +58,26 @@ func execIn(t testing.TB, p *oci.Process, b *box, proc *specs.Process) (string, 
 	if proc.Env == nil {
 		proc.Env = b.opts.Spec.Process.Env
 	}
+	if !slices.ContainsFunc(proc.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
+		proc.Env = append(slices.Clip(proc.Env), "HOME=/home/user")
+	}
 	if proc.Cwd == "" {
 		proc.Cwd = "/"
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	e, err := oci.Exec(ctx, &oci.ExecOpts{ContainerID: b.opts.ID, Init: p.PidFD, InitPid: p.Pid, Cgroup: p.Cgroup, Process: proc,
-		Stdio: oci.Stdio{Out: w, Err: w}})
+	o := &oci.ExecOpts{
+		ContainerID: b.opts.ID, Init: p.PidFD, InitPid: p.Pid, Cgroup: p.Cgroup, Process: proc,
+		Stdio: oci.Stdio{Out: w, Err: w}, Fresh: fresh,
+	}
+	with(o)
+	e, err := oci.Exec(ctx, o)
 	w.Close()
 	if err != nil {
 		return "", 0, err
+	}
+	if oci.Forked(e) == fresh && oci.Forks() {
+		t.Errorf("forked: %v", oci.Forked(e))
 	}
 	var out bytes.Buffer
 	_, err = io.Copy(&out, r)
@@ -55,12 +85,17 @@ func execIn(t testing.TB, p *oci.Process, b *box, proc *specs.Process) (string, 
 	return out.String(), wait(t, e), nil
 }
 
-func TestExec(t *testing.T) {
+func TestExec(t *testing.T) { bothWays(t, testExec) }
+
+func testExec(t *testing.T, fresh bool) {
+	execIn := func(t testing.TB, p *oci.Process, b *box, proc *specs.Process) (string, int, error) {
+		return execBy(t, p, b, proc, fresh, func(*oci.ExecOpts) {})
+	}
 	root := newRootfs(t)
 	p, b := running(t, root)
 	out, code, err := execIn(t, p, b, &specs.Process{
 		Args: []string{"sh", "-c", "id -u; id -G; pwd; echo $X $HOME; ps | grep -c '[s]leep 1000$'; grep -cv ':/$' /proc/self/cgroup; hostname; ls /proc/self/fd; grep -E 'Cap(Inh|Eff)' /proc/self/status; exit 5"},
-		Cwd:  "/tmp", Env: []string{"X=y", "PATH=/bin"}, User: specs.User{UID: 1000, GID: 50, AdditionalGids: []uint32{60}},
+		Cwd:  "/tmp", Env: []string{"X=y", "PATH=/bin", "HOME=/home/user"}, User: specs.User{UID: 1000, GID: 50, AdditionalGids: []uint32{60}},
 	})
 	must(t, err)
 	want := "1000\n50 60\n/tmp\ny /home/user\n1\n0\nbox\n0\n1\n2\n3\nCapInh:\t0000000000000000\nCapEff:\t0000000000000000\n"
@@ -81,17 +116,21 @@ func TestExec(t *testing.T) {
 }
 
 // TestExecAtPidsLimit: the runtime's own threads do not count against the container.
-func TestExecAtPidsLimit(t *testing.T) {
+func TestExecAtPidsLimit(t *testing.T) { bothWays(t, testExecAtPidsLimit) }
+
+func testExecAtPidsLimit(t *testing.T, fresh bool) {
 	root := newRootfs(t)
 	p, b := running(t, root)
 	two := int64(2)
 	must(t, oci.Update(p.Cgroup, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &two}}))
-	if out, code, err := execIn(t, p, b, &specs.Process{Args: []string{"echo", "hi"}}); err != nil || code != 0 || out != "hi\n" {
+	if out, code, err := execBy(t, p, b, &specs.Process{Args: []string{"echo", "hi"}}, fresh, func(*oci.ExecOpts) {}); err != nil || code != 0 || out != "hi\n" {
 		t.Errorf("%q %d %v", out, code, err)
 	}
 }
 
-func TestExecInStoppedContainer(t *testing.T) {
+func TestExecInStoppedContainer(t *testing.T) { bothWays(t, testExecInStoppedContainer) }
+
+func testExecInStoppedContainer(t *testing.T, fresh bool) {
 	root := newRootfs(t)
 	b := newBox(root, "sleep", "1000")
 	p, err := oci.Create(t.Context(), &b.opts)
@@ -103,10 +142,20 @@ func TestExecInStoppedContainer(t *testing.T) {
 	defer keep.Close()
 	wait(t, p)
 	p.PidFD = keep
-	if _, _, err := execIn(t, p, b, &specs.Process{Args: []string{"true"}}); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+	if _, _, err := execBy(t, p, b, &specs.Process{Args: []string{"true"}}, fresh, func(*oci.ExecOpts) {}); !errors.Is(err, errdefs.ErrFailedPrecondition) {
 		t.Errorf("%v", err)
 	}
 	must(t, oci.DeleteCgroup(p.Cgroup))
+}
+
+// TestExecHome: without HOME it comes from the image's users, which only init reads.
+func TestExecHome(t *testing.T) {
+	p, b := running(t, newRootfs(t))
+	out, _, err := execBy(t, p, b, &specs.Process{Args: []string{"sh", "-c", "echo $HOME"}, User: specs.User{UID: 1000}}, true,
+		func(o *oci.ExecOpts) { o.Fresh, o.Process.Env = false, []string{"PATH=/bin"} })
+	if err != nil || out != "/home/user\n" {
+		t.Errorf("%q %v", out, err)
+	}
 }
 
 // readAll reads a terminal until its other side is closed.
@@ -130,9 +179,11 @@ func TestTerminal(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 	r, rb := running(t, root)
-	e, err := oci.Exec(t.Context(), &oci.ExecOpts{ContainerID: rb.opts.ID, Init: r.PidFD, InitPid: r.Pid, Cgroup: r.Cgroup,
+	e, err := oci.Exec(t.Context(), &oci.ExecOpts{
+		ContainerID: rb.opts.ID, Init: r.PidFD, InitPid: r.Pid, Cgroup: r.Cgroup,
 		ConsoleSize: oci.WinSize{Rows: 7, Cols: 9},
-		Process:     &specs.Process{Terminal: true, Args: []string{"sh", "-c", "tty; stty size"}, Cwd: "/", Env: rb.opts.Spec.Process.Env, User: specs.User{UID: 1000}}})
+		Process:     &specs.Process{Terminal: true, Args: []string{"sh", "-c", "tty; stty size"}, Cwd: "/", Env: rb.opts.Spec.Process.Env, User: specs.User{UID: 1000}},
+	})
 	must(t, err)
 	out = readAll(e.Console)
 	wait(t, e)
@@ -150,3 +201,6 @@ func TestStats(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// unforced leaves the choice of the way to Exec.
+func unforced(o *oci.ExecOpts) { o.Fresh = false }

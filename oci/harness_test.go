@@ -3,6 +3,7 @@ package oci_test
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"fmt"
 	"io"
 	"os"
@@ -15,12 +16,24 @@ import (
 
 	"github.com/gantry/gantry/oci"
 	ociinit "github.com/gantry/gantry/oci/init"
+	"github.com/gantry/gantry/oci/sealed"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
+// stay in the environment has the test binary wait for the end of its input.
+const stay = "GANTRY_TEST_STAY"
+
 func TestMain(m *testing.M) {
 	ociinit.Main()
+	if os.Getenv(stay) != "" {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
+	if err := sealed.Run(); err != nil { // as the shim does
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	code := m.Run()
 	// The parent of the tests' cgroups; the kernel refuses while one is left in it.
 	left, _ := filepath.Glob("/sys/fs/cgroup/*/gantry-test")
@@ -105,9 +118,11 @@ func dockerSpec(args ...string) *specs.Spec {
 		Linux: &specs.Linux{
 			Resources:  &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
 			Namespaces: ns(specs.MountNamespace, specs.NetworkNamespace, specs.UTSNamespace, specs.PIDNamespace, specs.IPCNamespace, specs.CgroupNamespace),
-			MaskedPaths: []string{"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+			MaskedPaths: []string{
+				"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys",
 				"/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi",
-				"/sys/firmware", "/sys/devices/virtual/powercap"},
+				"/sys/firmware", "/sys/devices/virtual/powercap",
+			},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
 	}
@@ -116,7 +131,6 @@ func dockerSpec(args ...string) *specs.Spec {
 // box is one test container.
 type box struct {
 	opts oci.CreateOpts
-	in   io.Reader
 }
 
 func newBox(root string, args ...string) *box {
@@ -187,4 +201,18 @@ func (b *box) start(t testing.TB) (*oci.Process, func() string, error) {
 		must(t, err)
 		return buf.String()
 	}, nil
+}
+
+// needsStatic skips where this program wants a loader, as builds with the race
+// detector do, for tests that execute it inside a container.
+func needsStatic(t testing.TB) {
+	t.Helper()
+	f, err := elf.Open("/proc/self/exe")
+	must(t, err)
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			t.Skip("needs a static test binary")
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/caps"
 	"github.com/gantry/gantry/oci/initmsg"
 	"github.com/gantry/gantry/oci/seccomp"
 	"github.com/gantry/gantry/oci/tuning"
@@ -266,7 +267,7 @@ func planCaps(c *specs.LinuxCapabilities) (initmsg.Caps, error) {
 	if c == nil {
 		return initmsg.Caps{}, nil
 	}
-	own := ownCaps()
+	own := caps.Held()
 	if !mayMapIDs() {
 		own = ^uint64(0) // in a user namespace there are others, which init knows
 	}
@@ -283,14 +284,4 @@ func planCaps(c *specs.LinuxCapabilities) (initmsg.Caps, error) {
 		return out, errclass.Invalid("capabilities: the effective set must be part of the permitted set")
 	}
 	return out, nil
-}
-
-// ownCaps are the capabilities this process may give: its permitted set.
-func ownCaps() uint64 {
-	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var d [2]unix.CapUserData
-	if err := unix.Capget(&h, &d[0]); err != nil {
-		return 0
-	}
-	return uint64(d[0].Permitted) | uint64(d[1].Permitted)<<32
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/oci/caps"
 	"github.com/gantry/gantry/oci/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -103,7 +104,7 @@ func TestPlanProcessRefuses(t *testing.T) {
 	} {
 		p := ok()
 		edit(p)
-		if _, err := planProcess(p, nil, nil, 0, WinSize{}); !errors.Is(err, errdefs.ErrInvalidArgument) && ownCaps() != 0 {
+		if _, err := planProcess(p, nil, nil, 0, WinSize{}); !errors.Is(err, errdefs.ErrInvalidArgument) && caps.Held() != 0 {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

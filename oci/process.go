@@ -25,6 +25,8 @@ type Process struct {
 	// rlimit that may not be raised, a score that may not be lowered.
 	Warnings []string
 
+	forked bool // started without init; for tests
+
 	mu   sync.Mutex
 	held *initConn // nil unless the process is held
 }

@@ -21,6 +21,7 @@ func TestRootless(t *testing.T) {
 		asUser(t, root)
 		return
 	}
+	needsStatic(t)
 	root := newRootfs(t)
 	const uid = 54321
 	reachable(t, root, uid)
@@ -109,7 +110,7 @@ func asUser(t *testing.T, root string) {
 	// Further processes.
 	b.opts.Spec.Process.Args, b.opts.Stdio = []string{"sleep", "1000"}, oci.Stdio{}
 	p := sleepingRootless(t, b)
-	o, code, err := execIn(t, p, b, &specs.Process{Args: []string{"sh", "-c", "id -u; hostname; ps | grep -c '[s]leep 1000$'"}})
+	o, code, err := execBy(t, p, b, &specs.Process{Args: []string{"sh", "-c", "id -u; hostname; ps | grep -c '[s]leep 1000$'"}}, true, unforced)
 	if err != nil || o != "0\nbox\n1\n" || code != 0 {
 		t.Errorf("exec: %q %d %v", o, code, err)
 	}

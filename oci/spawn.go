@@ -1,66 +1,21 @@
 package oci
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
-	"sync"
 	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/caps"
 	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/sealed"
+	"github.com/gantry/gantry/oci/stage"
 	"golang.org/x/sys/unix"
 )
-
-// selfExe is our own executable for init to run from, made once per process: what
-// a container can reach through /proc/<pid>/exe of its init cannot be written to
-// (CVE-2019-5736).
-var selfExe = sync.OnceValues(protectedSelf)
-
-func sealedSelf() (int, error) {
-	exe, err := unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, fmt.Errorf("open own executable: %w", err)
-	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if s, err := unix.FcntlInt(uintptr(exe), unix.F_GET_SEALS, 0); err == nil && s&seals == seals {
-		return exe, nil // we run from such a copy already
-	}
-	defer unix.Close(exe)
-	fd, err := unix.MemfdCreate(initmsg.Arg0, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
-		fd, err = unix.MemfdCreate(initmsg.Arg0, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	}
-	if err != nil {
-		return -1, fmt.Errorf("copy own executable: %w", err)
-	}
-	for {
-		n, err := unix.Sendfile(fd, exe, nil, 1<<30)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			unix.Close(fd)
-			return -1, fmt.Errorf("copy own executable: %w", err)
-		}
-		if n == 0 {
-			break
-		}
-	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
-		unix.Close(fd)
-		return -1, fmt.Errorf("seal own executable: %w", err)
-	}
-	// A memfd that is open for writing cannot be executed (ETXTBSY).
-	ro, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	unix.Close(fd)
-	if err != nil {
-		return -1, fmt.Errorf("open the copy of the own executable: %w", err)
-	}
-	return ro, nil
-}
 
 // rawFD returns f's descriptor without changing its blocking mode; f must be
 // kept alive.
@@ -80,34 +35,31 @@ func rawFD(f *os.File) (int, error) {
 type child struct {
 	pid   int
 	pidfd *os.File
-	conn  *initConn
+	conn  *initConn // nil when it was forked without init
 }
 
 // spawnOpts says how init is forked.
 type spawnOpts struct {
 	stdio Stdio
 	// extra become descriptors initmsg.FDFirst and following in init.
-	extra []int
-	flags uintptr // CLONE_NEW*
-	// pidNS is a descriptor for setns(2): the child is born in its pid namespace; -1: none.
-	pidNS      int
+	extra      []int
+	flags      uintptr // CLONE_NEW*
 	uids, gids []syscall.SysProcIDMap
-	// unmapped: we write the mappings of its user namespace after the fork.
-	unmapped bool
 	// bare: the child is only there to hold its namespaces.
 	bare bool
 	// userNS is the user namespace to be born in; nil: ours, or a new one.
 	userNS *os.File
 	// joins are the namespaces to join but for the user namespace.
-	joins []join
-	// stage is set when init is forked in steps; flags, pidNS, uids and gids are not
-	// looked at then.
-	stage *stage
+	joins []stage.Join
+	// stage is set when init is forked in steps; flags, uids and gids are not looked
+	// at then.
+	stage *stage.Stage
 }
 
-// spawn forks init from our protected executable. It waits for its message then.
-func spawn(o *spawnOpts) (*child, error) {
-	exe, err := selfExe()
+// spawn forks init from the sealed copy. It waits for its message then. ctx ends
+// the attempt where others can stop what is forked.
+func spawn(ctx context.Context, o *spawnOpts) (*child, error) {
+	exe, err := sealed.Exe()
 	if err != nil {
 		return nil, err
 	}
@@ -151,32 +103,19 @@ func spawn(o *spawnOpts) (*child, error) {
 			attr.Sys.Credential = &syscall.Credential{}
 		} else {
 			// Nobody yet, which execve takes them from unless they are ambient.
-			for c := range uintptr(len(capNames)) {
-				if lastCap() >= c {
-					attr.Sys.AmbientCaps = append(attr.Sys.AmbientCaps, c)
-				}
+			for c := range min(caps.Count(), uintptr(len(capNames))) {
+				attr.Sys.AmbientCaps = append(attr.Sys.AmbientCaps, c)
 			}
 		}
 	}
 	attr.Sys.GidMappingsEnableSetgroups = o.gids != nil
 	argv := []string{initmsg.Arg0, initmsg.Arg1}
-	if o.unmapped {
-		argv[1] = initmsg.Arg1Unmapped
-	}
 	path := fmt.Sprintf("/proc/self/fd/%d", initmsg.FDSelf)
-	var pid int
-	switch {
-	case o.stage != nil:
-		if pid, err = o.stage.run(files, argv, attr.Env); err == nil {
-			if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
-				_ = unix.Kill(pid, unix.SIGKILL)
-				reapPid(pid)
-			}
-		}
-	case o.pidNS >= 0:
-		pid, err = forkInPidNS(o.pidNS, path, argv, attr)
-	default:
-		pid, err = syscall.ForkExec(path, argv, attr)
+	c := &child{conn: conn}
+	if o.stage != nil {
+		c.pid, c.pidfd, err = o.stage.Start(ctx, files, argv, attr.Env)
+	} else if c.pid, err = syscall.ForkExec(path, argv, attr); err == nil {
+		c.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
 	}
 	unix.Close(sock)
 	runtime.KeepAlive(o)
@@ -184,37 +123,7 @@ func spawn(o *spawnOpts) (*child, error) {
 		conn.close()
 		return nil, err
 	}
-	return &child{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), conn: conn}, nil
-}
-
-// lastCap is the last capability that this kernel knows.
-var lastCap = sync.OnceValue(func() uintptr {
-	for c := uintptr(0); c < 63; c++ {
-		if _, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c+1, 0, 0, 0); err != nil {
-			return c
-		}
-	}
-	return 63
-})
-
-// forkInPidNS forks a child into another pid namespace. That setting is the
-// thread's, so the thread is kept from others meanwhile and set back.
-func forkInPidNS(ns int, path string, argv []string, attr *syscall.ProcAttr) (int, error) {
-	own, err := unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, fmt.Errorf("open own pid namespace: %w", err)
-	}
-	defer unix.Close(own)
-	runtime.LockOSThread()
-	if err := unix.Setns(ns, unix.CLONE_NEWPID); err != nil {
-		runtime.UnlockOSThread()
-		return -1, err
-	}
-	pid, err := syscall.ForkExec(path, argv, attr)
-	if rerr := unix.Setns(own, unix.CLONE_NEWPID); rerr == nil {
-		runtime.UnlockOSThread()
-	} // otherwise the thread stays locked and ends with its goroutine
-	return pid, err
+	return c, nil
 }
 
 // kill ends and reaps the child and lets go of everything it holds here.
@@ -223,13 +132,15 @@ func (c *child) kill() {
 	if err == nil {
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 		for {
-			if err := unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED, nil); !errors.Is(err, unix.EINTR) {
+			if err := unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WALL, nil); !errors.Is(err, unix.EINTR) {
 				break
 			}
 		}
 	}
 	c.pidfd.Close()
-	c.conn.close()
+	if c.conn != nil {
+		c.conn.close()
+	}
 }
 
 // signal sends sig, once; the process may be gone.

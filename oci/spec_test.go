@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -130,10 +131,10 @@ func TestTuning(t *testing.T) {
 		t.Logf("fifo: %v", err) // without a real-time budget in the cgroup
 	}
 	run, rb := running(t, root)
-	out, _, err := execIn(t, run, rb, &specs.Process{
+	out, _, err := execBy(t, run, rb, &specs.Process{
 		Args:            []string{"grep", "Cpus_allowed_list", "/proc/self/status"},
 		ExecCPUAffinity: &specs.CPUAffinity{Initial: "0", Final: "0"},
-	})
+	}, true, func(o *oci.ExecOpts) { o.Fresh = false }) // that is init's work
 	if err != nil || out != "Cpus_allowed_list:\t0\n" {
 		t.Errorf("affinity: %q %v", out, err)
 	}

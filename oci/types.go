@@ -109,6 +109,9 @@ type ExecOpts struct {
 	MemoryPolicy *specs.LinuxMemoryPolicy
 	// Notify says who handles the system calls of a filter with SCMP_ACT_NOTIFY.
 	Notify *Notify
+	// Fresh has the process start through a fresh init, never by a fork of this
+	// process, which is cheaper where it is safe. Nothing else differs.
+	Fresh bool
 }
 
 // CgroupRef names a container's cgroup so that a later process of ours finds it

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/caps"
 	"github.com/gantry/gantry/oci/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -53,7 +55,7 @@ func idMaps(in []specs.LinuxIDMapping) []syscall.SysProcIDMap {
 // mayMapIDs tells whether this process itself may write any mapping.
 func mayMapIDs() bool {
 	const need = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
-	return ownCaps()&need == need
+	return caps.Held()&need == need
 }
 
 // single tells whether a mapping is the one that everybody may write: of one's
@@ -150,11 +152,11 @@ func (s *starting) newUser(l *specs.Linux, m *initmsg.Message, so *spawnOpts) er
 // userNamespace makes a user namespace with these mappings, in which no process
 // stays.
 func userNamespace(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
-	so := &spawnOpts{pidNS: -1, flags: unix.CLONE_NEWUSER, bare: true}
+	so := &spawnOpts{flags: unix.CLONE_NEWUSER, bare: true}
 	if mayMapIDs() {
 		so.uids, so.gids = idMaps(uids), idMaps(gids)
 	}
-	c, err := spawn(so)
+	c, err := spawn(context.Background(), so)
 	if err != nil {
 		return nil, fmt.Errorf("make user namespace: %w", err)
 	}

@@ -129,6 +129,36 @@ func (g *Group) Join(pid int) error {
 	return nil
 }
 
+// Procs is an open cgroup.procs, to write to.
+type Procs struct {
+	FD   int
+	Path string
+}
+
+// OpenProcs opens what Join writes to, for a process that is to put itself there
+// ("0") when it can no longer open them. The caller closes the descriptors, which
+// are close-on-exec. Class ErrNotFound when the cgroup is gone.
+func (g *Group) OpenProcs() ([]Procs, error) {
+	out := make([]Procs, 0, len(g.unique))
+	for _, d := range g.unique {
+		p := d + "/cgroup.procs"
+		fd, err := unix.Open(p, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			out = append(out, Procs{fd, p})
+			continue
+		}
+		for i := range out {
+			unix.Close(out[i].FD)
+		}
+		err = &os.PathError{Op: "open", Path: p, Err: err}
+		if errors.Is(err, unix.ENOENT) {
+			return nil, errclass.NotFound("join cgroup: %w", err)
+		}
+		return nil, fmt.Errorf("join cgroup: %w", err)
+	}
+	return out, nil
+}
+
 // Set applies limits; what res does not mention stays. Devices are set only by
 // SetDevices.
 func (g *Group) Set(res *specs.LinuxResources) error {

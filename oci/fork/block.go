@@ -76,17 +76,17 @@ func (b *Block) Load(p *Program) error {
 
 // cloneArgs is struct clone_args of clone3(2), its first version.
 type cloneArgs struct {
-	flags, pidFD, childTID, parentTID, exitSignal, stack, stackSize, tls uint64
+	flags, _, _, _, _, stack, stackSize, tls uint64 // pidfd, child_tid, parent_tid and exit_signal are 0
 }
 
 // cloneClearSighand is CLONE_CLEAR_SIGHAND: no handler of ours runs in the child.
 const cloneClearSighand = 0x100000000
 
-// clone3 forks. The child runs runProgram(p) on the stack that args names; the
+// clone3 forks. The child calls run, entry's, with p on the stack that args names; the
 // parent gets its pid or a negative errno.
 //
 //go:noescape
-func clone3(args *cloneArgs, size uintptr, p *Program) (r int)
+func clone3(args *cloneArgs, size uintptr, p *Program, run uintptr) (r int)
 
 // Start runs the program that was loaded in a new process and returns its pid. The
 // caller reaps it, with unix.WALL: its end raises no signal here, and neither does
@@ -112,16 +112,19 @@ func (b *Block) Start() (int, syscall.Errno) {
 		flags: cloneClearSighand | unix.CLONE_SETTLS,
 		stack: uint64(base + uintptr(len(b.mem)) - stackSize), stackSize: stackSize, tls: uint64(uintptr(unsafe.Pointer(&tls[2]))),
 	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
-	defer mark(code, unix.MADV_DOFORK)
+	defer func() { _ = mark(code, unix.MADV_DOFORK) }() // a failed part was not marked before either
 	if e := mark(code, unix.MADV_DONTFORK); e != 0 {
 		return 0, e
 	}
 	if e := madvise(base, uintptr(len(b.mem)), unix.MADV_DOFORK); e != 0 {
 		return 0, e
 	}
-	r := clone3(&args, unsafe.Sizeof(args), b.prog)
+	keepThread()
+	r := clone3(&args, unsafe.Sizeof(args), b.prog, entry())
 	runtime.KeepAlive(b)
 	if r < 0 {
 		return 0, syscall.Errno(-r)
@@ -196,8 +199,7 @@ func findAreas() (*areas, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := runProgram
-	code, err := codeIn(maps, **(**uintptr)(unsafe.Pointer(&f)))
+	code, err := codeIn(maps, entry())
 	if err != nil {
 		return nil, err
 	}
@@ -206,6 +208,12 @@ func findAreas() (*areas, error) {
 		a.low, a.high = a.high, a.low
 	}
 	return a, nil
+}
+
+// entry is where the code of runProgram begins.
+func entry() uintptr {
+	f := runProgram
+	return **(**uintptr)(unsafe.Pointer(&f))
 }
 
 // kernelIn finds the kernel's pages in a /proc/PID/maps.

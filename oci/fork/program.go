@@ -207,7 +207,7 @@ func (p *Program) enterCwd() syscall.Errno {
 //go:nosplit
 //go:norace
 func (p *Program) lookUp() syscall.Errno {
-	var err syscall.Errno = unix.ENOENT
+	err := unix.ENOENT
 	for i := 0; i < len(p.Files); i++ {
 		e := p.executable(p.Files[i])
 		if e == 0 {

@@ -1,7 +1,6 @@
 package ociinit
 
 import (
-	"encoding/binary"
 	"errors"
 	"strings"
 	"syscall"
@@ -71,7 +70,7 @@ func become(c *conn, m *initmsg.Message, r root) error {
 	if err := tune(&p.Tuning); err != nil {
 		return err
 	}
-	files := limits(c, p)
+	limits(c, p)
 	if err := preserve(c, &m.Extra); err != nil {
 		return err
 	}
@@ -84,26 +83,16 @@ func become(c *conn, m *initmsg.Message, r root) error {
 	if err := setCPUs(p.Tuning.CPUsFinal); err != nil {
 		return err
 	}
-	return last(c, m, x, &files)
+	return last(c, m, x)
 }
 
 // last is what happens with the fewest rights: the filter, the final
 // capabilities, execve. The filter goes first because without no_new_privs it
 // needs CAP_SYS_ADMIN; after it only capset, prctl and execve are called.
-func last(c *conn, m *initmsg.Message, x *execve, files *syscall.Rlimit) error {
+func last(c *conn, m *initmsg.Message, x *execve) error {
 	p := &m.Process
-	// We may have begun with all signals blocked (package entry); the program must
-	// not.
-	var none unix.Sigset_t
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil); err != nil {
-		return fail("unblock signals", err)
-	}
 	caps := newCapset(&p.Caps)
-	// Small enough for one write, which the peer's buffer always has room for.
-	frame := [5 + 16]byte{initmsg.FrameExec, 16}
-	binary.LittleEndian.PutUint64(frame[5:], files.Cur)
-	binary.LittleEndian.PutUint64(frame[13:], files.Max)
-	if _, err := unix.Write(c.fd, frame[:]); err != nil {
+	if err := c.frame(initmsg.FrameExec, nil, -1); err != nil {
 		return err
 	}
 	if len(p.Seccomp) != 0 {
@@ -232,14 +221,12 @@ func labels(p *initmsg.Process) error {
 	return nil
 }
 
-// limits sets rlimits. One that may not be raised is reported and stays. It returns
-// the limit of open files that a process has which nobody set any for.
-func limits(c *conn, p *initmsg.Process) (files syscall.Rlimit) {
+// limits sets rlimits. One that may not be raised is reported and stays.
+func limits(c *conn, p *initmsg.Process) {
 	// The Go runtime has raised the soft limit of open files for itself and lowers it
 	// again before execve, but only in its own Exec: make it do so by one that
 	// cannot succeed.
 	_ = syscall.Exec("", []string{""}, nil)
-	_ = syscall.Getrlimit(unix.RLIMIT_NOFILE, &files)
 	for _, l := range p.Rlimits {
 		rl := syscall.Rlimit{Cur: l.Soft, Max: l.Max}
 		var err error
@@ -255,7 +242,6 @@ func limits(c *conn, p *initmsg.Process) (files syscall.Rlimit) {
 			c.warn("error setting rlimit type %s: %v", l.Name, err)
 		}
 	}
-	return files
 }
 
 // identity takes on the ids. It keeps the permitted capabilities, which it
@@ -416,6 +402,12 @@ func newExecve(m *initmsg.Message, exe string, env []string) (*execve, error) {
 }
 
 func (x *execve) run() error {
+	if x.flag == 0 {
+		// Profiles that people write by hand allow execve, not always execveat.
+		_, _, e := unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(x.path)),
+			uintptr(unsafe.Pointer(&x.argv[0])), uintptr(unsafe.Pointer(&x.envv[0])))
+		return initmsg.ExecError(x.name, e)
+	}
 	_, _, e := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(x.dir), uintptr(unsafe.Pointer(x.path)),
 		uintptr(unsafe.Pointer(&x.argv[0])), uintptr(unsafe.Pointer(&x.envv[0])), x.flag, 0)
 	return initmsg.ExecError(x.name, e)

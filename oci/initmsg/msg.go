@@ -158,11 +158,9 @@ const (
 
 // Argv of init, and the first argument of the reaper as people see it.
 const (
-	Arg0 = "gantry-runtime"
-	Arg1 = "init"
-	// Arg1Unmapped: its user namespace gets its mappings from a runtime without rights.
-	Arg1Unmapped = "unmapped"
-	ReaperArg0   = "/sbin/docker-init"
+	Arg0       = "gantry-runtime"
+	Arg1       = "init"
+	ReaperArg0 = "/sbin/docker-init"
 )
 
 // Frames from init to the runtime: the type, a little-endian uint32 length, the
@@ -173,7 +171,7 @@ const (
 	FrameWarning = 'W' // payload: text
 	FrameConsole = 'C' // with the master as SCM_RIGHTS
 	FrameReady   = 'R'
-	FrameExec    = 'X' // execve follows; payload: soft and hard RLIMIT_NOFILE by default, uint64 each
+	FrameExec    = 'X' // execve follows
 	GoByte       = 'G'
 )
 

@@ -12,6 +12,9 @@ import (
 // ErrBreakout says that a working directory is not below the container's root.
 var ErrBreakout = errclass.Invalid("current working directory is outside of container mount namespace root -- possible container breakout detected")
 
+// ErrEndedEarly says that init, or what was to become it, ended without a reason.
+var ErrEndedEarly = errclass.Internal("the container's init process ended early")
+
 // CwdError says why the working directory could not be entered.
 func CwdError(cwd string, err error) error {
 	return errclass.Invalid("chdir to cwd (%q) set in config.json failed: %w", cwd, err)

@@ -22,6 +22,11 @@ type Tuning struct {
 	MemoryNodes []byte
 }
 
+// None tells that everything is left as it is.
+func (t *Tuning) None() bool {
+	return !t.HasScheduler && !t.HasIOPriority && !t.HasPersonality && !t.HasMemory && len(t.CPUsInitial) == 0 && len(t.CPUsFinal) == 0
+}
+
 // Scheduler is struct sched_attr without its size.
 type Scheduler struct {
 	Policy   uint32

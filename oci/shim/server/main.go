@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/gantry/gantry/oci/fork"
+	"github.com/gantry/gantry/oci/sealed"
 	"github.com/gantry/gantry/oci/shim"
 	"golang.org/x/sys/unix"
 )
@@ -24,12 +26,16 @@ func Main(args []string) int {
 		fmt.Fprintln(os.Stderr, "gantry-runtime shim:", err)
 		return 2
 	}
+	l := log.New(os.Stderr, "shim: ", log.LstdFlags|log.LUTC|log.Lmsgprefix)
+	if err := sealed.Run(); err != nil {
+		l.Printf("execs take the slower way: %v", err)
+	}
+	fork.OpenFiles() // while there are few descriptors
 	var ready *os.File
 	if readyFD >= 0 {
 		unix.CloseOnExec(readyFD)
 		ready = os.NewFile(uintptr(readyFD), "ready")
 	}
-	l := log.New(os.Stderr, "shim: ", log.LstdFlags|log.LUTC|log.Lmsgprefix)
 	if err := run(root, ready, l); err != nil {
 		l.Print(err)
 		if ready != nil {

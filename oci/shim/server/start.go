@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
@@ -16,6 +17,10 @@ import (
 
 // execPipe is the pipe size for execs with clients: fewer wake-ups a gigabyte.
 const execPipe = 256 << 10
+
+// execStarts is how long an exec may take to start. The container can stop the
+// process that starts in it at any moment, and who asked for it may be long gone.
+const execStarts = time.Minute
 
 // streams are the two ends of a new process's standard streams.
 type streams struct {
@@ -229,6 +234,8 @@ func (s *Server) exec(ctx context.Context, r *shim.ExecRequest, fds []int) (*pro
 		t = *ts
 	}
 	defer t.closeTheirs()
+	ctx, cancel := context.WithTimeout(ctx, execStarts)
+	defer cancel()
 	s.forks.RLock()
 	op, err := oci.Exec(ctx, &oci.ExecOpts{
 		ContainerID: r.Key.Container, Init: initFile, InitPid: box.started.Pid, Process: r.Process, Cgroup: box.started.Cgroup,

@@ -1,0 +1,9 @@
+package oci
+
+import "github.com/gantry/gantry/oci/fork"
+
+// Forked tells whether p was started by fork, without init.
+func Forked(p *Process) bool { return p.forked }
+
+// Forks tells whether anything can be: not in builds for coverage.
+func Forks() bool { return fork.Works() }

@@ -1,0 +1,207 @@
+// Package forkexec starts further processes in containers by fork: instead of a
+// fresh Go process, a copy of this one goes into the container and executes the
+// program, by system calls alone.
+//
+// The first copy stays in the host's pid namespace, where the container cannot see
+// it: it closes all descriptors but the streams and a few of its own, enters the
+// container's namespaces and forks the second one, which is born in the
+// container's pid namespace and is our child (CLONE_PARENT). From there on the
+// container's processes see it, and it still has the runtime's memory, as a copy,
+// and its capabilities, until it executes. So nobody in there may look into it or
+// take it over. What protects it:
+//
+//   - It is not dumpable, which also hides /proc/PID/{mem,fd,exe,…}; changes of
+//     credentials, which could change that, are followed by the same call again.
+//   - Its permitted capabilities are no subset of the container's, which tracing
+//     asks for even with the same uid.
+//   - Both do not hold against CAP_SYS_PTRACE; nor should those with as much power
+//     over the machine come near. With one of these in the container's bounding
+//     set, or in that of this process, the exec takes the way through init.
+//
+// Whoever may signal it in there can stop or kill it: it is a copy, so nothing here
+// waits but this one exec, which its context ends. A process of another container
+// that joined the pid namespace is not seen here; as with init, to do harm it
+// needs CAP_SYS_PTRACE in the host's user namespace.
+package forkexec
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/caps"
+	"github.com/gantry/gantry/oci/cgroup"
+	"github.com/gantry/gantry/oci/fork"
+	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/sealed"
+	"golang.org/x/sys/unix"
+)
+
+// tracers are the capabilities that reach into other processes' memory, or into
+// the kernel's.
+const tracers = 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS_MODULE | 1<<unix.CAP_SYS_RAWIO |
+	1<<unix.CAP_PERFMON | 1<<unix.CAP_BPF | 1<<unix.CAP_CHECKPOINT_RESTORE
+
+// Possible tells whether this process can start p in a container by fork. What it
+// does not do takes init; so does what would not be safe.
+func Possible(p *initmsg.Process) bool {
+	switch {
+	case p.Terminal, p.AppArmor != "", p.SELinux != "", p.SeccompFlags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0, p.NoGroups, !p.Tuning.None():
+		return false
+	case (p.Caps.Bounding|p.Caps.Permitted)&tracers != 0, caps.Held()&(1<<unix.CAP_SYS_PTRACE) == 0:
+		return false
+	case !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }),
+		slices.Contains(p.Env, "HOME="):
+		return false // its value is in the container's /etc/passwd
+	}
+	return sealed.Runs() && fork.Works() && fork.OpenFiles() != nil
+}
+
+// Safe tells whether a container with this first process is one that a fork of
+// ours may enter: its pid namespace is its own, and it cannot trace.
+func Safe(initPid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(initPid) + "/status")
+	return err == nil && ownPidNSWithoutTracers(b)
+}
+
+// ownPidNSWithoutTracers reads a /proc/PID/status: the process is the first of a
+// pid namespace other than ours, so that is the container's own, and cannot trace.
+func ownPidNSWithoutTracers(status []byte) bool {
+	first, harmless := false, false
+	for line := range bytes.Lines(status) {
+		if v, ok := bytes.CutPrefix(line, []byte("NSpid:")); ok {
+			f := bytes.Fields(v)
+			first = len(f) > 1 && string(f[len(f)-1]) == "1"
+		}
+		if v, ok := bytes.CutPrefix(line, []byte("CapBnd:")); ok {
+			set, err := strconv.ParseUint(string(bytes.TrimSpace(v)), 16, 64)
+			harmless = err == nil && set&tracers == 0
+		}
+	}
+	return first && harmless
+}
+
+// Exec is a process to start. All descriptors and files stay the caller's.
+type Exec struct {
+	ID      string // the container's
+	Process *initmsg.Process
+	Streams [3]*os.File    // nil: /dev/null
+	Init    int            // pidfd of the container's first process
+	Procs   []cgroup.Procs // of the cgroup to join
+	// OOMScore is the score to have; nil: 0, if that can be.
+	OOMScore *int
+}
+
+// Started is a process whose program runs. The caller reaps it and closes PidFD.
+type Started struct {
+	Pid      int
+	PidFD    *os.File
+	Warnings []string // requests that could not be met and are not worth failing for
+}
+
+// Start starts the process and returns when its program runs. Its end by ctx kills
+// what has been started. Errors are those of init; class ErrFailedPrecondition when
+// the container has ended. It is safe for concurrent use.
+func (e *Exec) Start(ctx context.Context) (*Started, error) {
+	in, out, err := fork.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	p, err := e.plan(out)
+	if err != nil {
+		unix.Close(out)
+		return nil, err
+	}
+	first, errno := p.block.Start()
+	unix.Close(out)
+	p.close()
+	if errno != 0 {
+		return nil, fmt.Errorf("fork: %w", errno)
+	}
+	// It ends by itself, whatever the container does: nobody there sees it.
+	defer fork.Reap(first)
+	f := follower{plan: p, ctx: ctx, init: e.Init, stop: func() bool { return true }}
+	s, err := f.follow(in)
+	f.stop()
+	if err != nil && f.started.PidFD != nil {
+		fork.Kill(f.started.PidFD)
+		fork.Reap(f.started.Pid)
+		f.started.PidFD.Close()
+	}
+	return s, err
+}
+
+// follower reads the reports, which come in any order from the two processes,
+// until both have ended or executed, which closes the pipe's other end.
+type follower struct {
+	plan    *plan
+	ctx     context.Context //nolint:containedctx // of the one call
+	init    int
+	stop    func() bool
+	started Started
+	ready   bool
+	failure error
+}
+
+func (f *follower) follow(in io.Reader) (*Started, error) {
+	var b [fork.ReportSize]byte
+	for {
+		_, err := io.ReadFull(in, b[:])
+		switch {
+		case err == io.EOF && f.failure != nil:
+			return nil, f.failure
+		case err == io.EOF && (!f.ready || f.started.PidFD == nil):
+			return nil, initmsg.ErrEndedEarly
+		case err == io.EOF:
+			return &f.started, nil
+		case err != nil:
+			return nil, fmt.Errorf("follow the start: %w", err)
+		}
+		r := fork.ParseReport(b[:])
+		if err := f.report(&r); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (f *follower) report(r *fork.Report) error {
+	switch r.Kind {
+	case fork.ReportPid:
+		if f.started.PidFD != nil {
+			return initmsg.ErrEndedEarly
+		}
+		fd, err := fork.PidFD(int(r.Extra))
+		if err != nil {
+			return err
+		}
+		f.started.Pid, f.started.PidFD = int(r.Extra), fd
+		f.stop = context.AfterFunc(f.ctx, func() { fork.Kill(fd) })
+	case fork.ReportReady:
+		f.ready = true
+	case fork.ReportError:
+		if !f.plan.soft(r) {
+			f.failure = f.failed(r)
+		} else if w := f.plan.warning(r); w != "" {
+			f.started.Warnings = append(f.started.Warnings, w)
+		}
+	}
+	return nil
+}
+
+// failed is the error that ended a process. What is impossible since the
+// container has ended meanwhile is said so.
+func (f *follower) failed(r *fork.Report) error {
+	if unix.PidfdSendSignal(f.init, 0, nil, 0) != nil {
+		return errclass.With(errdefs.ErrFailedPrecondition, errors.New("container is not running"))
+	}
+	return f.plan.err(r)
+}
