@@ -20,6 +20,10 @@ endif
 LDFLAGS       := -s -w -X $(MODULE)/internal/version.Version=$(patsubst v%,%,$(VERSION)) \
                  -X $(MODULE)/internal/version.Commit=$(COMMIT) \
                  -X $(MODULE)/internal/version.BuildTime=$(BUILDTIME)
+# The runtime begins before Go's does (oci/entry).
+ifneq ($(filter amd64 arm64,$(shell $(GO) env GOARCH)),)
+ENTRY         := -ldflags './cmd/gantry-runtime=$(LDFLAGS) -E $(MODULE)/oci/entry.Start'
+endif
 
 export CGO_ENABLED := 0
 export GOFLAGS     ?= -buildvcs=false
@@ -32,7 +36,7 @@ help: ## this list
 
 build: ## bin/docker, bin/dockerd, bin/gantry-runtime: static, stripped, reproducible
 	@mkdir -p $(BIN)
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' $(ENTRY) -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
 
 test: build deps vet ## everything this machine can run as root: vet, unit tests, end-to-end tests (<= 15 min)
 	@rc=0; $(MAKE) --no-print-directory test-unit || rc=1; $(MAKE) --no-print-directory e2e || rc=1; exit $$rc

@@ -143,6 +143,7 @@ func (s *starting) create(o *CreateOpts) error {
 	if err := planExtra(o, m, so); err != nil {
 		return err
 	}
+	so.unmapped = s.maps != nil
 	if s.child, err = spawn(s.ctx, so); err != nil {
 		return fmt.Errorf("start init: %w", err)
 	}

@@ -45,6 +45,8 @@ type spawnOpts struct {
 	extra      []int
 	flags      uintptr // CLONE_NEW*
 	uids, gids []syscall.SysProcIDMap
+	// unmapped: we write the mappings of its user namespace after the fork.
+	unmapped bool
 	// bare: the child is only there to hold its namespaces.
 	bare bool
 	// userNS is the user namespace to be born in; nil: ours, or a new one.
@@ -56,7 +58,7 @@ type spawnOpts struct {
 	stage *stage.Stage
 }
 
-// spawn forks init from the sealed copy. It waits for its message then. ctx ends
+// spawn forks init from our protected executable. It waits for its message then. ctx ends
 // the attempt where others can stop what is forked.
 func spawn(ctx context.Context, o *spawnOpts) (*child, error) {
 	exe, err := sealed.Exe()
@@ -110,6 +112,9 @@ func spawn(ctx context.Context, o *spawnOpts) (*child, error) {
 	}
 	attr.Sys.GidMappingsEnableSetgroups = o.gids != nil
 	argv := []string{initmsg.Arg0, initmsg.Arg1}
+	if o.unmapped {
+		argv[1] = initmsg.Arg1Unmapped
+	}
 	path := fmt.Sprintf("/proc/self/fd/%d", initmsg.FDSelf)
 	c := &child{conn: conn}
 	if o.stage != nil {

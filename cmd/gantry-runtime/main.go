@@ -6,6 +6,7 @@ package main
 import (
 	"os"
 
+	_ "github.com/gantry/gantry/oci/entry" // where the program begins
 	ociinit "github.com/gantry/gantry/oci/init"
 	"github.com/gantry/gantry/oci/runc"
 	"github.com/gantry/gantry/oci/shim/server"

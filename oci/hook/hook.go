@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -59,7 +60,7 @@ func Run(h *initmsg.Hook, state []byte, done <-chan struct{}) error {
 	if env == nil {
 		env = []string{} // nil would mean ours
 	}
-	pid, err := syscall.ForkExec(h.Path, args, &syscall.ProcAttr{
+	pid, err := forkExec(h.Path, args, &syscall.ProcAttr{
 		Env:   env,
 		Files: []uintptr{uintptr(in), uintptr(out), uintptr(out)},
 		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
@@ -98,6 +99,22 @@ func Run(h *initmsg.Hook, state []byte, done <-chan struct{}) error {
 		return fmt.Errorf("%s: exit status %d%s", h.Path, ws.ExitStatus(), output(out))
 	}
 	return nil
+}
+
+// forkExec starts a program with no signal blocked: we may have begun with all of
+// them blocked (package entry), and a child gets the mask of the thread that forks.
+func forkExec(file string, args []string, attr *syscall.ProcAttr) (int, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var none, old unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &none, &old); err != nil {
+		return 0, err
+	}
+	pid, err := syscall.ForkExec(file, args, attr)
+	if serr := unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil); err == nil {
+		err = serr // never: the arguments are ours
+	}
+	return pid, err
 }
 
 func memfile(name string, content []byte) (int, error) {

@@ -91,6 +91,12 @@ func become(c *conn, m *initmsg.Message, r root) error {
 // needs CAP_SYS_ADMIN; after it only capset, prctl and execve are called.
 func last(c *conn, m *initmsg.Message, x *execve) error {
 	p := &m.Process
+	// We may have begun with all signals blocked (package entry); the program must
+	// not.
+	var none unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil); err != nil {
+		return fail("unblock signals", err)
+	}
 	caps := newCapset(&p.Caps)
 	if err := c.frame(initmsg.FrameExec, nil, -1); err != nil {
 		return err

@@ -21,9 +21,9 @@ import (
 // containers.
 func Main() {
 	switch {
-	case len(os.Args) == 2 && os.Args[0] == initmsg.Arg0 && os.Args[1] == initmsg.Arg1:
+	case len(os.Args) == 2 && os.Args[0] == initmsg.Arg0 && (os.Args[1] == initmsg.Arg1 || os.Args[1] == initmsg.Arg1Unmapped):
 		runtime.LockOSThread()
-		run()
+		run(os.Args[1] == initmsg.Arg1Unmapped)
 		os.Exit(1)
 	case len(os.Args) > 3 && os.Args[0] == initmsg.ReaperArg0 && os.Args[1] == "--":
 		os.Exit(reap(os.Args[2], os.Args[3:]))
@@ -32,12 +32,21 @@ func Main() {
 
 // run does the work; it returns only when something failed, which it has
 // reported then.
-func run() {
+func run(unmapped bool) {
 	c := &conn{fd: initmsg.FDSocket}
 	// Before anything else: nobody who shares a namespace with us may trace us or
-	// open our descriptors, and no descriptor survives execve.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		c.fail(fail("prctl", err))
+	// open our descriptors, and no descriptor survives execve. Only a runtime that is
+	// an ordinary user must first write our mappings, which are files of root as soon
+	// as we are not dumpable; the message comes when it has. Until then nobody but
+	// that user may trace us.
+	private := func() bool {
+		err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+		if err != nil {
+			c.fail(fail("prctl", err))
+		}
+		return err == nil
+	}
+	if !unmapped && !private() {
 		return
 	}
 	if err := closeOnExec(initmsg.FDSocket); err != nil {
@@ -47,6 +56,9 @@ func run() {
 	m, err := c.message()
 	if err != nil {
 		c.fail(err)
+		return
+	}
+	if unmapped && !private() {
 		return
 	}
 	c.fail(start(c, m))

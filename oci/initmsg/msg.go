@@ -158,9 +158,11 @@ const (
 
 // Argv of init, and the first argument of the reaper as people see it.
 const (
-	Arg0       = "gantry-runtime"
-	Arg1       = "init"
-	ReaperArg0 = "/sbin/docker-init"
+	Arg0 = "gantry-runtime"
+	Arg1 = "init"
+	// Arg1Unmapped: its user namespace gets its mappings from a runtime without rights.
+	Arg1Unmapped = "unmapped"
+	ReaperArg0   = "/sbin/docker-init"
 )
 
 // Frames from init to the runtime: the type, a little-endian uint32 length, the

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -186,20 +185,6 @@ func TestPause(t *testing.T) {
 	b.ok("pause", "{ID}")
 	b.ok("kill", "{ID}", "SIGKILL")
 	await(t, "the end of a paused container", func() bool { return b.status() == "stopped" })
-}
-
-// TestForegroundSignals: a signal to run reaches the program.
-func TestForegroundSignals(t *testing.T) {
-	b := newBundle(t, "sh", "-c", "trap 'exit 42' TERM; echo >/up; while :; do sleep 0.1; done")
-	b.write()
-	c := b.command("run", b.id)
-	must(t, c.Start())
-	await(t, "the program", func() bool { _, err := os.Stat(b.dir + "/rootfs/up"); return err == nil })
-	must(t, c.Process.Signal(syscall.SIGTERM))
-	_ = c.Wait()
-	if code := c.ProcessState.ExitCode(); code != 42 {
-		t.Errorf("status %d", code)
-	}
 }
 
 // TestConsoleSocket receives the terminal as conmon and containerd's shim do.

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/gantry/gantry/oci"
@@ -18,17 +16,15 @@ import (
 // come are passed on, a terminal is copied in both directions.
 type foreground struct {
 	terminal bool
-	sigs     chan os.Signal
+	sigs     signals
 	old      *unix.Termios // of standard input, when it was set raw
 	output   chan struct{} // closed when the terminal's output has ended
 }
 
 // newForeground starts to collect signals: none that comes while the process is
-// being made is lost.
-func newForeground(terminal bool) *foreground {
-	fg := &foreground{terminal: terminal, sigs: make(chan os.Signal, 128)}
-	signal.Notify(fg.sigs)
-	return fg
+// being made is lost. children tells that programs are run on this side (hooks).
+func newForeground(terminal, children bool) *foreground {
+	return &foreground{terminal: terminal, sigs: collectSignals(children)}
 }
 
 // size is that of the caller's terminal; zero without.
@@ -73,19 +69,10 @@ const drainTime = time.Second
 // wait passes signals on until the process has ended and returns its status as a
 // shell counts it.
 func (fg *foreground) wait(p *oci.Process) (int, error) {
-	done := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case s := <-fg.sigs:
-				fg.forward(p, s)
-			case <-done:
-				return
-			}
-		}
-	}()
+	if err := fg.sigs.each(p.PidFD, func(s unix.Signal) { fg.forward(p, s) }); err != nil {
+		return 0, err
+	}
 	code, err := reap(p.Pid)
-	close(done)
 	if fg.output != nil {
 		_ = p.Console.SetReadDeadline(time.Now().Add(drainTime))
 		<-fg.output
@@ -94,12 +81,11 @@ func (fg *foreground) wait(p *oci.Process) (int, error) {
 	return code, err
 }
 
-func (fg *foreground) forward(p *oci.Process, s os.Signal) {
-	sig, ok := s.(syscall.Signal)
-	switch {
-	case !ok, sig == unix.SIGCHLD, sig == unix.SIGURG, sig == unix.SIGPIPE, sig == unix.SIGTTIN, sig == unix.SIGTTOU:
+func (fg *foreground) forward(p *oci.Process, sig unix.Signal) {
+	switch sig {
+	case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU:
 		// Ours: children, the Go runtime's preemption, our own streams.
-	case sig == unix.SIGWINCH:
+	case unix.SIGWINCH:
 		if p.Console == nil {
 			return
 		}
@@ -112,7 +98,7 @@ func (fg *foreground) forward(p *oci.Process, s os.Signal) {
 }
 
 func (fg *foreground) restore() {
-	signal.Stop(fg.sigs)
+	fg.sigs.stop()
 	if fg.old != nil {
 		_ = unix.IoctlSetTermios(0, unix.TCSETS, fg.old)
 		fg.old = nil

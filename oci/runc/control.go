@@ -142,7 +142,11 @@ func setupDelete(a *app, f *flags) func([]string) error {
 		default:
 			return precondition("cannot delete container %s that is not stopped: %s", c.ID, st)
 		}
-		return a.destroy(c)
+		spec, err := c.spec()
+		if err != nil {
+			spec = nil
+		}
+		return a.destroy(c, spec)
 	}
 }
 
@@ -161,12 +165,9 @@ func (c *container) settle() {
 	}
 }
 
-// destroy removes what is left of a container that has ended.
-func (a *app) destroy(c *container) error {
-	spec, err := c.spec()
-	if err != nil {
-		spec = nil // it was never made; its hooks have not run
-	}
+// destroy removes what is left of a container that has ended. spec is its
+// configuration; nil: it was never made, its hooks have not run.
+func (a *app) destroy(c *container, spec *specs.Spec) error {
 	if len(c.Cgroup.Paths) != 0 {
 		// Without a pid namespace of its own processes may have outlived the first.
 		if err := oci.KillAll(c.Cgroup, unix.SIGKILL); err != nil && !errdefs.IsNotFound(err) {
@@ -351,7 +352,7 @@ func updateFlags(r *specs.LinuxResources, f *flags) {
 	f.ignored("kernel-memory-tcp", "N", "accepted: obsolete")
 	signed("pids-limit", "number of tasks", decimal, func(n *int64) { r.Pids = &specs.LinuxPids{Limit: n} })
 	for _, n := range []string{"l3-cache-schema", "mem-bw-schema"} {
-		f.add(n, "SCHEMA", "Intel RDT (refused)", func(string) error { return errors.New("Intel RDT is not supported") }) //nolint:staticcheck // a name
+		f.add(n, "SCHEMA", "Intel RDT (refused)", func(string) error { return errors.New("Intel RDT is not supported") })
 	}
 }
 

@@ -55,7 +55,7 @@ func setupRun(a *app, f *flags) func([]string) error {
 
 // failed words an error as runc does, which callers search for known parts.
 func failed(what string, err error) error {
-	var code exitCode
+	var code exitError
 	if err == nil || errors.As(err, &code) || errors.Is(err, errExists) {
 		return err
 	}
@@ -211,11 +211,11 @@ func (a *app) create(id string, f *createFlags, start bool) error {
 		return err
 	}
 	if !f.keep {
-		if err := a.destroy(c); err != nil {
+		if err := a.destroy(c, spec); err != nil {
 			a.log.warn("delete container %s: %v", id, err)
 		}
 	}
-	return exitCode(code)
+	return exitError(code)
 }
 
 // make does create's work on a fresh state directory. After an error nothing
@@ -233,7 +233,7 @@ func (a *app) make(c *container, raw []byte, spec *specs.Spec, f *createFlags, l
 		Preserve: l.preserve, NoPivot: f.noPivot, NoNewKeyring: f.noKeyring, Stdio: stdio(),
 	}
 	if !f.detach {
-		l.fg = newForeground(l.terminal)
+		l.fg = newForeground(l.terminal, spec.Hooks != nil)
 		o.ConsoleSize = l.fg.size()
 	}
 	if !start {

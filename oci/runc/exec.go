@@ -113,7 +113,7 @@ func (a *app) exec(id string, args []string, x *execFlags) error {
 	}
 	defer o.Init.Close()
 	if !x.detach {
-		l.fg = newForeground(p.Terminal)
+		l.fg = newForeground(p.Terminal, false)
 		o.ConsoleSize = l.fg.size()
 	}
 	return a.execIn(o, l, x)
@@ -145,7 +145,7 @@ func (a *app) execIn(o *oci.ExecOpts, l *launch, x *execFlags) error {
 	if err != nil {
 		return err
 	}
-	return exitCode(code)
+	return exitError(code)
 }
 
 // checkLaunch is newLaunch without descriptors.

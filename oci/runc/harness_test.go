@@ -187,6 +187,14 @@ func (b *bundle) status() string {
 	return s.Status
 }
 
+// field is one of the state's, as text.
+func (b *bundle) field(name string) string {
+	b.t.Helper()
+	var s map[string]any
+	must(b.t, json.Unmarshal([]byte(b.ok("state", "{ID}")), &s))
+	return fmt.Sprint(s[name])
+}
+
 // await polls until the condition holds.
 func await(t testing.TB, what string, f func() bool) {
 	t.Helper()

@@ -23,7 +23,7 @@ func TestHooks(t *testing.T) {
 	log := filepath.Join(b.dir, "hooks.log")
 	inRoot := `[ "$(env | grep -c ONLY)" = 1 ] && [ "$(env | grep -c GANTRY)" = 0 ]`
 	b.spec.Hooks = &specs.Hooks{
-		Prestart:        hook("prestart", log, inRoot),
+		Prestart:        hook("prestart", log, inRoot), //nolint:staticcheck // deprecated, and to be run nevertheless
 		CreateRuntime:   hook("createRuntime", log, ""),
 		CreateContainer: hook("createContainer", log, "ls "+b.dir+"/rootfs/proc/self >/dev/null"), // mounted, and host paths still
 		StartContainer:  hook("startContainer", "/startContainer", "[ ! -e "+b.dir+" ]"),

@@ -33,10 +33,10 @@ type usage struct{ error }
 
 func usageError(format string, a ...any) error { return usage{fmt.Errorf(format, a...)} }
 
-// exitCode ends the program with a status of somebody else's: no message.
-type exitCode int
+// exitError ends the program with a status of somebody else's: no message.
+type exitError int
 
-func (e exitCode) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 // app is one call of the program.
 type app struct {
@@ -85,7 +85,7 @@ func Main(args []string) int {
 	a := &app{ctx: context.Background(), out: os.Stdout, err: os.Stderr, in: os.Stdin}
 	err := a.run(args)
 	a.log.close()
-	var code exitCode
+	var code exitError
 	switch {
 	case err == nil:
 		return 0
@@ -169,7 +169,7 @@ func (a *app) misused(err error, text string) error {
 
 // fail reports err where the caller looks for it.
 func (a *app) fail(err error) error {
-	var code exitCode
+	var code exitError
 	if !errors.As(err, &code) {
 		a.log.failure(err)
 	}

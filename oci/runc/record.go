@@ -62,7 +62,7 @@ type container struct {
 // checkID takes letters, digits, and _ + . - but not what means a directory.
 func checkID(id string) error {
 	other := strings.IndexFunc(id, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_+.-", r))
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("_+.-", r)
 	})
 	if id == "" || len(id) > maxIDBytes || other >= 0 || id == "." || id == ".." {
 		return errclass.Invalid("invalid id format: %q", id)

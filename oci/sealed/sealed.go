@@ -50,19 +50,26 @@ func Run() error {
 		_ = os.WriteFile("/proc/self/comm", []byte(initmsg.Arg0), 0)
 		return nil
 	}
-	exe, err := Exe()
+	exe, err := sealedSelf()
 	if err != nil {
 		return err
 	}
 	return fmt.Errorf("execute a copy of the own executable: %w", syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", exe), os.Args, os.Environ()))
 }
 
-// Exe is our own executable as a sealed memfd, open for reading, made once per
-// process, which keeps the descriptor.
+// Exe is our own executable, for others to run from that may come near a container,
+// made once per process, which keeps the descriptor: through a mount that is
+// read-only and nobody's, or, where such a mount cannot be made, as a sealed memfd.
 func Exe() (int, error) { return exe() }
 
-var exe = sync.OnceValues(sealedSelf)
+var exe = sync.OnceValues(func() (int, error) {
+	if fd, err := readOnlySelf(); err == nil {
+		return fd, nil
+	}
+	return sealedSelf()
+})
 
+// sealedSelf makes a copy; a process that runs from one gets that.
 func sealedSelf() (int, error) {
 	exe, sealed, err := openSelf()
 	if err != nil || sealed {

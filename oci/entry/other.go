@@ -1,0 +1,4 @@
+//go:build !amd64 && !arm64
+
+// Package entry is empty here: the program begins as any other.
+package entry
