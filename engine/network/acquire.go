@@ -228,7 +228,7 @@ func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.En
 	if err := checks.CheckEndpoint(n.subnets(), n.net.Name, es); err != nil {
 		return nil, err
 	}
-	e := &endpoint{containerID: sb.id, EndpointRecord: EndpointRecord{ID: id.New(), NetworkID: n.net.ID, Name: r.Name, Aliases: es.Aliases}}
+	e := &endpoint{containerID: sb.id, EndpointRecord: EndpointRecord{ID: id.New(), NetworkID: n.net.ID, Name: r.Name, Aliases: es.Aliases, Priority: es.GwPriority}}
 	if n.zone != nil {
 		e.DNSNames = dnsNames(r, es.Aliases)
 		var err error

@@ -86,11 +86,13 @@ type EndpointRecord struct {
 	SrcIf string `json:"src_if,omitempty"`
 	// GW4 and GW6 are gateways that the network's driver named; Direct is a default
 	// route onto the interface.
-	GW4     netip.Addr   `json:"gw4,omitzero"`
-	GW6     netip.Addr   `json:"gw6,omitzero"`
-	Direct  bool         `json:"direct,omitempty"`
-	Ports   []PortRecord `json:"ports,omitempty"`
-	Aliases []string     `json:"aliases,omitempty"`
+	GW4    netip.Addr `json:"gw4,omitzero"`
+	GW6    netip.Addr `json:"gw6,omitzero"`
+	Direct bool       `json:"direct,omitempty"`
+	// Priority is its gateway priority: the higher goes first, then the network's name.
+	Priority int          `json:"priority,omitempty"`
+	Ports    []PortRecord `json:"ports,omitempty"`
+	Aliases  []string     `json:"aliases,omitempty"`
 	// DNSNames are what the container is called on the network.
 	DNSNames []string `json:"dns_names,omitempty"`
 	// Links are names that only this container knows, and whom they mean.

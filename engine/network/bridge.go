@@ -74,10 +74,45 @@ func (d bridgeDriver) Start(_ context.Context, n driver.Network, _ bool) error {
 	if mtu == 0 {
 		mtu = defaultMTU
 	}
-	if nw.index, err = plumb.EnsureBridge(d.s.nl, nw.bridge.Name, mtu, nw.net.EnableIPv6, own, true); err != nil {
+	index, err := plumb.EnsureBridge(d.s.nl, nw.bridge.Name, mtu, nw.net.EnableIPv6, own, true)
+	if err != nil {
 		return err
 	}
+	d.s.locked(func() { nw.index = index })
 	return d.s.fw.SetBridge(nw.firewallBridge(d.s.cfg.Firewall6))
+}
+
+// standing returns the index of a network's bridge. One that somebody deleted is made
+// again, with the running containers' interfaces in it; not one that the daemon was given
+// ready made (option bridge).
+func (d bridgeDriver) standing(nw *netw) (int, error) {
+	nw.remake.Lock()
+	defer nw.remake.Unlock()
+	var index int
+	d.s.locked(func() { index = nw.index })
+	if _, err := d.s.nl.Do(rtnl.GetLinkIndex(index)); err == nil || !errors.Is(err, unix.ENODEV) || nw.isDefault() && d.s.cfg.Bridge != "" {
+		return index, nil
+	}
+	d.s.log.Warn("somebody deleted a network's bridge: making it again", "network", nw.net.Name, "bridge", nw.bridge.Name)
+	if err := d.Start(context.Background(), nw.view(), true); err != nil {
+		return 0, err
+	}
+	d.s.openLocalnet(nw)
+	var ports []string
+	d.s.locked(func() {
+		index = nw.index
+		for _, e := range nw.users {
+			if e.HostIf != "" {
+				ports = append(ports, e.HostIf)
+			}
+		}
+	})
+	for _, name := range ports {
+		if err := plumb.Replug(d.s.nl, name, index, !nw.bridge.ICC); err != nil && !errors.Is(err, unix.ENODEV) {
+			d.s.log.Error("plugging a container into its bridge again", "interface", name, "error", err)
+		}
+	}
+	return index, nil
 }
 
 // Stop implements driver.Driver.
@@ -112,8 +147,12 @@ func (d bridgeDriver) Join(_ context.Context, n driver.Network, _ driver.Endpoin
 	if err != nil {
 		return driver.Interface{}, err
 	}
+	index, err := d.standing(nw)
+	if err != nil {
+		return driver.Interface{}, err
+	}
 	return driver.Interface{Prefix: nw.bridge.IfPrefix, Port: driver.Port{
-		HostIf: newHostIf(), Bridge: nw.index, Isolated: !nw.bridge.ICC, Filtered: plumb.BridgeFiltered(),
+		HostIf: newHostIf(), Bridge: index, Isolated: !nw.bridge.ICC, Filtered: plumb.BridgeFiltered(),
 	}}, nil
 }
 

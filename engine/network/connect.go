@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"net/netip"
 	"os"
 	"slices"
 
@@ -19,8 +18,9 @@ import (
 
 // Connect gives a running container one more network: r.Endpoints has exactly that
 // one. ns is the container's network namespace and stays the caller's. The result's
-// Record is the container's whole new record; Endpoints and Ports tell of the new
-// endpoint only, Ports is nil unless the container's ports were published by it.
+// Record is the container's whole new record; Endpoints tells of the new
+// endpoint only; Ports of all ports, nil unless the endpoint is the way out now in a family:
+// it is when it is the first, or goes before others by gateway priority or name.
 // Errors: NotFound for the network or when the container has no sandbox, Forbidden
 // when it is connected already ("endpoint with name … already exists"), else as Acquire.
 func (s *Service) Connect(ctx context.Context, ns *os.File, r SandboxRequest) (_ *Sandbox, err error) {
@@ -47,20 +47,25 @@ func (s *Service) Connect(ctx context.Context, ns *os.File, r SandboxRequest) (_
 	if err := s.drivers.attach(ctx, joins, used, &u); err != nil {
 		return nil, err
 	}
-	firstOut := s.firstWayOut(sb, j)
+	turn := turnTo(s, sb, j)
 	out, err := s.describe(r, joins)
 	if err != nil {
 		return nil, err
 	}
 	out.Ports = nil
-	if firstOut {
-		gw4, gw6 := s.drivers.gateways(joins)
-		setGateways(gw4, gw6)
-		if sb.bindings, err = s.pub.publish(waysOf(gw4, gw6), r); err != nil {
+	if turn.published() {
+		taken, err := s.pub.publishMissing(turn.ways, r, turn.ends)
+		if err != nil {
 			return nil, err
 		}
-		u.Add(func() error { s.pub.unbind(sb.bindings); sb.bindings = nil; return nil })
-		out.Ports = portMap(r, []*endpoint{j.e})
+		had := sb.bindings
+		sb.bindings = slices.Concat(had, taken)
+		u.Add(func() error {
+			sb.bindings = had
+			s.pub.forgetRecords(taken, turn.ends)
+			s.pub.unbind(taken)
+			return nil
+		})
 	}
 	if err := plumb.PlugIn(s.host, s.nl, ns, *j.plug); err != nil {
 		return nil, err
@@ -71,14 +76,20 @@ func (s *Service) Connect(ctx context.Context, ns *os.File, r SandboxRequest) (_
 		}
 		u.Add(func() error { s.stopResolving(sb); return nil })
 	}
-	if out.Ports != nil {
-		if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(way{j.n, j.e})); err != nil {
+	moveRoutes(s, ns, sb, turn)
+	if turn.published() {
+		for _, from := range turn.losers() {
+			s.pub.move(sb, from, turn.ways)
+		}
+		if err := s.publishAll(sb, turn.ends); err != nil {
 			return nil, errors.Join(err, s.pullOut(ns, j.e))
 		}
+		s.pub.forgetFlows(true, way{j.n, j.e})
+		out.Ports = portMap(r, turn.ends)
 	}
 	u.Keep()
 	s.mu.Lock()
-	sb.ends = append(sb.ends, j.e)
+	sb.ends = turn.ends
 	s.announce(j.n, j.e)
 	out.Record = sb.record()
 	s.mu.Unlock()
@@ -129,19 +140,6 @@ func (s *Service) joinMore(r SandboxRequest, sb *sandbox) (*joining, map[string]
 	return j, used, nil
 }
 
-// firstWayOut tells whether an endpoint that joins is the sandbox's first way out.
-func (s *Service) firstWayOut(sb *sandbox, j *joining) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range sb.ends {
-		if s.drivers.wayOut(s.nets[e.NetworkID], e, false) {
-			return false
-		}
-	}
-	gw4, gw6 := s.drivers.gateways([]*joining{j})
-	return gw4 != nil || gw6 != nil
-}
-
 func (sb *sandbox) record() Record {
 	r := Record{ContainerID: sb.id, DNS: sb.dns}
 	for _, e := range sb.ends {
@@ -172,9 +170,9 @@ func (s *Service) Disconnect(ctx context.Context, ns *os.File, containerID, ref 
 		return Record{}, errclass.Forbidden("container %s is not connected to network %s", containerID, n.net.Name)
 	}
 	e := sb.ends[i]
-	was4, was6 := s.drivers.waysOut(s.nets, sb)
+	was4, was6 := s.drivers.waysOut(s.nets, sb.ends)
 	sb.ends = slices.Delete(sb.ends, i, i+1)
-	now4, now6 := s.drivers.waysOut(s.nets, sb)
+	now4, now6 := s.drivers.waysOut(s.nets, sb.ends)
 	s.mu.Unlock()
 	if len(e.Ports) > 0 {
 		if err := s.fw.Unpublish(containerID); err != nil {
@@ -185,14 +183,7 @@ func (s *Service) Disconnect(ctx context.Context, ns *os.File, containerID, ref 
 		s.log.Error("removing an endpoint's interface", "interface", cmp.Or(e.HostIf, e.IfName), "error", err)
 	}
 	s.drivers.detach(ctx, n, e)
-	for i, to := range []*endpoint{now4, now6} {
-		if was := []*endpoint{was4, was6}[i]; was != e || to == nil || to.Direct {
-			continue
-		}
-		if err := moveRoute(s.host, ns, to, s.netOf(to).gateway(to, i == 1)); err != nil {
-			s.log.Error("moving a container's default route", "container", containerID, "error", err)
-		}
-	}
+	moveRoutes(s, ns, sb, turn{was: [2]*endpoint{was4, was6}, now: [2]*endpoint{now4, now6}, only: e})
 	if len(e.Ports) > 0 {
 		s.movePorts(sb, e, now4, now6)
 	}
@@ -216,80 +207,10 @@ func (s *Service) pullOut(ns *os.File, e *endpoint) error {
 	if e.HostIf != "" {
 		_, err = s.nl.Do(rtnl.DelLink(e.HostIf))
 	} else {
-		err = s.host.Inside(ns, func() error {
-			in, err := rtnl.Dial()
-			if err != nil {
-				return err
-			}
-			defer in.Close()
-			if e.SrcIf != "" {
-				return plumb.MoveBack(s.host, in, e.IfName, e.SrcIf)
-			}
-			_, err = in.Do(rtnl.DelLink(e.IfName))
-			return err
-		})
+		err = plumb.PullOut(s.host, ns, e.IfName, e.SrcIf)
 	}
 	if errors.Is(err, unix.ENODEV) {
 		return nil
 	}
 	return err
-}
-
-// waysOut are the endpoints that have the default routes, nil without. Service.mu is held.
-func (d *drivers) waysOut(nets map[string]*netw, sb *sandbox) (v4, v6 *endpoint) {
-	for _, e := range sb.ends {
-		if v4 == nil && d.wayOut(nets[e.NetworkID], e, false) {
-			v4 = e
-		}
-		if v6 == nil && d.wayOut(nets[e.NetworkID], e, true) {
-			v6 = e
-		}
-	}
-	return v4, v6
-}
-
-// moveRoute makes another endpoint the default route, in the container's namespace;
-// an invalid gateway leaves all as it is.
-func moveRoute(h plumb.HostNS, ns *os.File, to *endpoint, gw netip.Addr) error {
-	if ns == nil || !gw.IsValid() {
-		return nil
-	}
-	return h.Inside(ns, func() error {
-		in, err := rtnl.Dial()
-		if err != nil {
-			return err
-		}
-		defer in.Close()
-		l, err := in.LinkByName(to.IfName)
-		if err != nil {
-			return err
-		}
-		_, err = in.Do(rtnl.AddRoute(l.Index, netip.Prefix{}, gw))
-		return err
-	})
-}
-
-// movePorts gives an endpoint's published ports to the ways out that are left, and those
-// that have none back; the firewall then has what all endpoints publish.
-func (s *Service) movePorts(sb *sandbox, from, v4, v6 *endpoint) {
-	var ws ways
-	for _, f := range []struct {
-		e *endpoint
-		w *way
-	}{{v4, &ws.v4}, {v6, &ws.v6}} {
-		if f.e == nil {
-			continue
-		}
-		if n := s.netOf(f.e); n != nil && n.net.Driver == "bridge" {
-			*f.w = way{n, f.e}
-		}
-	}
-	s.pub.move(sb, from, ws)
-	var on []way
-	for _, e := range sb.ends {
-		on = append(on, way{s.netOf(e), e})
-	}
-	if err := s.fw.Publish(sb.id, s.pub.firewallPorts(on...)); err != nil {
-		s.log.Error("moving published ports", "container", sb.id, "error", err)
-	}
 }

@@ -40,23 +40,18 @@ func TestVanished(t *testing.T) {
 	if _, err := s.Connect(ctx, a.NetNS, on(r, "two")); err != nil {
 		t.Errorf("connect again: %v", err)
 	}
-	// The bridge of a network with containers on it.
+	// The bridge of a network with containers on it: the next start makes it again, and
+	// who was on it is on it again.
+	serve(t, s.host, a.NetNS, "tcp4", ":80", "a")
 	del("br-one")
-	before := linkNames(t, s)
 	x := on(request("x"), "one")
 	x.Ports = portMapOf("8081>80/tcp")
-	if _, err := s.Acquire(ctx, x); err == nil || !strings.Contains(err.Error(), "the network's bridge is gone") {
-		t.Errorf("start without the bridge: %v", err)
-	}
-	if now := linkNames(t, s); now != before {
-		t.Errorf("interfaces %s, were %s", now, before)
-	}
-	s.mu.Lock()
-	taken := s.pub.table.Len()
-	s.mu.Unlock()
-	if taken != 2 {
-		t.Errorf("%d ports taken", taken)
-	}
+	b := run(t, s, x)
+	serve(t, s.host, b.NetNS, "tcp4", ":80", "b")
+	try(t, s, probe{"to the old one", b.NetNS, a.ip().String() + ":80", "a " + b.ip().String()},
+		probe{"published", nil, "127.0.0.1:8080", "a 172.18.0.1"}, probe{"published, new", nil, "127.0.0.1:8081", "b 172.18.0.1"},
+		probe{"hairpin", a.NetNS, "172.18.0.1:8080", "a 172.18.0.1"})
+	b.stop()
 	a.stop()
 	for _, n := range []string{"one", "two"} {
 		if err := s.Remove(ctx, n); err != nil {

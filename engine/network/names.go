@@ -1,12 +1,9 @@
 package network
 
 import (
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/gantry/gantry/engine/network/dns"
 	"github.com/gantry/gantry/engine/network/etcfiles"
@@ -201,28 +198,5 @@ func (s *Service) closeResolvers() {
 	s.mu.Unlock()
 	for _, r := range all {
 		r.Close()
-	}
-}
-
-// hostServersAge is how long the host's list of resolvers serves before its file is
-// looked at again.
-const hostServersAge = time.Second
-
-// hostServers returns a function that names the host's resolvers, also those on its
-// loopback: it is the host that asks. It follows changes of the file.
-func hostServers(cfg Config) func() []netip.Addr {
-	var mu sync.Mutex
-	var read time.Time
-	var servers []netip.Addr
-	return func() []netip.Addr {
-		mu.Lock()
-		defer mu.Unlock()
-		if now := time.Now(); now.Sub(read) > hostServersAge {
-			read = now
-			if rc, err := etcfiles.ReadResolvConf(cfg.ResolvConf); err == nil {
-				servers = rc.Servers
-			}
-		}
-		return servers
 	}
 }

@@ -159,18 +159,7 @@ func TestNamesOutside(t *testing.T) {
 	var file string
 	s, _ := newService(t, func(c *Config) { file = c.ResolvConf })
 	for _, ip := range []string{"127.0.0.53", "127.0.0.54"} {
-		pc, err := net.ListenPacket("udp", ip+":53")
-		if err != nil {
-			t.Fatal(err)
-		}
-		srv := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, m *dns.Msg) {
-			r := new(dns.Msg).SetReply(m)
-			rr, _ := dns.NewRR(fmt.Sprintf("%s 0 IN A %s", m.Question[0].Name, ip))
-			r.Answer = append(r.Answer, rr)
-			w.WriteMsg(r)
-		})}
-		go srv.ActivateAndServe()
-		t.Cleanup(func() { srv.Shutdown() })
+		serveNames(t, s, s.host.F, ip, ip)
 	}
 	write := func(ip string) {
 		if err := os.WriteFile(file, []byte("nameserver "+ip+"\n"), 0o600); err != nil {
@@ -183,16 +172,67 @@ func TestNamesOutside(t *testing.T) {
 	a := run(t, s, on(request("a"), "one"))
 	i := run(t, s, on(request("i"), "inside"))
 	ib := run(t, s, on(request("both"), "inside", "one"))
-	own := on(request("own"), "one")
-	own.DNS = []netip.Addr{netip.MustParseAddr("127.0.0.54")}
-	o := run(t, s, own)
-	for b, want := range map[*box]string{a: "NOERROR 127.0.0.53", i: "SERVFAIL", ib: "NOERROR 127.0.0.53", o: "NOERROR 127.0.0.54"} {
+	for b, want := range map[*box]string{a: "NOERROR 127.0.0.53", i: "SERVFAIL", ib: "NOERROR 127.0.0.53"} {
 		if got := names(t, b, "udp", "x.example.", dns.TypeA); got != want {
 			t.Errorf("%s: %q, want %q", b.Record.Endpoints[0].Name, got, want)
 		}
 	}
 	write("127.0.0.54")
 	waitFor(t, func() bool { return names(t, a, "udp", "x.example.", dns.TypeA) == "NOERROR 127.0.0.54" })
+}
+
+// A container's own servers are asked from where it is: its loopback, not the host's, and
+// nobody else's answers are its own.
+func TestNamesInside(t *testing.T) {
+	s, _ := newService(t, nil)
+	serveNames(t, s, s.host.F, "127.0.0.54", "192.0.2.99")
+	create(t, s, network.CreateRequest{Name: "one"})
+	for _, name := range []string{"a", "b"} {
+		r := on(request(name), "one")
+		r.DNS = []netip.Addr{netip.MustParseAddr("127.0.0.54")}
+		b := run(t, s, r)
+		want := "192.0.2." + map[string]string{"a": "1", "b": "2"}[name]
+		serveNames(t, s, b.NetNS, "127.0.0.54", want)
+		for _, netw := range []string{"udp", "tcp"} {
+			if got := names(t, b, netw, "x.example.", dns.TypeA); got != "NOERROR "+want {
+				t.Errorf("%s by %s: %q", name, netw, got)
+			}
+		}
+	}
+	r := on(request("none"), "one")
+	r.DNS = []netip.Addr{netip.MustParseAddr("127.0.0.54")}
+	expectNames(t, run(t, s, r), "x.example.", dns.TypeA, "SERVFAIL")
+	before := openFiles(t)
+	b := run(t, s, on(request("later"), "one"))
+	b.stop()
+	waitFor(t, func() bool { return openFiles(t) <= before })
+}
+
+// serveNames is a DNS server at an address of a namespace that answers with one address,
+// for a minute.
+func serveNames(t *testing.T, s *Service, ns *os.File, at, answer string) {
+	t.Helper()
+	h := dns.HandlerFunc(func(w dns.ResponseWriter, m *dns.Msg) {
+		r := new(dns.Msg).SetReply(m)
+		rr, _ := dns.NewRR(fmt.Sprintf("%s %d IN A %s", m.Question[0].Name, map[bool]int{true: 60}[ns != s.host.F], answer))
+		r.Answer = append(r.Answer, rr)
+		w.WriteMsg(r)
+	})
+	var pc net.PacketConn
+	var l net.Listener
+	err := s.host.Inside(ns, func() (err error) {
+		if pc, err = net.ListenPacket("udp", at+":53"); err == nil {
+			l, err = net.Listen("tcp", at+":53")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, srv := range []*dns.Server{{PacketConn: pc, Handler: h}, {Listener: l, Handler: h}} {
+		go srv.ActivateAndServe()
+		t.Cleanup(func() { srv.Shutdown() })
+	}
 }
 
 // Queries made while no daemon lives wait for the next one.

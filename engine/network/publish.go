@@ -89,23 +89,14 @@ func (pb *publisher) action(a netip.Addr, ws ways) (portAction, way) {
 
 // publish takes the host ports of a container. On failure nothing is taken.
 func (pb *publisher) publish(ws ways, r SandboxRequest) (bs []ports.Binding, err error) {
-	first := ws.first()
-	if first.n == nil {
-		return nil, nil
-	}
-	bind := pb.cfg.DefaultBindIP
-	if first.n.bridge.BindIP.IsValid() {
-		bind = first.n.bridge.BindIP
-	}
-	wishes, err := ports.Wishes(r.Ports, r.Exposed, r.PublishAll, bind, hostHasIPv6())
+	wishes, err := pb.wishes(ws, r)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			pb.unbind(bs)
-			bs = nil
-			err = fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", r.Name, first.e.ID, err)
+			bs, err = nil, endpointError(ws, r, err)
 		}
 	}()
 	for _, w := range wishes {
@@ -116,6 +107,24 @@ func (pb *publisher) publish(ws ways, r SandboxRequest) (bs []ports.Binding, err
 		}
 	}
 	return bs, nil
+}
+
+// wishes are what a container wants published; none without a way.
+func (pb *publisher) wishes(ws ways, r SandboxRequest) ([]ports.Wish, error) {
+	first := ws.first()
+	if first.n == nil {
+		return nil, nil
+	}
+	bind := pb.cfg.DefaultBindIP
+	if first.n.bridge.BindIP.IsValid() {
+		bind = first.n.bridge.BindIP
+	}
+	return ports.Wishes(r.Ports, r.Exposed, r.PublishAll, bind, hostHasIPv6())
+}
+
+// endpointError words that a container's ports could not be published, as Docker does.
+func endpointError(ws ways, r SandboxRequest, err error) error {
+	return fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", r.Name, ws.first().e.ID, err)
 }
 
 // publishOne takes one wish's host ports; what it returns is taken also when it fails.

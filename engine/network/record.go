@@ -2,6 +2,7 @@ package network
 
 import (
 	"net/netip"
+	"sync"
 
 	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/engine/network/checks"
@@ -28,6 +29,8 @@ type netw struct {
 	pooled []netip.Prefix // subnets that came from the pools
 	// users are the containers' endpoints by container ID.
 	users map[string]*endpoint
+	// remake is held while a bridge that somebody deleted is looked for and made again.
+	remake sync.Mutex
 	// removing is set while the network is taken down: nothing may join.
 	removing bool
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/engine/network/dns"
 	"github.com/gantry/gantry/engine/network/driver"
+	"github.com/gantry/gantry/engine/network/etcfiles"
 	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/engine/network/plumb"
@@ -122,7 +123,8 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 	s.reaper = plumb.NewReaper(s.nl, s.log)
 	s.drivers = &drivers{bridge: bridgeDriver{s}, vlan: vlan.New(s.nl, s.host.F),
 		remote: remote.New(cmp.Or(cfg.Plugins, plugin.Default()), s.nl), log: s.log}
-	s.dns = dns.NewForwarder(hostServers(cfg))
+	s.dns = dns.NewForwarder(etcfiles.Servers(cfg.ResolvConf))
+	s.dns.Enter = s.host.Inside
 	if err := s.load(); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,8 @@ package network
 
 import (
 	"context"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/moby/moby/api/types/network"
@@ -36,4 +38,120 @@ func TestWaysByFamily(t *testing.T) {
 	if n := s.pub.table.Len(); n != 0 {
 		t.Errorf("%d ports taken", n)
 	}
+}
+
+// A network that brings a running container its first way out by IPv6 publishes the ports
+// there, with the daemon's forwarding or without; the number is IPv4's.
+func TestConnectBringsIPv6(t *testing.T) {
+	for name, proxy := range map[string]bool{"forwarded before": true, "not there before": false} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := newService(t, func(c *Config) { c.UserlandProxy = proxy })
+			ctx := context.Background()
+			yes := true
+			create(t, s, network.CreateRequest{Name: "four"})
+			create(t, s, network.CreateRequest{Name: "six", EnableIPv6: &yes})
+			r := on(request("web"), "four")
+			r.Ports = portMapOf("8080>80/tcp", ">81/tcp")
+			web := run(t, s, r)
+			out := neighbour(t, s)
+			routeBack(t, s, out)
+			serve(t, s.host, web.NetNS, "tcp", ":80", "web")
+			serve(t, s.host, web.NetNS, "tcp", ":81", "any")
+			r.Endpoints = map[string]*network.EndpointSettings{"six": {}}
+			got, err := s.Connect(ctx, web.NetNS, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			any := got.Ports[network.MustParsePort("81/tcp")]
+			if len(any) != 2 || any[0].HostPort != any[1].HostPort {
+				t.Fatalf("%+v", got.Ports)
+			}
+			try(t, s, probe{"IPv4", out, "192.0.2.1:8080", "web 192.0.2.2"}, probe{"IPv6", out, "[2001:db8::1]:8080", "web 2001:db8::2"},
+				probe{"any, IPv6", out, "[2001:db8::1]:" + any[0].HostPort, "any 2001:db8::2"})
+			if _, err := s.Disconnect(ctx, web.NetNS, web.id, "six"); err != nil {
+				t.Fatal(err)
+			}
+			try(t, s, probe{"IPv4 again", out, "192.0.2.1:8080", "web 192.0.2.2"})
+			web.stop()
+			if n := s.pub.table.Len(); n != 0 {
+				t.Errorf("%d ports taken", n)
+			}
+			if got := elements(t); got != "" {
+				t.Errorf("elements left: %s", got)
+			}
+		})
+	}
+}
+
+// Gateway priority decides also when networks are connected later; without one the name.
+func TestConnectPriority(t *testing.T) {
+	s, _ := newService(t, nil)
+	ctx := context.Background()
+	for _, n := range []string{"a", "m", "z"} {
+		create(t, s, network.CreateRequest{Name: n})
+	}
+	r := on(request("web"), "m")
+	r.Ports = portMapOf("8080>80/tcp")
+	web := run(t, s, r)
+	out := neighbour(t, s)
+	serve(t, s.host, web.NetNS, "tcp", ":80", "web")
+	serve(t, s.host, out, "tcp", ":99", "world")
+	on := func(want string) {
+		t.Helper()
+		var route string
+		s.host.Inside(web.NetNS, func() error {
+			b, err := exec.Command("ip", "-4", "route", "show", "default").Output()
+			route = strings.TrimSpace(string(b))
+			return err
+		})
+		s.mu.Lock()
+		var with string
+		for _, e := range s.sandboxes[web.id].ends {
+			if len(e.Ports) > 0 {
+				with += s.nets[e.NetworkID].net.Name
+			}
+		}
+		s.mu.Unlock()
+		if gw := web.s.gatewayOf(want); route != "default via "+gw+" dev "+ifOf(s, web.id, want) || with != want {
+			t.Errorf("default route %q, ports on %q, want %s (%s)", route, with, want, gw)
+		}
+		try(t, s, probe{"published", out, "192.0.2.1:8080", "web 192.0.2.2"}, probe{"out", web.NetNS, "192.0.2.2:99", "world 192.0.2.1"})
+	}
+	connect := func(name string, prio int) {
+		t.Helper()
+		r.Endpoints = map[string]*network.EndpointSettings{name: {GwPriority: prio}}
+		if _, err := s.Connect(ctx, web.NetNS, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	disconnect := func(name string) {
+		t.Helper()
+		if _, err := s.Disconnect(ctx, web.NetNS, web.id, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	on("m")
+	connect("z", 0)
+	on("m")
+	connect("a", 0)
+	on("a")
+	disconnect("z")
+	connect("z", 5)
+	on("z")
+	disconnect("z")
+	on("a")
+	disconnect("a")
+	on("m")
+}
+
+func (s *Service) gatewayOf(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nets[s.names[name]].spaces[0].gateway.String()
+}
+
+func ifOf(s *Service, containerID, name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nets[s.names[name]].users[containerID].IfName
 }

@@ -379,7 +379,7 @@ func TestCacheAges(t *testing.T) {
 	p, _ := r.Pack()
 	var c cache
 	now := time.Now()
-	key := cacheKey(nil, q, q[headerLen:headerLen+15])
+	key := cacheKey(0, nil, q, q[headerLen:headerLen+15])
 	c.put(key, p, now)
 	got := c.get(key, 7, now.Add(10*time.Second))
 	var back mdns.Msg

@@ -6,10 +6,11 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,37 +30,50 @@ const (
 // errBusy says that too many queries are in flight.
 var errBusy = errors.New("too many queries in flight")
 
-// Forwarder asks the outside for containers, from the network namespace of the thread
-// that calls. Safe for concurrent use.
+// Forwarder asks the outside for containers: the host's servers from the daemon's network
+// namespace, a container's own from the container's. Safe for concurrent use.
 type Forwarder struct {
+	// Enter runs a function on a thread in another network namespace. Without it all are
+	// asked from the daemon's. Set it before the first Serve.
+	Enter func(ns *os.File, do func() error) error
+
 	// Servers are the host's own, asked anew for every query.
 	servers func() []netip.Addr
 	port    uint16
 	cache   cache
 	slots   chan struct{}
+	inside  chan struct{} // connections being made in containers
+	last    atomic.Uint64 // resolver
 
 	mu   sync.Mutex
-	dead map[netip.Addr]time.Time // until when a server is asked last
+	dead map[seenServer]time.Time // until when a server is asked last
+}
+
+// seenServer is a server as one namespace sees it.
+type seenServer struct {
+	resolver uint64
+	addr     netip.Addr
 }
 
 // NewForwarder returns one that asks the servers which the function names: it is called
 // for every query and must be quick.
 func NewForwarder(servers func() []netip.Addr) *Forwarder {
-	return &Forwarder{servers: servers, port: 53, slots: make(chan struct{}, maxUpstream), dead: map[netip.Addr]time.Time{}}
+	return &Forwarder{servers: servers, port: 53, slots: make(chan struct{}, maxUpstream),
+		inside: make(chan struct{}, maxInsideTCP), dead: map[seenServer]time.Time{}}
 }
 
 // ask gets the answer to query, whose question is raw. servers are the container's own, if
-// any. Over TCP the answer is whole. An error means that nobody answered.
-func (f *Forwarder) ask(ctx context.Context, servers []netip.Addr, query, raw []byte, tcp bool) ([]byte, error) {
+// any, and asked from its namespace. Over TCP the answer is whole. An error means that nobody answered.
+func (f *Forwarder) ask(ctx context.Context, from source, servers []netip.Addr, query, raw []byte, tcp bool) ([]byte, error) {
 	if len(servers) == 0 {
-		servers = f.servers()
+		servers, from = f.servers(), source{}
 	}
 	if len(servers) == 0 {
 		return nil, errors.New("no servers")
 	}
 	servers = servers[:min(len(servers), maxServers)]
 	id := binary.BigEndian.Uint16(query)
-	key := cacheKey(servers, query, raw)
+	key := cacheKey(from.resolver, servers, query, raw)
 	if got := f.cache.get(key, id, time.Now()); got != nil {
 		return got, nil
 	}
@@ -69,7 +83,7 @@ func (f *Forwarder) ask(ctx context.Context, servers []netip.Addr, query, raw []
 	default:
 		return nil, errBusy
 	}
-	got, err := f.race(ctx, f.order(servers), query, raw, tcp)
+	got, err := f.race(ctx, from, f.order(from, servers), query, raw, tcp)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +93,7 @@ func (f *Forwarder) ask(ctx context.Context, servers []netip.Addr, query, raw []
 }
 
 // order puts servers that did not answer lately last.
-func (f *Forwarder) order(servers []netip.Addr) []netip.Addr {
+func (f *Forwarder) order(from source, servers []netip.Addr) []netip.Addr {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.dead) == 0 || len(servers) == 1 {
@@ -88,7 +102,7 @@ func (f *Forwarder) order(servers []netip.Addr) []netip.Addr {
 	now := time.Now()
 	var good, bad []netip.Addr
 	for _, s := range servers {
-		if now.Before(f.dead[s]) {
+		if now.Before(f.dead[seenServer{from.resolver, s}]) {
 			bad = append(bad, s)
 		} else {
 			good = append(good, s)
@@ -98,9 +112,10 @@ func (f *Forwarder) order(servers []netip.Addr) []netip.Addr {
 }
 
 // note remembers whether a server answered.
-func (f *Forwarder) note(s netip.Addr, answered bool) {
+func (f *Forwarder) note(from source, addr netip.Addr, answered bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	s := seenServer{from.resolver, addr}
 	if answered {
 		delete(f.dead, s)
 		return
@@ -124,7 +139,7 @@ type upstreamResult struct {
 
 // race asks the servers, each next one when the one before failed or takes long. The
 // first good answer wins; a server's own failure is told only when all of them fail.
-func (f *Forwarder) race(ctx context.Context, servers []netip.Addr, query, raw []byte, tcp bool) ([]byte, error) {
+func (f *Forwarder) race(ctx context.Context, from source, servers []netip.Addr, query, raw []byte, tcp bool) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	results := make(chan upstreamResult, len(servers))
@@ -133,7 +148,7 @@ func (f *Forwarder) race(ctx context.Context, servers []netip.Addr, query, raw [
 		i := next
 		next, running = next+1, running+1
 		go func() {
-			msg, err := f.exchange(ctx, netip.AddrPortFrom(servers[i], f.port), query, raw, tcp)
+			msg, err := exchange(ctx, from, netip.AddrPortFrom(servers[i], f.port), query, raw, tcp)
 			results <- upstreamResult{msg, i, err}
 		}()
 	}
@@ -150,11 +165,11 @@ func (f *Forwarder) race(ctx context.Context, servers []netip.Addr, query, raw [
 			running--
 			delete(silent, r.server)
 			if r.err == nil && len(r.msg) > 3 && (r.msg[3]&0xf == rcodeOK || r.msg[3]&0xf == rcodeNXDomain) {
-				f.note(servers[r.server], true)
+				f.note(from, servers[r.server], true)
 				for i := range silent {
 					// Asked earlier than the one that answered, and still silent.
 					if i < r.server && time.Since(begun) >= stagger {
-						f.note(servers[i], false)
+						f.note(from, servers[i], false)
 					}
 				}
 				return r.msg, nil
@@ -164,7 +179,7 @@ func (f *Forwarder) race(ctx context.Context, servers []netip.Addr, query, raw [
 			} else {
 				lastErr = r.err
 				if ctx.Err() == nil || !errors.Is(ctx.Err(), context.Canceled) {
-					f.note(servers[r.server], false)
+					f.note(from, servers[r.server], false)
 				}
 			}
 			if next < len(servers) {
@@ -187,13 +202,12 @@ func (f *Forwarder) race(ctx context.Context, servers []netip.Addr, query, raw [
 }
 
 // exchange asks one server once. Answers that are none to our question are passed over.
-func (f *Forwarder) exchange(ctx context.Context, server netip.AddrPort, query, raw []byte, tcp bool) ([]byte, error) {
+func exchange(ctx context.Context, from source, server netip.AddrPort, query, raw []byte, tcp bool) ([]byte, error) {
 	network := "udp"
 	if tcp {
 		network = "tcp"
 	}
-	var d net.Dialer
-	c, err := d.DialContext(ctx, network, server.String())
+	c, err := from.dial(ctx, network, server)
 	if err != nil {
 		return nil, err
 	}
@@ -263,8 +277,8 @@ type cached struct {
 	at, expires time.Time
 }
 
-func cacheKey(servers []netip.Addr, query, raw []byte) string {
-	key := make([]byte, 0, 64+len(query))
+func cacheKey(resolver uint64, servers []netip.Addr, query, raw []byte) string {
+	key := binary.BigEndian.AppendUint64(make([]byte, 0, 72+len(query)), resolver)
 	for _, s := range servers {
 		key = append(append(key, s.AsSlice()...), s.Zone()...)
 	}

@@ -32,6 +32,7 @@ func Addr() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 11}) }
 type Resolver struct {
 	view     atomic.Pointer[View]
 	fwd      *Forwarder
+	from     source
 	udp      *net.UDPConn
 	tcp      net.Listener
 	ctx      context.Context
@@ -47,6 +48,9 @@ func Serve(s Sockets, v *View, fwd *Forwarder) (*Resolver, error) {
 	r := &Resolver{fwd: fwd, conns: make(chan struct{}, maxConns)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.view.Store(v)
+	if fwd != nil && fwd.Enter != nil && s.UDP != nil {
+		r.from = source{resolver: fwd.last.Add(1), tcp: fwd.inside, inside: func(do func() error) error { return r.inside(fwd.Enter, do) }}
+	}
 	if s.UDP != nil {
 		c, err := net.FilePacketConn(s.UDP)
 		if err != nil {
@@ -140,7 +144,7 @@ func pause(ctx context.Context) bool {
 
 // outside is the answer to a query that others must be asked.
 func (r *Resolver) outside(v *View, query []byte, q *question, tcp bool) []byte {
-	got, err := r.fwd.ask(r.ctx, v.Servers, query, q.raw, tcp)
+	got, err := r.fwd.ask(r.ctx, r.from, v.Servers, query, q.raw, tcp)
 	switch {
 	case errors.Is(err, errBusy):
 		return q.failure(nil, rcodeRefused)

@@ -89,18 +89,26 @@ func (f *Live) SetForeign(names []string) error {
 	return f.flush()
 }
 
-// Publish adds an owner's ports; with none it costs nothing.
+// Publish makes an owner's ports these, in one transaction; none where none were cost
+// nothing. When it fails the owner's are what they were.
 func (f *Live) Publish(owner string, ports []Port) error {
-	if len(ports) == 0 {
+	f.mu.Lock()
+	old := f.ports[owner]
+	if len(ports) == 0 && len(old) == 0 {
+		f.mu.Unlock()
 		return nil
 	}
-	f.mu.Lock()
-	f.ports[owner] = ports
-	f.refPorts(ports, 1)
+	swap := func(from, to []Port) {
+		f.refPorts(to, 1)
+		f.refPorts(from, -1)
+		if f.ports[owner] = to; len(to) == 0 {
+			delete(f.ports, owner)
+		}
+	}
+	swap(old, ports)
 	if err := f.flush(); err != nil {
 		f.mu.Lock()
-		f.refPorts(ports, -1)
-		delete(f.ports, owner)
+		swap(ports, old)
 		f.mu.Unlock()
 		return err
 	}

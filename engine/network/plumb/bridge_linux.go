@@ -85,6 +85,20 @@ func EnsureBridge(c *rtnl.Conn, name string, mtu int, ipv6 bool, addrs []netip.P
 	return l.Index, err
 }
 
+// Replug makes a container's host end a port of a bridge again.
+func Replug(c *rtnl.Conn, name string, bridge int, isolated bool) error {
+	l, err := c.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	reqs := []*rtnl.Request{rtnl.SetMaster(l.Index, bridge)}
+	if filtered := BridgeFiltered(); filtered || isolated {
+		reqs = append(reqs, rtnl.SetPort(l.Index, isolated && !filtered, filtered))
+	}
+	_, err = c.Do(reqs...)
+	return err
+}
+
 // RandomMAC is a locally administered unicast address.
 func RandomMAC() net.HardwareAddr {
 	m := make(net.HardwareAddr, 6)

@@ -291,7 +291,7 @@ func makeLink(host, in *rtnl.Conn, p Plug, wish int, ns *os.File) (int, error) {
 func bridgeGone(host *rtnl.Conn, p Plug, err error) error {
 	if p.Bridge != 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV)) {
 		if _, lerr := host.Do(rtnl.GetLinkIndex(p.Bridge)); errors.Is(lerr, unix.ENODEV) {
-			return errclass.Internal("the network's bridge is gone: somebody deleted it; a restart of the daemon makes it again")
+			return errclass.Internal("the network's bridge is gone: somebody deleted it; the next start of a container makes it again")
 		}
 	}
 	return err

@@ -192,6 +192,12 @@ func SetGroup(index int, group uint32) *Request {
 	return r.u32(unix.IFLA_GROUP, group)
 }
 
+// SetMaster makes an interface a port of a bridge, both by index.
+func SetMaster(index, bridge int) *Request {
+	r := newRequest(fmt.Sprintf("plugging interface %d into bridge %d", index, bridge), unix.RTM_NEWLINK, 0, ifinfomsg(0, index, 0, 0))
+	return r.u32(unix.IFLA_MASTER, uint32(bridge))
+}
+
 // SetMTU changes an interface's MTU by index.
 func SetMTU(index, mtu int) *Request {
 	r := newRequest(fmt.Sprintf("setting the MTU of interface %d", index), unix.RTM_NEWLINK, 0, ifinfomsg(0, index, 0, 0))
