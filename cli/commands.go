@@ -7,6 +7,7 @@ import (
 	"github.com/gantry/gantry/cli/image"
 	"github.com/gantry/gantry/cli/network"
 	"github.com/gantry/gantry/cli/system"
+	"github.com/gantry/gantry/cli/volume"
 	"github.com/spf13/cobra"
 )
 
@@ -15,7 +16,7 @@ import (
 func tree() map[string]container.Verb {
 	t := map[string]container.Verb{
 		"container": container.NewCommand, "image": image.NewCommand,
-		"network": network.NewCommand, "system": system.NewCommand, "context": contexts.NewCommand,
+		"network": network.NewCommand, "volume": volume.NewCommand, "system": system.NewCommand, "context": contexts.NewCommand,
 	}
 	for _, m := range []map[string]container.Verb{container.Verbs(), image.Verbs(), system.Verbs()} {
 		for k, v := range m {

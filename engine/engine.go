@@ -19,6 +19,7 @@ import (
 	"github.com/gantry/gantry/engine/container"
 	"github.com/gantry/gantry/engine/image"
 	"github.com/gantry/gantry/engine/network"
+	"github.com/gantry/gantry/engine/volume"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/undo"
 	"github.com/gantry/gantry/internal/version"
@@ -53,6 +54,7 @@ type Engine struct {
 	keeper     *shimKeeper
 	images     *image.Service
 	networks   *network.Service
+	volumes    *volume.Service
 	containers *container.Service
 	api        API
 	listeners  []*listener
@@ -65,6 +67,9 @@ func (e *Engine) Containers() *container.Service { return e.containers }
 
 // Images returns the service that owns images.
 func (e *Engine) Images() *image.Service { return e.images }
+
+// Volumes returns the service that owns volumes.
+func (e *Engine) Volumes() *volume.Service { return e.volumes }
 
 // Networks returns the service that owns networks.
 func (e *Engine) Networks() *network.Service { return e.networks }
@@ -146,8 +151,12 @@ func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (e
 		return err
 	}
 	ctrConfig.Log = e.log
+	if e.volumes, err = volume.New(cfg.DataRoot, e.bus, e.log); err != nil {
+		return err
+	}
+	u.Add(e.volumes.Close)
 	e.containers, err = container.New(ctrConfig, container.Deps{
-		Images: e.images, Layers: e.store.Layers(), Networks: e.networks, Shim: e.shim, Bus: e.bus,
+		Images: e.images, Layers: e.store.Layers(), Networks: e.networks, Volumes: e.volumes, Shim: e.shim, Bus: e.bus,
 		Seccomp: seccomp.Compile,
 	})
 	if err != nil {

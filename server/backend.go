@@ -17,6 +17,7 @@ import (
 	networktypes "github.com/moby/moby/api/types/network"
 	registrytypes "github.com/moby/moby/api/types/registry"
 	systemtypes "github.com/moby/moby/api/types/system"
+	volumetypes "github.com/moby/moby/api/types/volume"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -62,6 +63,15 @@ type Images interface {
 	Tag(ctx context.Context, ref, newRef string) error
 	Remove(ctx context.Context, ref string, o image.RemoveOptions) ([]imagetypes.DeleteResponse, error)
 	Prune(ctx context.Context, f filter.Args) (imagetypes.PruneReport, error)
+}
+
+// Volumes is what the server asks of engine/volume.
+type Volumes interface {
+	List(ctx context.Context, f filter.Args) ([]volumetypes.Volume, error)
+	Create(ctx context.Context, r volumetypes.CreateRequest) (volumetypes.Volume, error)
+	Inspect(ctx context.Context, name string) (volumetypes.Volume, error)
+	Remove(ctx context.Context, name string, force bool) error
+	Prune(ctx context.Context, f filter.Args, allDefault bool) (volumetypes.PruneReport, error)
 }
 
 // Networks is what the server asks of engine/network.

@@ -15,6 +15,7 @@ import (
 	"github.com/gantry/gantry/api/stream"
 	"github.com/gantry/gantry/engine/container"
 	"github.com/gantry/gantry/engine/image"
+	"github.com/gantry/gantry/engine/volume"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/filter"
@@ -139,8 +140,12 @@ func serve(t *testing.T, setup ...func(*harness)) *harness {
 	for _, f := range setup {
 		f(h)
 	}
+	volumes, err := volume.New(t.TempDir(), h.bus, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
 	h.Server = New(Options{
-		Containers: h.c, Images: h.i, Networks: fakeNetworks{}, System: fakeSystem{h.bus},
+		Containers: h.c, Images: h.i, Networks: fakeNetworks{}, Volumes: volumes, System: fakeSystem{h.bus},
 		EngineVersion: "0.1.0", Log: slog.New(slog.DiscardHandler),
 	})
 	l, err := net.Listen("unix", h.socket)

@@ -5,33 +5,18 @@ import (
 
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/moby/moby/api/types/plugin"
-	"github.com/moby/moby/api/types/volume"
 )
 
-// noneAPI answers questions about objects that this engine cannot have yet: named
-// volumes and plugins. None is there, so lists are empty and nothing is found; that
-// lets clients that look a name up among all kinds of objects go on. What would make
+// noneAPI answers questions about objects that this engine cannot have yet:
+// plugins. None is there, so lists are empty and nothing is found; that lets clients that look a name up among all kinds of objects go on. What would make
 // or change one answers 501.
 type noneAPI struct{ *Server }
 
 func (s noneAPI) routes() []route {
 	return []route{
-		{"GET", "/volumes", s.volumes},
-		{"GET", "/volumes/{name}", s.volume},
 		{"GET", "/plugins", s.plugins},
 		{"GET", "/plugins/{name...}/json", s.plugin},
 	}
-}
-
-func (s noneAPI) volumes(c *call) error {
-	if _, err := c.filters(); err != nil {
-		return err
-	}
-	return c.json(http.StatusOK, volume.ListResponse{Volumes: []volume.Volume{}, Warnings: []string{}})
-}
-
-func (s noneAPI) volume(c *call) error {
-	return errclass.NotFound("get %s: no such volume", c.vars["name"])
 }
 
 func (s noneAPI) plugins(c *call) error {

@@ -26,6 +26,7 @@ type Options struct {
 	Containers Containers
 	Images     Images
 	Networks   Networks
+	Volumes    Volumes
 	System     System
 	// EngineVersion goes into the Server header.
 	EngineVersion string
@@ -72,7 +73,7 @@ func New(o Options) *Server {
 func (s *Server) routes() []route {
 	var all []route
 	for _, part := range [][]route{
-		systemAPI{s}.routes(), containerAPI{s}.routes(), execAPI{s}.routes(), imageAPI{s}.routes(), networkAPI{s}.routes(), noneAPI{s}.routes(),
+		systemAPI{s}.routes(), containerAPI{s}.routes(), execAPI{s}.routes(), imageAPI{s}.routes(), networkAPI{s}.routes(), volumeAPI{s}.routes(), noneAPI{s}.routes(),
 		systemAPI{s}.debugRoutes(), unbuiltRoutes(),
 	} {
 		all = append(all, part...)

@@ -30,10 +30,7 @@ POST /images/{name...}/push
 GET /images/search
 POST /commit
 GET /system/df
-POST /volumes/create
 PUT /volumes/{name}
-DELETE /volumes/{name}
-POST /volumes/prune
 GET /plugins/privileges
 POST /plugins/pull
 DELETE /plugins/{name...}

@@ -14,6 +14,7 @@ import (
 	"github.com/gantry/gantry/cli/format"
 	"github.com/gantry/gantry/cli/image"
 	"github.com/gantry/gantry/cli/network"
+	"github.com/gantry/gantry/cli/volume"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 )
@@ -55,7 +56,7 @@ func finder(ctx context.Context, cli *command.Cli, typ string, size bool) (forma
 		{"container", container.Getter(ctx, cli, size)},
 		{"image", img},
 		{"network", network.Getter(ctx, cli, false)},
-		{"volume", volumeGetter(ctx, cli)},
+		{"volume", volume.Getter(ctx, cli)},
 	}
 	if typ != "" {
 		for _, k := range kinds {
@@ -85,20 +86,6 @@ func finder(ctx context.Context, cli *command.Cli, typ string, size bool) (forma
 		}
 		return nil, nil, fmt.Errorf("Error: No such object: %s", ref)
 	}, nil
-}
-
-func volumeGetter(ctx context.Context, cli *command.Cli) format.Get {
-	return func(ref string) (any, []byte, error) {
-		cl, err := cli.Client()
-		if err != nil {
-			return nil, nil, err
-		}
-		r, err := cl.VolumeInspect(ctx, ref, client.VolumeInspectOptions{})
-		if err != nil {
-			return nil, nil, err
-		}
-		return r.Volume, r.Raw, nil
-	}
 }
 
 func newDialStdioCommand(cli *command.Cli) *cobra.Command {

@@ -16,7 +16,7 @@ func main() {
 // newAPI puts the HTTP server on top of the engine's services.
 func newAPI(e *engine.Engine) engine.API {
 	return server.New(server.Options{
-		Containers: e.Containers(), Images: e.Images(), Networks: e.Networks(), System: e,
+		Containers: e.Containers(), Images: e.Images(), Networks: e.Networks(), Volumes: e.Volumes(), System: e,
 		EngineVersion: version.Version, Debug: e.Debug, Log: e.Log(),
 	})
 }

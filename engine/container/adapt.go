@@ -201,8 +201,6 @@ func checkModes(_ *container.Config, h *container.HostConfig) error {
 		return errclass.Invalid("invalid isolation '%s' on %s", h.Isolation, runtime.GOOS)
 	case len(h.DeviceRequests) > 0:
 		return errclass.Invalid("could not select device driver %q with capabilities: %v", h.DeviceRequests[0].Driver, h.DeviceRequests[0].Capabilities)
-	case len(h.VolumesFrom) > 0:
-		return errclass.NotImplemented("--volumes-from is not built yet")
 	case len(h.StorageOpt) > 0:
 		return errclass.NotImplemented("storage options are not built yet")
 	}

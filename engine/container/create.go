@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/engine/image"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
@@ -65,7 +66,7 @@ func (s *Service) Create(ctx context.Context, o CreateOptions) (resp container.C
 	if r.Links, err = linksOf(s, &host); err != nil {
 		return resp, err
 	}
-	if r.Mounts, err = s.mountPoints(&cfg, &host); err != nil {
+	if r.Mounts, err = mounts.Resolve(&cfg, &host, mountsOf(s.index)); err != nil {
 		return resp, err
 	}
 	own, err := s.make(ctx, r, o.Name, img)
@@ -95,7 +96,8 @@ func (s *Service) make(ctx context.Context, r *record, name string, img *image.I
 		return nil, err
 	}
 	takeBack.Add(func() error { return os.RemoveAll(dir) })
-	if _, err := s.deps.Images.Lease(ctx, img, r.ID); err != nil {
+	lease, err := s.deps.Images.Lease(ctx, img, r.ID)
+	if err != nil {
 		return nil, err
 	}
 	takeBack.Add(func() error { return s.deps.Images.Release(context.WithoutCancel(ctx), r.ID) })
@@ -103,6 +105,10 @@ func (s *Service) make(ctx context.Context, r *record, name string, img *image.I
 		return nil, err
 	}
 	takeBack.Add(func() error { return s.deps.Layers.Remove(r.ID) })
+	takeBack.Add(func() error { return dropVolumes(s.deps.Volumes, r, true) })
+	if err := takeVolumes(s.deps.Volumes, r, lease.Lower); err != nil {
+		return nil, err
+	}
 	if err := s.saveRecord(r); err != nil {
 		return nil, err
 	}

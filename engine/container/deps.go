@@ -11,6 +11,7 @@ import (
 	"github.com/gantry/gantry/oci/shim"
 	"github.com/gantry/gantry/storage"
 	networktypes "github.com/moby/moby/api/types/network"
+	volumetypes "github.com/moby/moby/api/types/volume"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -38,6 +39,15 @@ type Layers interface {
 	Remove(containerID string) error
 	// Usage is what the writable directory takes.
 	Usage(ctx context.Context, containerID string) (storage.LayerUsage, error)
+}
+
+// Volumes is what containers ask of engine/volume; see there for the contracts.
+type Volumes interface {
+	Acquire(r volumetypes.CreateRequest, container string) (name, path string, err error)
+	Use(name, container string) error
+	Release(name, container string, remove bool) error
+	Abandon(container string) error
+	Fill(name string, from *os.File) error
 }
 
 // Networks is what containers ask of engine/network; see there for the contracts.
@@ -94,6 +104,7 @@ type Deps struct {
 	Images   Images
 	Layers   Layers
 	Networks Networks
+	Volumes  Volumes
 	Shim     Shim
 	Bus      *event.Bus
 	Seccomp  SeccompCompiler

@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/gantry/gantry/engine/image"
 	"github.com/gantry/gantry/engine/network"
+	"github.com/gantry/gantry/engine/volume"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/oci"
@@ -383,8 +385,12 @@ func newRig(t testing.TB) *rig {
 // start makes a daemon over what is there.
 func (r *rig) start() {
 	r.t.Helper()
+	volumes, err := volume.New(filepath.Join(r.dir, "data"), r.bus, slog.New(slog.DiscardHandler))
+	if err != nil {
+		r.t.Fatal(err)
+	}
 	s, err := New(Config{DataRoot: filepath.Join(r.dir, "data"), ExecRoot: filepath.Join(r.dir, "exec")},
-		Deps{Images: r.images, Layers: r.layers, Networks: r.nets, Shim: r.shim, Bus: r.bus})
+		Deps{Images: r.images, Layers: r.layers, Networks: r.nets, Volumes: volumes, Shim: r.shim, Bus: r.bus})
 	if err != nil {
 		r.t.Fatal(err)
 	}

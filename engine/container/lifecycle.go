@@ -159,7 +159,13 @@ func (s *Service) Remove(ctx context.Context, ref string, opts RemoveOptions) er
 	if err != nil {
 		return err
 	}
+	if opts.Volumes {
+		o.withVolumes.Store(true)
+	}
 	_, err = o.ask(ctx, func(t fsm.Ticket) fsm.Event { return fsm.Remove{T: t, Force: opts.Force} })
+	if err != nil && opts.Volumes && !errors.Is(err, fsm.ErrRemoving) {
+		o.withVolumes.Store(false)
+	}
 	const hint = "stop the container before removing or force remove"
 	switch {
 	case errors.Is(err, fsm.ErrIsPaused):

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/go-units"
 	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/moby/moby/api/types/container"
@@ -159,7 +160,7 @@ func (sel *selection) match(o *owner, r *record, v *view) bool {
 	case !f.Any("is-task", func(b string) bool { return b == "false" }):
 	case !f.Any("network", func(n string) bool { return onNetwork(r, v, n) }):
 	case !f.Any("volume", func(vol string) bool {
-		return slices.ContainsFunc(r.Mounts, func(m mountPoint) bool { return m.Source == vol || m.Destination == vol })
+		return slices.ContainsFunc(r.Mounts, func(m mounts.Point) bool { return m.Name == vol || m.Source == vol || m.Destination == vol })
 	}):
 	case !sel.ports(r, v):
 	default:
@@ -339,7 +340,7 @@ func mountList(r *record) []container.MountPoint {
 	for _, m := range r.Mounts {
 		if m.Listed {
 			out = append(out, container.MountPoint{
-				Type: m.Type, Source: m.Source, Destination: m.Destination,
+				Type: m.Type, Name: m.Name, Source: m.Source, Destination: m.Destination, Driver: m.Driver,
 				Mode: m.Mode, RW: m.RW, Propagation: m.Propagation,
 			})
 		}

@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,7 +49,9 @@ type owner struct {
 	}
 	// forgotten is closed when the shim has let go of the run before.
 	forgotten atomic.Pointer[chan struct{}]
-	changed   notifier
+	// withVolumes: who removes it wants its anonymous volumes removed too.
+	withVolumes atomic.Bool
+	changed     notifier
 }
 
 // view is a snapshot of a container's state. It is never changed.
@@ -303,6 +306,11 @@ func (o *owner) delete(ctx context.Context) error {
 		return err
 	}
 	dir, gone := s.dir(o.id), s.removingDir(o.id)
+	if o.rec.Load().HostConfig.AutoRemove || o.withVolumes.Load() {
+		if err := os.WriteFile(filepath.Join(dir, withVolumes), nil, 0o600); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	}
 	if err := os.Rename(dir, gone); err != nil && !os.IsNotExist(err) {
 		return err
 	}

@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/internal/atomicfile"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci"
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
 	networktypes "github.com/moby/moby/api/types/network"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -43,24 +43,8 @@ type record struct {
 	Image      string                                    `json:"image"` // the image's ID
 	Manifest   *ocispec.Descriptor                       `json:"manifest,omitempty"`
 	Platform   string                                    `json:"platform"`
-	Mounts     []mountPoint                              `json:"mounts,omitempty"`
+	Mounts     []mounts.Point                            `json:"mounts,omitempty"`
 	Links      []link                                    `json:"links,omitempty"`
-}
-
-// mountPoint is one mount of the user, resolved at create.
-type mountPoint struct {
-	Type        mount.Type        `json:"type"`
-	Source      string            `json:"source,omitempty"`
-	Destination string            `json:"destination"`
-	Mode        string            `json:"mode,omitempty"`
-	RW          bool              `json:"rw"`
-	Propagation mount.Propagation `json:"propagation,omitempty"`
-	NonRec      bool              `json:"nonrec,omitempty"`  // bind without what is mounted below
-	Options     []string          `json:"options,omitempty"` // of a tmpfs
-	// Listed mounts show in inspect's Mounts; --tmpfs ones do not, as in Docker.
-	Listed bool `json:"listed,omitempty"`
-	// MayCreate: a missing source is made as a directory at start (-v does).
-	MayCreate bool `json:"may_create,omitempty"`
 }
 
 // lastRecord is what is kept of a container's runs in last.json, without fsync.

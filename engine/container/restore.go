@@ -100,6 +100,7 @@ func (s *Service) load(ctx context.Context, held map[shim.Key]*shim.Status) ([]*
 			s.log.Error("a container's name is taken; it is left alone", "container", r.ID, "name", r.Name)
 			continue
 		}
+		useVolumes(s, r)
 		found = append(found, s.loadState(ctx, r, held))
 	}
 	return found, nil
@@ -201,6 +202,9 @@ func (s *Service) resume(f *restored) {
 // undoCreate removes what a create that came to nothing left.
 func (s *Service) undoCreate(ctx context.Context, cid string) {
 	_ = os.Rename(s.dir(cid), s.removingDir(cid))
+	if err := s.deps.Volumes.Abandon(cid); err != nil {
+		s.log.Warn("undoing a half-made container", "container", cid, "error", err)
+	}
 	if err := s.removeRest(ctx, cid); err != nil {
 		s.log.Warn("undoing a half-made container", "container", cid, "error", err)
 	}

@@ -79,8 +79,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if cfg.StorageDriver == "" {
 		cfg.StorageDriver = "overlayfs"
 	}
-	if deps.Images == nil || deps.Layers == nil || deps.Networks == nil || deps.Shim == nil || deps.Bus == nil {
-		return nil, errors.New("containers need images, layers, networks, a shim and an event bus")
+	if deps.Images == nil || deps.Layers == nil || deps.Networks == nil || deps.Volumes == nil || deps.Shim == nil || deps.Bus == nil {
+		return nil, errors.New("containers need images, layers, networks, volumes, a shim and an event bus")
 	}
 	for _, d := range []string{filepath.Join(cfg.DataRoot, "containers"), filepath.Join(cfg.ExecRoot, "containers")} {
 		if err := os.MkdirAll(d, 0o710); err != nil {
@@ -208,6 +208,9 @@ func (s *Service) removeRest(ctx context.Context, id string) error {
 		return err
 	}
 	if err := s.deps.Images.Release(ctx, id); err != nil {
+		return err
+	}
+	if err := s.removeVolumes(s.removingDir(id)); err != nil {
 		return err
 	}
 	if err := s.dropRun(id); err != nil {

@@ -117,7 +117,7 @@ func TestCreateRefusals(t *testing.T) {
 		{CreateOptions{HostConfig: &container.HostConfig{Resources: container.Resources{NanoCPUs: 1e15}}}, errdefs.ErrInvalidArgument, "range of CPUs is from 0.01 to "},
 		{CreateOptions{HostConfig: &container.HostConfig{Binds: []string{"a:b:c:d"}}}, errdefs.ErrInvalidArgument, "invalid volume specification: 'a:b:c:d'"},
 		{CreateOptions{HostConfig: &container.HostConfig{Binds: []string{"/a:/b:foo"}}}, errdefs.ErrInvalidArgument, "invalid mode: foo"},
-		{CreateOptions{HostConfig: &container.HostConfig{Binds: []string{"vol:/b"}}}, errdefs.ErrNotImplemented, "named volumes"},
+		{CreateOptions{HostConfig: &container.HostConfig{Binds: []string{"a b:/b"}}}, errdefs.ErrInvalidArgument, "includes invalid characters for a local volume name"},
 		{CreateOptions{HostConfig: &container.HostConfig{Mounts: []mount.Mount{{Type: "bind", Source: "/nope/x", Target: "/x"}}}}, errdefs.ErrInvalidArgument, `invalid mount config for type "bind": bind source path does not exist: /nope/x`},
 		{CreateOptions{HostConfig: &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "sometimes"}}}, errdefs.ErrInvalidArgument, "unknown policy 'sometimes'"},
 		{CreateOptions{HostConfig: &container.HostConfig{Runtime: "kata"}}, errdefs.ErrInvalidArgument, "unknown or invalid runtime name: kata"},

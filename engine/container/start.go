@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/container/fsm"
 	"github.com/gantry/gantry/engine/container/hostdev"
+	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/engine/container/spec"
 	"github.com/gantry/gantry/engine/container/userdb"
 	"github.com/gantry/gantry/engine/network"
@@ -287,10 +288,10 @@ func (st *starting) request(ctx context.Context) (*shim.StartRequest, error) {
 		return nil, err
 	}
 	for _, m := range st.r.Mounts {
-		if err := makeSource(m); err != nil {
+		if err := mounts.MakeSource(m); err != nil {
 			return nil, err
 		}
-		st.mounts = append(st.mounts, specMount(m))
+		st.mounts = append(st.mounts, mounts.Spec(m))
 	}
 	h := st.r.HostConfig
 	in := spec.Input{

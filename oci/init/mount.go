@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/gantry/gantry/internal/copyup"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/initmsg"
 	"golang.org/x/sys/unix"
@@ -196,7 +197,7 @@ func fsMount(r root, m *initmsg.Mount) error {
 		return err
 	}
 	if m.CopyUp {
-		if err := copyUp(target, fd); err != nil {
+		if err := copyup.Copy(target, fd); err != nil {
 			return fail("tmpcopyup", err)
 		}
 		if late != 0 {

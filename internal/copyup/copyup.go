@@ -1,20 +1,25 @@
-package ociinit
+// Package copyup copies a directory's content by descriptors: what an image has at a path
+// into the tmpfs or the volume that is mounted over it. Nothing of it is followed or executed.
+package copyup
 
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// maxCopyUp bounds the entries copied into one tmpfs, maxDepth their nesting.
+// maxCopyUp bounds the entries of one copy, maxDepth their nesting.
 const (
 	maxCopyUp = 1 << 20
 	maxDepth  = 256
 )
 
-// copyUp copies the tree at from (an O_PATH descriptor) into the directory to.
-func copyUp(from, to int) error {
+// Copy copies what is below the directory from (O_PATH will do) into the directory to, with
+// owners, modes, times and the extended attributes user.* and security.capability. Both stay
+// the caller's. The directory's own owner and mode are left as they are.
+func Copy(from, to int) error {
 	n := maxCopyUp
 	dir, err := unix.Openat(from, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -69,6 +74,7 @@ func copyEntry(from, to int, name string, left *int, depth int) error {
 		if err := copyDir(src, dst, left, depth+1); err != nil {
 			return err
 		}
+		copyAttrs(src, dst)
 	case unix.S_IFLNK:
 		b := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(from, name, b)
@@ -87,13 +93,17 @@ func copyEntry(from, to int, name string, left *int, depth int) error {
 			return err
 		}
 	}
-	if err := unix.Fchownat(to, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return err
+	if st.Mode&unix.S_IFMT != unix.S_IFREG { // copyFile has
+		if err := unix.Fchownat(to, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		return unix.Fchmodat(to, name, st.Mode&0o7777, 0)
+		if err := unix.Fchmodat(to, name, st.Mode&0o7777, 0); err != nil {
+			return err
+		}
 	}
-	return nil
+	return unix.UtimesNanoAt(to, name, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func copyFile(from, to int, name string) error {
@@ -109,8 +119,42 @@ func copyFile(from, to int, name string) error {
 	defer unix.Close(dst)
 	for {
 		n, err := unix.Sendfile(dst, src, nil, 1<<20)
-		if err != nil || n == 0 {
+		if err != nil {
 			return err
+		}
+		if n == 0 {
+			break
+		}
+	}
+	// The owner first: changing it takes file capabilities away.
+	var st unix.Stat_t
+	if err := unix.Fstat(src, &st); err != nil {
+		return err
+	}
+	if err := unix.Fchown(dst, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	copyAttrs(src, dst)
+	return nil
+}
+
+// maxAttrs bounds the list of names and one value, in bytes, as the kernel does.
+const maxAttrs = 64 << 10
+
+// copyAttrs copies what a file system that knows no attributes may do without.
+func copyAttrs(src, dst int) {
+	list := make([]byte, maxAttrs)
+	n, err := unix.Flistxattr(src, list)
+	if err != nil || n == 0 {
+		return
+	}
+	value := make([]byte, maxAttrs)
+	for name := range strings.SplitSeq(string(list[:n]), "\x00") {
+		if !strings.HasPrefix(name, "user.") && name != "security.capability" {
+			continue
+		}
+		if n, err := unix.Fgetxattr(src, name, value); err == nil {
+			_ = unix.Fsetxattr(dst, name, value[:n], 0)
 		}
 	}
 }

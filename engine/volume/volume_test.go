@@ -1,0 +1,171 @@
+package volume
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/event"
+	"github.com/gantry/gantry/internal/filter"
+	volumetypes "github.com/moby/moby/api/types/volume"
+	"golang.org/x/sys/unix"
+)
+
+func open(t *testing.T, dir string) *Service {
+	t.Helper()
+	s, err := New(dir, event.New(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func create(t *testing.T, s *Service, name string) volumetypes.Volume {
+	t.Helper()
+	v, err := s.Create(context.Background(), volumetypes.CreateRequest{Name: name, Labels: map[string]string{"a": "b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func TestLife(t *testing.T) {
+	bg, dir := context.Background(), t.TempDir()
+	s := open(t, dir)
+	v := create(t, s, "named")
+	if v.Mountpoint != filepath.Join(dir, "volumes/named/_data") || v.Driver != "local" || v.Scope != "local" || v.Labels["a"] != "b" {
+		t.Errorf("%+v", v)
+	}
+	if again := create(t, s, "named"); again.CreatedAt != v.CreatedAt {
+		t.Errorf("made anew: %+v", again)
+	}
+	name, path, err := s.Acquire(volumetypes.CreateRequest{}, "c1")
+	if err != nil || len(name) != 64 {
+		t.Fatal(name, err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o755 {
+		t.Error(st, err)
+	}
+	err = s.Remove(bg, name, true)
+	if errclass.Of(err) != errdefs.ErrConflict || err.Error() != "remove "+name+": volume is in use - [c1]" {
+		t.Error(err)
+	}
+	// The next daemon: what is half done is finished, uses are told anew.
+	s.Close()
+	for _, d := range []string{".new-x/_data", ".removing-y/_data"} {
+		if err := os.MkdirAll(filepath.Join(dir, "volumes", d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = open(t, dir)
+	if err := s.Use(name, "c1"); err != nil {
+		t.Error(err)
+	}
+	if l, _ := s.List(bg, filter.Args{"dangling": {"true"}}); len(l) != 1 || l[0].Name != "named" {
+		t.Errorf("%+v", l)
+	}
+	if err := s.Release(name, "c1", true); err != nil {
+		t.Error(err)
+	}
+	anon, _, err := s.Acquire(volumetypes.CreateRequest{}, "c2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Release(anon, "c2", false); err != nil {
+		t.Error(err)
+	}
+	rep, err := s.Prune(bg, nil, false)
+	if err != nil || len(rep.VolumesDeleted) != 1 || rep.VolumesDeleted[0] != anon {
+		t.Errorf("%+v %v", rep, err)
+	}
+	// One for a container that never came to be goes; a named one stays.
+	if _, _, err := s.Acquire(volumetypes.CreateRequest{}, "c3"); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s = open(t, dir)
+	if err := s.Abandon("c3"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Remove(bg, "named", false); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(filepath.Join(dir, "volumes")); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	s := open(t, t.TempDir())
+	for _, tc := range []struct {
+		r     volumetypes.CreateRequest
+		class error
+		text  string
+	}{
+		{volumetypes.CreateRequest{Name: "x"}, errdefs.ErrInvalidArgument, "create x: volume name is too short, names should be at least two alphanumeric characters"},
+		{volumetypes.CreateRequest{Name: "../x"}, errdefs.ErrInvalidArgument, `create ../x: "../x" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path`},
+		{volumetypes.CreateRequest{Name: ".."}, errdefs.ErrInvalidArgument, "invalid characters"},
+		{volumetypes.CreateRequest{Name: "abc", Driver: "foo"}, errdefs.ErrNotFound, `create abc: error looking up volume plugin foo: plugin "foo" not found`},
+		{volumetypes.CreateRequest{Name: "abc", DriverOpts: map[string]string{"type": "nfs"}}, errdefs.ErrNotImplemented, "not built yet"},
+	} {
+		_, err := s.Create(context.Background(), tc.r)
+		if errclass.Of(err) != tc.class || !strings.Contains(err.Error(), tc.text) {
+			t.Errorf("%+v: %v", tc.r, err)
+		}
+	}
+	for _, err := range []error{s.Remove(context.Background(), "nope", false), s.Use("nope", "c")} {
+		if errclass.Of(err) != errdefs.ErrNotFound || err.Error() != "get nope: no such volume" {
+			t.Error(err)
+		}
+	}
+	if err := s.Remove(context.Background(), "nope", true); err != nil {
+		t.Error(err)
+	}
+}
+
+// What the image has goes into an empty volume, once, and no link leads out of it.
+func TestFill(t *testing.T) {
+	s, src := open(t, t.TempDir()), t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.Mkdir(filepath.Join(src, "sub"), 0o711))
+	must(os.WriteFile(filepath.Join(src, "sub/f"), []byte("text"), 0o640))
+	must(os.Symlink("/etc/passwd", filepath.Join(src, "link")))
+	must(unix.Chmod(src, 0o1777))
+	if os.Geteuid() == 0 {
+		must(os.Chown(src, 7, 8))
+		must(os.Chown(filepath.Join(src, "sub/f"), 1000, 1001))
+	}
+	from, err := os.OpenFile(src, unix.O_PATH, 0)
+	must(err)
+	defer from.Close()
+	v := create(t, s, "vv")
+	must(s.Fill("vv", from))
+	var st, dir unix.Stat_t
+	must(unix.Stat(v.Mountpoint+"/sub/f", &st))
+	must(unix.Stat(v.Mountpoint, &dir))
+	if st.Mode&0o7777 != 0o640 || dir.Mode&0o7777 != 0o1777 {
+		t.Errorf("modes %o %o", st.Mode, dir.Mode)
+	}
+	if os.Geteuid() == 0 && (st.Uid != 1000 || st.Gid != 1001 || dir.Uid != 7 || dir.Gid != 8) {
+		t.Errorf("owners %d:%d %d:%d", st.Uid, st.Gid, dir.Uid, dir.Gid)
+	}
+	if to, err := os.Readlink(v.Mountpoint + "/link"); to != "/etc/passwd" {
+		t.Error(to, err)
+	}
+	must(os.WriteFile(filepath.Join(src, "late"), nil, 0o600))
+	must(s.Fill("vv", from))
+	if _, err := os.Stat(v.Mountpoint + "/late"); err == nil {
+		t.Error("filled twice")
+	}
+}
