@@ -3,8 +3,6 @@ package network
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"maps"
 	"net"
 	"net/netip"
@@ -16,7 +14,6 @@ import (
 	"github.com/gantry/gantry/engine/network/dns"
 	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/etcfiles"
-	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
@@ -232,7 +229,7 @@ func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.En
 	if n.zone != nil {
 		e.DNSNames = dnsNames(r, es.Aliases)
 		var err error
-		if e.Links, err = linksOf(es.Links); err != nil {
+		if e.Links, err = checks.Links(es.Links); err != nil {
 			return nil, err
 		}
 	}
@@ -253,12 +250,6 @@ func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.En
 		}
 	}
 	return j, nil
-}
-
-func newHostIf() string {
-	var b [4]byte
-	rand.Read(b[:])
-	return "veth" + hex.EncodeToString(b[:])[:7]
 }
 
 func (n *netw) mtu() int {
@@ -291,28 +282,25 @@ func (n *netw) address(e *endpoint, es *network.EndpointSettings) error {
 		a, err := sp.Next()
 		return netip.PrefixFrom(a, sp.Subnet().Bits()), err
 	}
-	var err error
-	if e.IPv4, err = take(false, want.IPv4Address); err != nil {
-		e.IPv4 = netip.Prefix{}
-		return err
-	}
-	if e.IPv6, err = take(true, want.IPv6Address); err != nil {
-		e.IPv6 = netip.Prefix{}
-		n.unaddress(e)
-		return err
+	if !n.elsewhere() { // else its plugin is asked later, without locks
+		var err error
+		if e.IPv4, err = take(false, want.IPv4Address); err != nil {
+			e.IPv4 = netip.Prefix{}
+			return err
+		}
+		if e.IPv6, err = take(true, want.IPv6Address); err != nil {
+			e.IPv6 = netip.Prefix{}
+			n.unaddress(e)
+			return err
+		}
 	}
 	mac := es.MacAddress
 	if opt := es.DriverOpts[optEndpointMAC]; len(mac) == 0 && opt != "" {
 		mac = parseMAC(opt)
 	}
 	if len(mac) == 0 {
-		from := e.IPv4.Addr()
-		if !from.IsValid() {
-			from = e.IPv6.Addr()
-		}
-		if from.IsValid() {
-			m := ipam.MAC(from)
-			mac = m[:]
+		if e.IPv4.IsValid() || e.IPv6.IsValid() {
+			mac = macOf(e)
 		} else {
 			mac = network.HardwareAddr(plumb.RandomMAC())
 		}

@@ -152,7 +152,7 @@ func (d bridgeDriver) Join(_ context.Context, n driver.Network, _ driver.Endpoin
 		return driver.Interface{}, err
 	}
 	return driver.Interface{Prefix: nw.bridge.IfPrefix, Port: driver.Port{
-		HostIf: newHostIf(), Bridge: index, Isolated: !nw.bridge.ICC, Filtered: plumb.BridgeFiltered(),
+		HostIf: plumb.NewHostIf(), Bridge: index, Isolated: !nw.bridge.ICC, Filtered: plumb.BridgeFiltered(),
 	}}, nil
 }
 

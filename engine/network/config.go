@@ -3,9 +3,9 @@ package network
 import (
 	"log/slog"
 	"net/netip"
-	"os"
 
 	"github.com/gantry/gantry/engine/network/ipam"
+	"github.com/gantry/gantry/engine/network/keep"
 	"github.com/gantry/gantry/internal/plugin"
 )
 
@@ -16,25 +16,11 @@ const (
 	NameNone   = "none"
 )
 
-// Keeper holds descriptors beyond the daemon's life (the shim's fd store), so that
-// published ports stay taken, and the resolver's sockets open, while the daemon is
-// away. Calls are made without locks of this package held.
-type Keeper interface {
-	// Store keeps a duplicate of f under name; an older one of that name is replaced.
-	Store(name string, f *os.File) error
-	// Drop closes what is kept under name; an unknown name is no error.
-	Drop(name string) error
-	// Take returns a descriptor kept under name (the keeper keeps its own), which
-	// the caller closes; nil without error when there is none.
-	Take(name string) (*os.File, error)
-}
-
-// KeeperLister is a Keeper that can be asked for everything it holds under a prefix.
-// It is used when there: Restore then asks once, and drops what no container has.
-type KeeperLister interface {
-	// TakeAll returns descriptors of all names with the prefix, by whole name, as Take.
-	TakeAll(prefix string) (map[string]*os.File, error)
-}
+// Keeper and KeeperLister hold descriptors beyond the daemon's life (the shim's fd store).
+type (
+	Keeper       = keep.Keeper
+	KeeperLister = keep.Lister
+)
 
 // Pool is a range that subnets of new networks are cut from (default-address-pools).
 type Pool = ipam.Pool

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/engine/network/checks"
 	"github.com/gantry/gantry/engine/network/records"
+	"github.com/gantry/gantry/engine/network/subnets"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/gantry/gantry/internal/id"
@@ -27,18 +29,17 @@ const maxSubnets = 256
 // a configuration that cannot be, NotFound for an unknown driver. Nothing is left when
 // it fails.
 func (s *Service) Create(ctx context.Context, r network.CreateRequest) (_ network.CreateResponse, err error) {
-	n, err := s.plan(r)
-	if err != nil {
-		return network.CreateResponse{}, err
-	}
 	var u undo.List
 	defer func() {
 		if uerr := u.Run(); uerr != nil {
 			s.log.Error("undoing a failed network create", "network", r.Name, "error", uerr)
 		}
 	}()
-	u.Add(func() error { s.drop(n); return nil })
-	if err := s.store.Save(records.Record{Network: n.net, Pooled: n.pooled}); err != nil {
+	n, err := s.plan(ctx, r, &u)
+	if err != nil {
+		return network.CreateResponse{}, err
+	}
+	if err := s.store.Save(records.Record{Network: n.net, Pooled: n.pooled, PoolIDs: n.poolIDs}); err != nil {
 		return network.CreateResponse{}, err
 	}
 	u.Add(func() error { return s.store.Remove(n.net.ID) })
@@ -67,8 +68,8 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (_ networ
 var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
 // plan checks a request and enters the network into the tables, closed to containers
-// until it is up.
-func (s *Service) plan(r network.CreateRequest) (*netw, error) {
+// until it is up. What must be undone is in u.
+func (s *Service) plan(ctx context.Context, r network.CreateRequest, u *undo.List) (*netw, error) {
 	if isPredefined(r.Name) || r.Name == "default" {
 		return nil, errclass.Forbidden("operation is not permitted on predefined %s network", r.Name)
 	}
@@ -81,32 +82,68 @@ func (s *Service) plan(r network.CreateRequest) (*netw, error) {
 	if err := checks.CheckConfig(r); err != nil {
 		return nil, err
 	}
-	if err := s.drivers.check(r); err != nil {
+	if err := checks.Driver(r); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.names[r.Name]; ok {
-		return nil, errclass.Conflict("network with name %s already exists", r.Name)
+	if err := nameFree(s.names, r.Name); err != nil {
+		return nil, err
 	}
 	n, err := s.draft(r)
 	if err != nil {
 		return nil, err
 	}
+	if n.elsewhere() {
+		// Nobody waits for a plugin.
+		s.mu.Unlock()
+		err = s.drivers.openPools(ctx, n, u)
+		s.mu.Lock()
+		if err == nil {
+			err = nameFree(s.names, r.Name)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	if err := s.checkDriverOptions(n); err != nil {
 		return nil, err
 	}
-	if !n.net.ConfigOnly {
-		if n.pooled, err = s.subnets.Plan(&n.net); err != nil {
-			return nil, err
-		}
-		if err := n.makeSpaces(); err != nil {
-			return nil, err
-		}
+	if err := n.choose(s.subnets); err != nil {
+		return nil, err
 	}
 	n.removing = true
 	s.add(n)
+	u.Add(func() error { s.drop(n); return nil })
 	return n, nil
+}
+
+func nameFree(names map[string]string, name string) error {
+	if _, ok := names[name]; ok {
+		return errclass.Conflict("network with name %s already exists", name)
+	}
+	return nil
+}
+
+// choose gives a network the addresses that it lacks.
+func (n *netw) choose(from *subnets.Chooser) (err error) {
+	if n.net.ConfigOnly {
+		return nil
+	}
+	if !n.elsewhere() {
+		if n.pooled, err = from.Plan(&n.net); err != nil {
+			return err
+		}
+	}
+	if err := n.makeSpaces(); err != nil || !n.elsewhere() {
+		return err
+	}
+	for _, p := range n.claims() {
+		if err := from.Free(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // configure gives a network what its configuration network says.
@@ -126,6 +163,7 @@ func (s *Service) draft(r network.CreateRequest) (*netw, error) {
 		Options: maps.Clone(r.Options), Labels: maps.Clone(r.Labels),
 	}
 	if r.IPAM != nil {
+		n.IPAM.Driver = cmp.Or(r.IPAM.Driver, "default")
 		n.IPAM.Config = slices.Clone(r.IPAM.Config)
 		if r.IPAM.Options != nil {
 			n.IPAM.Options = maps.Clone(r.IPAM.Options)
@@ -164,8 +202,8 @@ func (s *Service) drop(n *netw) {
 	if s.names[n.net.Name] == n.net.ID {
 		delete(s.names, n.net.Name)
 	}
-	for _, sp := range n.spaces {
-		s.subnets.Leave(sp.Subnet())
+	for _, p := range n.claims() {
+		s.subnets.Leave(p)
 	}
 }
 
@@ -203,6 +241,7 @@ func (s *Service) Remove(ctx context.Context, ref string) error {
 			s.mu.Unlock()
 			return err
 		}
+		s.drivers.closePools(ctx, n)
 	}
 	if err := s.store.Remove(n.net.ID); err != nil {
 		return err

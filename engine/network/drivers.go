@@ -12,7 +12,6 @@ import (
 	"github.com/gantry/gantry/engine/network/vlan"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/undo"
-	"github.com/moby/moby/api/types/network"
 )
 
 // drivers is the table of all there are. Its methods need no lock of the service.
@@ -20,6 +19,7 @@ type drivers struct {
 	bridge bridgeDriver
 	vlan   *vlan.Driver
 	remote *remote.Driver
+	ipam   *remote.IPAM
 	log    *slog.Logger
 }
 
@@ -36,23 +36,6 @@ func (d *drivers) get(name string) driver.Driver {
 		return nil
 	}
 	return d.remote
-}
-
-// check tells whether there can be a network of the driver that is asked for.
-func (d *drivers) check(r network.CreateRequest) error {
-	switch {
-	case r.Ingress || r.Scope == "swarm" || r.Driver == "overlay":
-		return errclass.Unavailable("This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.")
-	case r.Scope != "" && r.Scope != "local":
-		return errclass.Invalid("invalid scope %q", r.Scope)
-	case r.Driver == "host" || r.Driver == "null":
-		return errclass.Forbidden("only one instance of %q network is allowed", r.Driver)
-	case d.get(r.Driver) == nil && !r.ConfigOnly:
-		return noDriver(r.Driver)
-	case r.IPAM != nil && r.IPAM.Driver != "" && r.IPAM.Driver != "default":
-		return noDriver(r.IPAM.Driver)
-	}
-	return nil
 }
 
 func noDriver(name string) error {
@@ -150,9 +133,19 @@ func (d *drivers) attachOne(ctx context.Context, j *joining, u *undo.List) error
 	if dr == nil {
 		return noDriver(j.n.net.Driver)
 	}
+	chosenMAC := len(j.settings.MacAddress) > 0 || j.settings.DriverOpts[optEndpointMAC] != ""
+	if j.n.elsewhere() {
+		if err := d.addresses(ctx, j, u); err != nil {
+			return err
+		}
+		if !chosenMAC && (j.e.IPv4.IsValid() || j.e.IPv6.IsValid()) && !d.ipam.KnowsMAC(ctx, j.n.net.IPAM.Driver) {
+			mac := macOf(j.e)
+			j.e.MAC, j.plug.MAC = mac.String(), []byte(mac)
+		}
+	}
 	net, end := j.n.view(), j.e.view()
 	end.Options = j.settings.DriverOpts
-	end.MACChosen = len(j.settings.MacAddress) > 0 || end.Options[optEndpointMAC] != ""
+	end.MACChosen = chosenMAC
 	i, err := dr.Join(ctx, net, end)
 	if err != nil {
 		return err
@@ -202,6 +195,7 @@ func (j *joining) addrs() []netip.Prefix {
 
 // detach has a driver give an endpoint up; that it cannot is logged.
 func (d *drivers) detach(ctx context.Context, n *netw, e *endpoint) {
+	defer d.giveBack(ctx, n, e)
 	dr := d.get(n.net.Driver)
 	if dr == nil {
 		return

@@ -49,7 +49,7 @@ func linkNames(t *testing.T, s *Service) string {
 	return strings.Join(names, " ")
 }
 
-func waitFor(t *testing.T, ok func() bool) {
+func waitFor(t testing.TB, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -229,6 +230,14 @@ func neighbour(t testing.TB, s *Service) *os.File {
 	}
 	if _, err := s.nl.Do(rtnl.AddAddr(l.Index, netip.MustParsePrefix("192.0.2.1/24")), rtnl.AddAddr(l.Index, netip.MustParsePrefix("2001:db8::1/64"))); err != nil {
 		t.Fatal(err)
+	}
+	// The kernel joins an IPv6 address' multicast group in a work queue: under load the first
+	// solicitations may all come before, and then there is no route to the host for a while.
+	for _, addr := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} {
+		waitFor(t, func() bool {
+			_, err := tryAsk(s.host, ns, addr)
+			return errors.Is(err, unix.ECONNREFUSED)
+		})
 	}
 	return ns
 }

@@ -7,8 +7,6 @@ import (
 
 	"github.com/gantry/gantry/engine/network/dns"
 	"github.com/gantry/gantry/engine/network/etcfiles"
-	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/internal/id"
 )
 
 // dnsPrefix starts the names of what the keeper holds for resolvers.
@@ -30,28 +28,6 @@ func (c *Config) dnsRecord(r SandboxRequest) *DNSRecord {
 		n, ok := strings.CutPrefix(o, "ndots:")
 		return ok && n != "0"
 	})}
-}
-
-// linksOf reads "container:alias" links: alias → container.
-func linksOf(links []string) (map[string]string, error) {
-	var out map[string]string
-	for _, l := range links {
-		target, alias, ok := strings.Cut(strings.TrimPrefix(l, "/"), ":")
-		if !ok {
-			alias = target
-		}
-		if target == "" || alias == "" {
-			return nil, errclass.Invalid("invalid link format: %s", l)
-		}
-		if id.Valid(target) {
-			target = id.Short(target)
-		}
-		if out == nil {
-			out = map[string]string{}
-		}
-		out[strings.ToLower(alias)] = strings.ToLower(target)
-	}
-	return out, nil
 }
 
 // announce makes an endpoint's names known on its network. s.mu is held.

@@ -285,41 +285,6 @@ func (pb *publisher) unbind(bs []ports.Binding) {
 	pb.table.Release(bs)
 }
 
-// kept returns how to get at the sockets a keeper holds for us, and what to do
-// when all containers have theirs: sockets of a start that was never recorded go.
-func (pb *publisher) kept(prefix string) (take func(name string) *os.File, dropRest func()) {
-	k := pb.cfg.Keeper
-	if k == nil {
-		return func(string) *os.File { return nil }, func() {}
-	}
-	l, ok := k.(KeeperLister)
-	if !ok {
-		return func(name string) *os.File {
-			f, err := k.Take(name)
-			if err != nil {
-				pb.log.Warn("taking a published port's socket back", "port", name, "error", err)
-			}
-			return f
-		}, func() {}
-	}
-	all, err := l.TakeAll(prefix)
-	if err != nil {
-		pb.log.Warn("taking published ports' sockets back", "error", err)
-	}
-	return func(name string) *os.File {
-			f := all[name]
-			delete(all, name)
-			return f
-		}, func() {
-			for name, f := range all {
-				f.Close()
-				if err := k.Drop(name); err != nil {
-					pb.log.Warn("dropping a socket that no container has", "port", name, "error", err)
-				}
-			}
-		}
-}
-
 // firewallPorts are the published ports of some endpoints as the firewall sees them.
 func (pb *publisher) firewallPorts(on ...way) []firewall.Port {
 	var out []firewall.Port

@@ -27,6 +27,8 @@ type netw struct {
 	index  int            // of the bridge's interface
 	zone   *dns.Zone      // nil where names are not served: default bridge, host, none
 	pooled []netip.Prefix // subnets that came from the pools
+	// poolIDs are what an IPAM plugin calls the subnets, in their order.
+	poolIDs []string
 	// users are the containers' endpoints by container ID.
 	users map[string]*endpoint
 	// remake is held while a bridge that somebody deleted is looked for and made again.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/gantry/gantry/engine/network/forwarding"
+	"github.com/gantry/gantry/engine/network/keep"
 	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/engine/network/rtnl"
@@ -89,8 +90,8 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	}
 	s.mu.Unlock()
 	known := map[string]bool{}
-	take, dropRest := s.pub.kept(ports.NamePrefix)
-	takeDNS, dropRestDNS := s.pub.kept(dnsPrefix)
+	take, dropRest := keep.Kept(s.cfg.Keeper, ports.NamePrefix, s.log)
+	takeDNS, dropRestDNS := keep.Kept(s.cfg.Keeper, dnsPrefix, s.log)
 	for _, r := range records {
 		for _, e := range r.Endpoints {
 			known[e.HostIf] = true
@@ -102,6 +103,7 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	}
 	dropRest()
 	dropRestDNS()
+	replayAddresses(ctx, s)
 	if err := s.forwarding(); err != nil {
 		return err
 	}
@@ -172,6 +174,21 @@ func bridgesOf(s *Service) []*netw {
 		}
 	}
 	return out
+}
+
+// replayAddresses tells IPAM plugins what is in use.
+func replayAddresses(ctx context.Context, s *Service) {
+	users := map[*netw][]*endpoint{}
+	s.locked(func() {
+		for _, n := range s.nets {
+			if n.elsewhere() {
+				users[n] = slices.Collect(maps.Values(n.users))
+			}
+		}
+	})
+	for n, ends := range users {
+		s.drivers.replay(ctx, n, ends)
+	}
 }
 
 // adopt takes one running container's endpoints and ports back.

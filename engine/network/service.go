@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -115,35 +113,18 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 	if s.subnets, err = subnets.New(cfg.AddressPools, s.bridgeIndices, s.nl, s.log, cfg.DataRoot); err != nil {
 		return nil, err
 	}
-	first, last, ok := ephemeralRange()
-	if !ok {
-		first, last = 32768, 60999
-	}
+	first, last := ports.Ephemeral()
 	s.pub = &publisher{cfg: &s.cfg, table: ports.NewTable(ports.Bind, first, last), proxy: proxy.NewSet(s.log), nl: s.nl, log: s.log}
 	s.reaper = plumb.NewReaper(s.nl, s.log)
+	plugins := cmp.Or(cfg.Plugins, plugin.Default())
 	s.drivers = &drivers{bridge: bridgeDriver{s}, vlan: vlan.New(s.nl, s.host.F),
-		remote: remote.New(cmp.Or(cfg.Plugins, plugin.Default()), s.nl), log: s.log}
+		remote: remote.New(plugins, s.nl), ipam: remote.NewIPAM(plugins), log: s.log}
 	s.dns = dns.NewForwarder(etcfiles.Servers(cfg.ResolvConf))
 	s.dns.Enter = s.host.Inside
 	if err := s.load(); err != nil {
 		return nil, err
 	}
 	return s, nil
-}
-
-// ephemeralRange is the kernel's own idea of which ports nobody chose by number.
-func ephemeralRange() (first, last uint16, ok bool) {
-	data, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	if err != nil {
-		return 0, 0, false
-	}
-	f := strings.Fields(string(data))
-	if len(f) != 2 {
-		return 0, 0, false
-	}
-	a, errA := strconv.ParseUint(f[0], 10, 16)
-	b, errB := strconv.ParseUint(f[1], 10, 16)
-	return uint16(a), uint16(b), errA == nil && errB == nil && a > 0 && a <= b
 }
 
 // Close ends the service's own work; networks, sandboxes and rules stay as they are.
@@ -224,14 +205,14 @@ func (s *Service) add(n *netw) {
 	}
 	s.nets[n.net.ID] = n
 	s.names[n.net.Name] = n.net.ID
-	for _, sp := range n.spaces {
-		s.subnets.Enter(sp.Subnet())
+	for _, p := range n.claims() {
+		s.subnets.Enter(p)
 	}
 }
 
 // bringUp takes a stored network into service.
 func (s *Service) bringUp(r records.Record) error {
-	n := &netw{net: r.Network, pooled: r.Pooled, users: map[string]*endpoint{}}
+	n := &netw{net: r.Network, pooled: r.Pooled, poolIDs: r.PoolIDs, users: map[string]*endpoint{}}
 	s.add(n)
 	if r.Network.ConfigOnly {
 		return nil
@@ -239,8 +220,8 @@ func (s *Service) bringUp(r records.Record) error {
 	if err := n.makeSpaces(); err != nil {
 		return err
 	}
-	for _, sp := range n.spaces {
-		s.subnets.Enter(sp.Subnet())
+	for _, p := range n.claims() {
+		s.subnets.Enter(p)
 	}
 	if r.Network.Driver == "bridge" {
 		var err error
@@ -282,7 +263,8 @@ func (s *Service) loadDefault(old network.Network) error {
 	if err := driver.CheckIfName(name); err != nil {
 		return err
 	}
-	conf, own, err := s.defaultAddresses(name)
+	conf, own, err := s.subnets.Default(subnets.Default{Bridge: name, Ours: s.cfg.Bridge == "", IPv6: s.cfg.IPv6, BIP: s.cfg.BIP, BIP6: s.cfg.BIP6,
+		FixedCIDR: s.cfg.FixedCIDR, FixedCIDR6: s.cfg.FixedCIDR6, Gateway: s.cfg.DefaultGateway, Gateway6: s.cfg.DefaultGateway6})
 	if err != nil {
 		return err
 	}
@@ -325,63 +307,6 @@ func (s *Service) loadDefault(old network.Network) error {
 	}
 	s.add(nw)
 	return s.fw.SetBridge(nw.firewallBridge(s.cfg.Firewall6))
-}
-
-// defaultAddresses decides the default bridge's subnets: what the configuration says,
-// else what the bridge has, else the first free pool.
-func (s *Service) defaultAddresses(bridge string) ([]network.IPAMConfig, []netip.Prefix, error) {
-	bip := s.cfg.BIP
-	if !bip.IsValid() {
-		if l, err := s.nl.LinkByName(bridge); err == nil {
-			have, err := s.nl.Addrs(l.Index)
-			if err != nil {
-				return nil, nil, err
-			}
-			for _, a := range have {
-				if a.Prefix.Addr().Is4() && !bip.IsValid() {
-					bip = a.Prefix
-				}
-			}
-		}
-	}
-	if !bip.IsValid() {
-		if s.cfg.Bridge != "" {
-			return nil, nil, errclass.Invalid("bridge %s has no IPv4 address, and no bip is configured", bridge)
-		}
-		sub, err := s.subnets.Next(false)
-		if err != nil {
-			return nil, nil, err
-		}
-		bip = netip.PrefixFrom(ipam.First(sub), sub.Bits())
-	}
-	gw := bip.Addr()
-	if s.cfg.DefaultGateway.IsValid() {
-		gw = s.cfg.DefaultGateway
-	}
-	conf := []network.IPAMConfig{{Subnet: bip.Masked(), IPRange: s.cfg.FixedCIDR, Gateway: gw}}
-	own := []netip.Prefix{bip}
-	if s.cfg.IPv6 {
-		bip6 := s.cfg.BIP6
-		if !bip6.IsValid() && s.cfg.FixedCIDR6.IsValid() {
-			bip6 = netip.PrefixFrom(ipam.First(s.cfg.FixedCIDR6), s.cfg.FixedCIDR6.Bits())
-		}
-		if !bip6.IsValid() {
-			sub := s.subnets.ULA()
-			bip6 = netip.PrefixFrom(ipam.First(sub), 64)
-		}
-		gw6 := bip6.Addr()
-		if s.cfg.DefaultGateway6.IsValid() {
-			gw6 = s.cfg.DefaultGateway6
-		}
-		conf = append(conf, network.IPAMConfig{Subnet: bip6.Masked(), IPRange: s.cfg.FixedCIDR6, Gateway: gw6})
-		own = append(own, bip6)
-	}
-	for _, c := range conf {
-		if err := ipam.CheckConfig(c.Subnet, c.IPRange, c.Gateway); err != nil {
-			return nil, nil, err
-		}
-	}
-	return conf, own, nil
 }
 
 // emit publishes a network event.

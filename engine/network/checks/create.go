@@ -46,3 +46,17 @@ func Until(v string, now time.Time) (time.Time, error) {
 	}
 	return time.Time{}, errclass.Invalid("invalid until filter %q", v)
 }
+
+// Driver tells whether there can be a network of the driver and scope that are asked for.
+// Errors are of the classes Unavailable, Invalid and Forbidden.
+func Driver(r network.CreateRequest) error {
+	switch {
+	case r.Ingress || r.Scope == "swarm" || r.Driver == "overlay":
+		return errclass.Unavailable("This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.")
+	case r.Scope != "" && r.Scope != "local":
+		return errclass.Invalid("invalid scope %q", r.Scope)
+	case r.Driver == "host" || r.Driver == "null":
+		return errclass.Forbidden("only one instance of %q network is allowed", r.Driver)
+	}
+	return nil
+}

@@ -15,18 +15,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"golang.org/x/sys/unix"
 )
 
-// Plugin is a network driver as a plugin: a bridge a network, a veth pair an endpoint.
+// Plugin is a network driver and an IPAM driver as a plugin: a bridge a network, a veth pair
+// an endpoint; addresses in memory only.
 // It works in the network namespace of the thread that made it.
 type Plugin struct {
 	nl   *rtnl.Conn
 	host *os.File
 
-	mu   sync.Mutex
-	open map[string]bool // what was created and not deleted
+	mu    sync.Mutex
+	open  map[string]bool // what was created and not deleted
+	pools map[string]*ipam.Space
 }
 
 // ServePlugin runs a plugin on dir/name.sock until the test ends.
@@ -60,7 +63,7 @@ func NewPlugin() (*Plugin, error) {
 		host.Close()
 		return nil, err
 	}
-	return &Plugin{nl: nl, host: host, open: map[string]bool{}}, nil
+	return &Plugin{nl: nl, host: host, open: map[string]bool{}, pools: map[string]*ipam.Space{}}, nil
 }
 
 // Close ends it; what it made stays.
@@ -82,7 +85,10 @@ type pluginRequest struct {
 	NetworkID, EndpointID string
 	Options               map[string]any
 	IPv4Data              []struct{ Pool, Gateway string }
-	Interface             struct{ Address, MacAddress string }
+	Interface             struct{ Address, AddressIPv6, MacAddress string }
+	// Of the IPAM protocol.
+	AddressSpace, Pool, SubPool, PoolID, Address string
+	V6                                           bool
 }
 
 // ServeHTTP answers one call.
@@ -114,7 +120,7 @@ func (p *Plugin) answer(method string, q pluginRequest) (any, error) {
 	net, end := short(q.NetworkID), short(q.EndpointID)
 	switch method {
 	case "Plugin.Activate":
-		return map[string][]string{"Implements": {"NetworkDriver"}}, nil
+		return map[string][]string{"Implements": {"NetworkDriver", "IpamDriver"}}, nil
 	case "NetworkDriver.GetCapabilities":
 		return map[string]string{"Scope": "local", "ConnectivityScope": "local"}, nil
 	case "NetworkDriver.CreateNetwork":
@@ -154,7 +160,107 @@ func (p *Plugin) answer(method string, q pluginRequest) (any, error) {
 		delete(p.open, "endpoint "+end)
 		return none, p.del("tv" + end)
 	}
+	if m, ok := strings.CutPrefix(method, "IpamDriver."); ok {
+		return p.answerIPAM(m, q)
+	}
 	return nil, errNoMethod
+}
+
+// Forget loses all addresses, as a restart of a plugin without a disk.
+func (p *Plugin) Forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.pools)
+}
+
+// Addresses tells how many are taken in all.
+func (p *Plugin) Addresses() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.pools {
+		n += s.Used()
+	}
+	return n
+}
+
+// answerIPAM manages addresses: subnets 10.88.N.0/24 and fd88:N::/64 when none is wished.
+func (p *Plugin) answerIPAM(method string, q pluginRequest) (any, error) {
+	none := struct{}{}
+	switch method {
+	case "GetCapabilities":
+		return map[string]bool{"RequiresMACAddress": false, "RequiresRequestReplay": true}, nil
+	case "GetDefaultAddressSpaces":
+		return map[string]string{"LocalDefaultAddressSpace": "here", "GlobalDefaultAddressSpace": "everywhere"}, nil
+	case "RequestPool":
+		return p.requestPool(q)
+	case "ReleasePool":
+		delete(p.pools, q.PoolID)
+		delete(p.open, "pool "+q.PoolID)
+		return none, nil
+	}
+	s := p.pools[q.PoolID]
+	if s == nil {
+		return nil, fmt.Errorf("no pool %q", q.PoolID)
+	}
+	switch method {
+	case "RequestAddress":
+		a, err := netip.ParseAddr(q.Address)
+		if q.Address == "" {
+			a, err = s.Next()
+		} else if err == nil {
+			err = s.Take(a)
+		}
+		if err != nil {
+			return nil, err
+		}
+		p.open["address "+a.String()] = true
+		return map[string]any{"Address": netip.PrefixFrom(a, s.Subnet().Bits()).String(), "Data": none}, nil
+	case "ReleaseAddress":
+		a, err := netip.ParseAddr(q.Address)
+		if err != nil {
+			return nil, err
+		}
+		s.Release(a)
+		delete(p.open, "address "+q.Address)
+		return none, nil
+	}
+	return nil, errNoMethod
+}
+
+func (p *Plugin) requestPool(q pluginRequest) (any, error) {
+	if q.AddressSpace != "here" {
+		return nil, fmt.Errorf("no address space %q", q.AddressSpace)
+	}
+	if o := q.Options["fail"]; o != nil {
+		return nil, fmt.Errorf("no pool for %v", o)
+	}
+	for n := 1; q.Pool == "" && n < 256; n++ {
+		pool := fmt.Sprintf("10.88.%d.0/24", n)
+		if q.V6 {
+			pool = fmt.Sprintf("fd88:%x::/64", n)
+		}
+		if p.pools[pool] == nil {
+			q.Pool = pool
+		}
+	}
+	subnet, err := netip.ParsePrefix(q.Pool)
+	if err != nil {
+		return nil, err
+	}
+	rng := subnet
+	if q.SubPool != "" {
+		if rng, err = netip.ParsePrefix(q.SubPool); err != nil {
+			return nil, err
+		}
+	}
+	if p.pools[q.Pool] != nil {
+		return nil, fmt.Errorf("pool %s is taken", q.Pool)
+	}
+	if p.pools[q.Pool], err = ipam.NewSpace(subnet, rng); err != nil {
+		return nil, err
+	}
+	p.open["pool "+q.Pool] = true
+	return map[string]any{"PoolID": q.Pool, "Pool": q.Pool, "Data": map[string]string{}}, nil
 }
 
 // disown takes an interface out of the engine's group: it is not the engine's.

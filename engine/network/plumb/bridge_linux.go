@@ -2,6 +2,7 @@ package plumb
 
 import (
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -97,6 +98,13 @@ func Replug(c *rtnl.Conn, name string, bridge int, isolated bool) error {
 	}
 	_, err = c.Do(reqs...)
 	return err
+}
+
+// NewHostIf is a name for the host's end of a veth pair.
+func NewHostIf() string {
+	var b [4]byte
+	rand.Read(b[:])
+	return "veth" + hex.EncodeToString(b[:])[:7]
 }
 
 // RandomMAC is a locally administered unicast address.

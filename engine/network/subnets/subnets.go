@@ -49,6 +49,18 @@ func (s *Chooser) Enter(p netip.Prefix) { s.taken.Add(p) }
 // Leave takes back one Enter.
 func (s *Chooser) Leave(p netip.Prefix) { s.taken.Remove(p) }
 
+// Free refuses a subnet that overlaps what is entered. The error is of class Forbidden.
+func (s *Chooser) Free(p netip.Prefix) error {
+	if _, hit := s.taken.Overlap(p); hit {
+		return overlaps()
+	}
+	return nil
+}
+
+func overlaps() error {
+	return errclass.Forbidden("invalid pool request: Pool overlaps with other one on this address space")
+}
+
 // Next chooses a subnet that is in nobody's use. The Forbidden class tells that there is none.
 func (s *Chooser) Next(v6 bool) (netip.Prefix, error) {
 	return ipam.NextSubnet(s.pools, v6, s.taken, s.foreign())
@@ -125,10 +137,11 @@ func (s *Chooser) check(n *network.Network) (have4, have6 bool, err error) {
 				return false, false, errclass.Invalid("invalid network config: invalid auxiliary address %s (%s): parent subnet %s doesn't contain this address", aux, name, c.Subnet)
 			}
 		}
-		for _, t := range []*ipam.Taken{s.taken, mine} {
-			if _, hit := t.Overlap(c.Subnet); hit {
-				return false, false, errclass.Forbidden("invalid pool request: Pool overlaps with other one on this address space")
-			}
+		if err := s.Free(c.Subnet); err != nil {
+			return false, false, err
+		}
+		if _, hit := mine.Overlap(c.Subnet); hit {
+			return false, false, overlaps()
 		}
 		mine.Add(c.Subnet)
 		have4, have6 = have4 || c.Subnet.Addr().Is4(), have6 || c.Subnet.Addr().Is6()
