@@ -1,7 +1,7 @@
 #!/bin/bash
 # The engine as a whole beside its physical floor, and beside another engine when
 # PEER names a dockerd (PEER=/usr/sbin/dockerd scripts/bench.sh). Each daemon lives in a
-# network namespace and a control group of its own; nothing is left behind. N: rounds.
+# network namespace and a control group of its own; nothing is left behind. N: rounds; ONLY: part of an operation's name.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ "$(id -u)" != 0 ]; then
@@ -80,4 +80,4 @@ start() { # start NAME DOCKERD ARGS...
 echo '{}' >"$ROOT/daemon.json"
 [ -z "${PEER:-}" ] || start peer "$PEER"
 start gantry "$PWD/bin/dockerd"
-"$ROOT/enginebench" -n "${N:-40}" "${engines[@]}"
+"$ROOT/enginebench" -n "${N:-40}" -only "${ONLY:-}" "${engines[@]}"

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/userdb"
 	"github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci"
@@ -29,6 +30,7 @@ type owner struct {
 	view atomic.Pointer[view]
 
 	tickets atomic.Uint64
+	users   userdb.Cache // of the container's root
 
 	// Of the goroutine only.
 	state   fsm.State

@@ -332,11 +332,11 @@ func (st *starting) request(ctx context.Context) (*shim.StartRequest, error) {
 }
 
 func (st *starting) user(layers []string) (spec.User, error) {
-	return resolveUser(layers, st.r.Config.User, st.r.HostConfig.GroupAdd)
+	return resolveUser(&st.o.users, layers, st.r.Config.User, st.r.HostConfig.GroupAdd)
 }
 
-func resolveUser(layers []string, name string, groups []string) (spec.User, error) {
-	files, err := userdb.Read(userdb.Root(layers))
+func resolveUser(users *userdb.Cache, layers []string, name string, groups []string) (spec.User, error) {
+	files, err := users.Read(userdb.Root(layers))
 	if err != nil {
 		return spec.User{}, fmt.Errorf("reading the container's users: %w", err)
 	}

@@ -35,6 +35,7 @@ func run() error {
 	rounds := flag.Int("n", 40, "counted `rounds` of every operation")
 	image := flag.String("image", "bench/busybox", "`image` with /bin/true and /bin/sleep, present in every engine")
 	many := flag.Int("many", 50, "`containers` that run while memory is measured")
+	only := flag.String("only", "", "measure operations whose `name` contains this, and no memory")
 	flag.Parse()
 	if flag.NArg() == 0 {
 		return errors.New("usage: enginebench [-n ROUNDS] [-image REF] NAME=SOCKET,CGROUP …")
@@ -60,12 +61,18 @@ func run() error {
 		s.print(table, f.name, "floor", nil)
 	}
 	for _, op := range operations() {
+		if !strings.Contains(op.name, *only) {
+			continue
+		}
 		if err := compare(ctx, table, op, engines, *rounds); err != nil {
 			return err
 		}
 	}
 	if err := table.Flush(); err != nil {
 		return err
+	}
+	if *only != "" {
+		return nil
 	}
 	return memory(ctx, engines, *many)
 }
