@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/gantry/gantry/oci"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -65,5 +66,23 @@ func TestSharedHost(t *testing.T) {
 				t.Fatalf("%q, overlay %v: the host's mounts were\n%s\nand are\n%s", prop, overlay, strings.Join(before, "\n"), strings.Join(after, "\n"))
 			}
 		}
+	}
+}
+
+// TestSharedMountsStay: letting go of the old root once made the container's own
+// shared mounts slaves.
+func TestSharedMountsStay(t *testing.T) {
+	b := newBox(newRootfs(t), "grep", "-E", " /(s|p) ", "/proc/self/mountinfo")
+	for dest, prop := range map[string]string{"/s": "shared", "/p": "private"} {
+		b.opts.Spec.Mounts = append(b.opts.Spec.Mounts, specs.Mount{Destination: dest, Type: "tmpfs", Source: "tmpfs", Options: []string{prop}})
+	}
+	out, code := b.run(t)
+	for l := range strings.Lines(out) {
+		if shared := strings.Contains(l, " shared:"); shared != strings.Contains(l, " /s ") {
+			t.Errorf("%q", l)
+		}
+	}
+	if strings.Count(out, "\n") != 2 || code != 0 {
+		t.Errorf("%q %d", out, code)
 	}
 }

@@ -220,15 +220,22 @@ func setPropagation(dir int, p string, prop uint64, rec bool) error {
 
 // pivot makes tree, mounted over the old root, the root, and lets go of the old.
 func pivot(tree int) error {
+	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail("open the old root", err)
+	}
+	defer unix.Close(old)
 	if err := unix.Fchdir(tree); err != nil {
 		return fail("enter the root", err)
 	}
 	if err := unix.PivotRoot(".", "."); err != nil {
 		return fail("pivot_root", err)
 	}
-	// "." is now the old root, stacked on the new one. What is below it may still be
-	// shared with the host (rootfsPropagation), whose mounts would go as well.
-	if err := setPropagation(unix.AT_FDCWD, ".", unix.MS_SLAVE, true); err != nil {
+	// The old root is now stacked on the new one. What is below it may still be
+	// shared with the host (rootfsPropagation), whose mounts would go as well. To
+	// umount(2) "." is what is stacked there; to all others it is the new root, whose
+	// mounts stay as the spec wants them.
+	if err := setPropagation(old, "", unix.MS_SLAVE, true); err != nil {
 		return fail("keep the host's mounts", err)
 	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
