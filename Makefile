@@ -29,7 +29,7 @@ export CGO_ENABLED := 0
 export GOFLAGS     ?= -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit e2e conformance race lint fmt vet fuzz bench quickstart install deps clean
+.PHONY: help build test test-unit e2e conformance vm race lint fmt vet fuzz bench quickstart install deps clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ e2e: build deps ## end-to-end tests of the real binaries; E2E=name runs one scri
 
 conformance: ## gantry-runtime beside runc and crun: the OCI's validation programs, 1000 random specs (as root, 10 min)
 	$(GO) test -count=1 -timeout 30m ./test/runtime -validation -specs 1000 -starts 1000
+
+vm: ## the runtime and the engine on a pure cgroup v2 hierarchy: Debian's kernel under qemu (5 min; not part of test)
+	@test/vm/run.sh; rc=$$?; [ $$rc = 77 ] || exit $$rc
 
 race: ## unit tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /test/e2e)

@@ -215,7 +215,7 @@ func TestDanglingLinks(t *testing.T) {
 // TestPrivileged: everything of the host, as --privileged asks for it.
 func TestPrivileged(t *testing.T) {
 	root := newRootfs(t)
-	b := newBox(root, "sh", "-c", "grep -c 'CapEff:.*1fffeffffff' /proc/self/status; mknod /tmp/b b 254 0 && echo mknod; mount -t tmpfs x /tmp && echo mount; mkdir /sys/fs/cgroup/memory/sub && rmdir /sys/fs/cgroup/memory/sub && echo cgroup")
+	b := newBox(root, "sh", "-c", "grep -c 'CapEff:.*1fffeffffff' /proc/self/status; mknod /tmp/b b 254 0 && echo mknod; mount -t tmpfs x /tmp && echo mount; cd /sys/fs/cgroup; [ ! -d memory ] || cd memory; mkdir sub && rmdir sub && echo cgroup")
 	s := b.opts.Spec
 	var all []string
 	for _, c := range []string{

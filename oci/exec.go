@@ -109,13 +109,13 @@ func (s *starting) exec(o *ExecOpts) error {
 	// It joins the cgroup when it is ready: init's own threads must not fail by the
 	// container's limits, its program must not escape them.
 	pid := s.child.pid
-	s.late = func() error { return group.Join(pid) }
+	s.late = func() error { return group.JoinBeside(pid, o.InitPid) }
 	return s.await(false)
 }
 
 // fork starts the process without init.
 func (s *starting) fork(o *ExecOpts, p *initmsg.Process, pidfd int, g *cgroup.Group) error {
-	procs, err := g.OpenProcs()
+	procs, err := g.OpenProcs(o.InitPid)
 	if err != nil {
 		return err
 	}

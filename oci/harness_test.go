@@ -216,3 +216,15 @@ func needsStatic(t testing.TB) {
 		}
 	}
 }
+
+// needsTimeNS skips where execve does not enter a new time namespace.
+func needsTimeNS(t testing.TB) {
+	t.Helper()
+	var u unix.Utsname
+	must(t, unix.Uname(&u))
+	release := unix.ByteSliceToString(u.Release[:])
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil || major*100+minor < 603 {
+		t.Skip("new time namespaces need Linux 6.3, this is " + release)
+	}
+}

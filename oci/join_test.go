@@ -58,6 +58,7 @@ func nsOf(t testing.TB, pid int, kinds ...string) (out []string) {
 }
 
 func TestExecInUserAndTimeNamespace(t *testing.T) {
+	needsTimeNS(t)
 	root := newRootfs(t)
 	reachable(t, root, 100000)
 	b := newBox(root, "sleep", "1000")
@@ -159,6 +160,7 @@ func hostNetNS(t testing.TB) (*os.File, func()) {
 }
 
 func TestJoinTimeAndMountNamespace(t *testing.T) {
+	needsTimeNS(t)
 	root := newRootfs(t)
 	first := newBox(root, "sleep", "1000")
 	l := first.opts.Spec.Linux

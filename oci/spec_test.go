@@ -92,6 +92,7 @@ func TestIDMappedMounts(t *testing.T) {
 }
 
 func TestTimeNamespace(t *testing.T) {
+	needsTimeNS(t)
 	root := newRootfs(t)
 	b := newBox(root, "sh", "-c", "cat /proc/self/timens_offsets; cut -d. -f1 /proc/uptime")
 	l := b.opts.Spec.Linux

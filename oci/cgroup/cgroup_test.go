@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -49,7 +51,7 @@ func golden(t *testing.T, name string, ws []write) {
 	for _, w := range ws {
 		fmt.Fprintf(&b, "%s/%s = %s", w.controller, w.file, w.value)
 		if w.alternative != "" {
-			fmt.Fprintf(&b, " (or %s)", w.alternative)
+			fmt.Fprintf(&b, " (or %s = %s)", w.alternative, cmp.Or(w.altValue, w.value))
 		}
 		if w.optional {
 			b.WriteString(" optional")
@@ -277,6 +279,42 @@ func TestDeviceProgramInKernel(t *testing.T) {
 	if err != nil || out != "zero\nnomem\n" {
 		t.Errorf("%q, %v", out, err)
 	}
+}
+
+// TestDeviceProgramUnderSignals: a signal makes the verifier give up, which is no
+// reason for a container not to start.
+func TestDeviceProgramUnderSignals(t *testing.T) {
+	prog := deviceProgram(DefaultDevices())
+	if fd, err := loadDeviceProgram(prog); err != nil {
+		t.Skip(err)
+	} else {
+		unix.Close(fd)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	tid := unix.Gettid()
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+			}
+		}
+	}()
+	for range 300 {
+		fd, err := loadDeviceProgram(prog)
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		unix.Close(fd)
+	}
+	close(done)
+	<-stopped
 }
 
 func TestStatsParsers(t *testing.T) {

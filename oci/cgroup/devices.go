@@ -214,6 +214,10 @@ func attachDeviceProgram(dir string, prog []byte) error {
 	return nil
 }
 
+// loadTries bounds how often a program is loaded: the verifier gives up with EAGAIN
+// when a signal is pending, and Go's runtime sends its threads many.
+const loadTries = 1000
+
 func loadDeviceProgram(prog []byte) (int, error) {
 	license := []byte("Apache\x00")
 	attr := struct {
@@ -231,13 +235,24 @@ func loadDeviceProgram(prog []byte) (int, error) {
 		typ: unix.BPF_PROG_TYPE_CGROUP_DEVICE, n: uint32(len(prog) / insnBytes),
 		insns: uint64(uintptr(unsafe.Pointer(&prog[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))),
 	}
-	fd, _, e := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	var fd uintptr
+	var e error
+	for range loadTries {
+		var no unix.Errno
+		fd, _, no = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+		if e = nil; no != 0 {
+			e = no
+		}
+		if !errors.Is(e, unix.EAGAIN) && !errors.Is(e, unix.EINTR) {
+			break
+		}
+	}
 	runtime.KeepAlive(prog)
 	runtime.KeepAlive(license)
 	if errors.Is(e, unix.ENOSYS) {
 		return -1, errclass.NotImplemented("device rules on cgroup v2 need eBPF in the kernel")
 	}
-	if e != 0 {
+	if e != nil {
 		return -1, fmt.Errorf("load device filter: %w", e)
 	}
 	return int(fd), nil

@@ -116,9 +116,11 @@ func enableControllers(mount, dir string) error {
 }
 
 // Join puts a process with all its threads into the cgroup.
-func (g *Group) Join(pid int) error {
+func (g *Group) Join(pid int) error { return join(g.unique, pid) }
+
+func join(dirs []string, pid int) error {
 	p := strconv.Itoa(pid)
-	for _, d := range g.unique {
+	for _, d := range dirs {
 		if err := writeFile(d+"/cgroup.procs", p); err != nil {
 			if errors.Is(err, unix.ENOENT) {
 				return errclass.NotFound("join cgroup: %w", err)
@@ -135,12 +137,12 @@ type Procs struct {
 	Path string
 }
 
-// OpenProcs opens what Join writes to, for a process that is to put itself there
+// OpenProcs opens what JoinBeside writes to, for a process that is to put itself there
 // ("0") when it can no longer open them. The caller closes the descriptors, which
 // are close-on-exec. Class ErrNotFound when the cgroup is gone.
-func (g *Group) OpenProcs() ([]Procs, error) {
+func (g *Group) OpenProcs(other int) ([]Procs, error) {
 	out := make([]Procs, 0, len(g.unique))
-	for _, d := range g.unique {
+	for _, d := range g.beside(other) {
 		p := d + "/cgroup.procs"
 		fd, err := unix.Open(p, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 		if err == nil {
@@ -157,6 +159,32 @@ func (g *Group) OpenProcs() ([]Procs, error) {
 		return nil, fmt.Errorf("join cgroup: %w", err)
 	}
 	return out, nil
+}
+
+// JoinBeside is Join for a process that belongs with another one, a container's
+// first. On version 2 a cgroup that passes controllers on holds no processes itself;
+// when the container has made its own such, the process goes where the other is.
+func (g *Group) JoinBeside(pid, other int) error { return join(g.beside(other), pid) }
+
+// beside lists the directories that a process joining other belongs into.
+func (g *Group) beside(other int) []string {
+	if !g.sys.Unified() {
+		return g.unique
+	}
+	own := g.dirs[""]
+	if b, err := readFile(own + "/cgroup.subtree_control"); err != nil || len(bytes.TrimSpace(b)) == 0 {
+		return g.unique
+	}
+	b, err := readFile(fmt.Sprintf("/proc/%d/cgroup", other))
+	if err != nil {
+		return g.unique
+	}
+	_, p, ok := strings.Cut(string(bytes.TrimSpace(b)), "0::")
+	dir := filepath.Join(g.sys.V2, p)
+	if !ok || !strings.HasPrefix(dir, own+"/") {
+		return g.unique // not below: no business of this process
+	}
+	return []string{dir}
 }
 
 // Set applies limits; what res does not mention stays. Devices are set only by
@@ -199,7 +227,11 @@ func (g *Group) write(w write) error {
 	err := writeFile(filepath.Join(dir, w.file), w.value)
 	if errors.Is(err, fs.ErrNotExist) && exists(dir) {
 		if w.alternative != "" {
-			return g.write(write{controller: w.controller, file: w.alternative, value: w.value, optional: w.optional})
+			alt := write{controller: w.controller, file: w.alternative, value: w.value, optional: w.optional}
+			if w.altValue != "" {
+				alt.value = w.altValue
+			}
+			return g.write(alt)
 		}
 		if w.optional {
 			return nil

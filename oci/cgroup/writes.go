@@ -16,8 +16,8 @@ import (
 type write struct {
 	controller  string // "" on v2
 	file, value string
-	// alternative is the file of kernels that lack file.
-	alternative string
+	// alternative is the file of kernels that lack file; it gets altValue if there is one.
+	alternative, altValue string
 	// optional: nothing is lost when the kernel has neither.
 	optional bool
 	// swap: when this write fails, the next one may have to go first.
@@ -234,11 +234,12 @@ func writesV2(res *specs.LinuxResources) ([]write, error) {
 	}
 	if b := res.BlockIO; b != nil {
 		if b.Weight != nil && *b.Weight != 0 {
-			ws = append(ws, write{file: "io.bfq.weight", value: num(*b.Weight), alternative: "io.weight"})
+			ws = append(ws, write{file: "io.bfq.weight", value: num(*b.Weight), alternative: "io.weight", altValue: num(ioWeight(*b.Weight))})
 		}
 		for _, d := range b.WeightDevice {
 			if d.Weight != nil {
-				ws = append(ws, write{file: "io.bfq.weight", alternative: "io.weight", value: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, *d.Weight)})
+				dev := fmt.Sprintf("%d:%d ", d.Major, d.Minor)
+				ws = append(ws, write{file: "io.bfq.weight", value: dev + num(*d.Weight), alternative: "io.weight", altValue: dev + num(ioWeight(*d.Weight))})
 			}
 		}
 		for _, t := range throttles(b) {
@@ -301,6 +302,15 @@ func cpuMax(c *specs.LinuxCPU) string {
 		p = *c.Period
 	}
 	return s + " " + num(p)
+}
+
+// ioWeight turns a blkio weight (10 to 1000) into that of the io controller (1 to
+// 10000), as OCI runtimes agreed on.
+func ioWeight(w uint16) uint64 {
+	if w < 10 {
+		return 1
+	}
+	return 1 + (uint64(w)-10)*9999/990
 }
 
 // CPUWeight turns v1's cpu.shares (2 to 262144, default 1024) into v2's cpu.weight

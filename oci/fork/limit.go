@@ -1,42 +1,24 @@
 package fork
 
 import (
-	"sync"
 	"syscall"
-	"unsafe"
 
+	"github.com/gantry/gantry/oci/fork/filelimit"
 	"golang.org/x/sys/unix"
 )
 
 // OpenFiles is the limit of open files (RLIMIT_NOFILE) for a forked process that
-// nobody set one for; nil when ours has been changed since. Go's runtime has raised
-// our soft limit for itself at its start, which its own forks set back. To learn
-// what it was takes a moment, the first time, in which our limit is the low one:
-// who has many descriptors calls this at the start.
+// nobody set one for: what this process was started with, as Go's runtime has raised
+// its soft limit. As in package syscall, a soft limit one below the hard one tells that
+// it is Go's; any other stays. nil where it is unknown.
 func OpenFiles() *syscall.Rlimit {
-	l := openFiles()
-	var now syscall.Rlimit
-	if l == nil || syscall.Getrlimit(unix.RLIMIT_NOFILE, &now) != nil || now != l.own {
+	var lim syscall.Rlimit
+	soft, ok := filelimit.Soft()
+	if !ok || syscall.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
 		return nil
 	}
-	return &l.inherited
+	if lim.Cur+1 == lim.Max && soft < lim.Cur {
+		lim.Cur = soft
+	}
+	return &lim
 }
-
-type fileLimits struct{ own, inherited syscall.Rlimit }
-
-var openFiles = sync.OnceValue(func() *fileLimits {
-	var l fileLimits
-	if syscall.Getrlimit(unix.RLIMIT_NOFILE, &l.own) != nil {
-		return nil
-	}
-	// It sets the limit back before an execve, but only in its own Exec: make it do
-	// so by one that cannot succeed.
-	_ = syscall.Exec("", []string{""}, nil)
-	err := syscall.Getrlimit(unix.RLIMIT_NOFILE, &l.inherited)
-	// Not by Setrlimit, after which it would have nothing to set back any more.
-	_, _, e := syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&l.own)), 0, 0, 0)
-	if err != nil || e != 0 {
-		return nil
-	}
-	return &l
-})

@@ -97,9 +97,12 @@ func rootTree(r *initmsg.Root) (int, error) {
 		}
 		return fd, nil
 	}
+	// Before Linux 6.7 fsconfig knows no lowerdir+, and logs every try.
+	if kernelBefore(6, 7) {
+		return overlayByMount(r)
+	}
 	fd, err := overlayTree(r)
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) {
-		// Before Linux 6.7 fsconfig knows no lowerdir+.
 		return overlayByMount(r)
 	}
 	return fd, err

@@ -205,7 +205,7 @@ func TestOOM(t *testing.T) {
 	r := newRig(t)
 	limit := int64(16 << 20)
 	q := r.request("sh", "-c", "head -c 200m /dev/zero | tail -c 100m | cat >/dev/null; exit 3")
-	q.Spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
+	q.Spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &limit}}
 	r.start(q)
 	r.event("oom", func(e shim.Event) bool { return e.OOM != nil && *e.OOM == q.Key })
 	if x := r.exited(q.Key); !x.OOMKilled || x.Code != 3 {

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/gantry/gantry/oci/fork"
 	"github.com/gantry/gantry/oci/sealed"
 	"github.com/gantry/gantry/oci/shim"
 	"golang.org/x/sys/unix"
@@ -30,7 +29,6 @@ func Main(args []string) int {
 	if err := sealed.Run(); err != nil {
 		l.Printf("execs take the slower way: %v", err)
 	}
-	fork.OpenFiles() // while there are few descriptors
 	var ready *os.File
 	if readyFD >= 0 {
 		unix.CloseOnExec(readyFD)
