@@ -18,8 +18,10 @@ func (n *netw) elsewhere() bool {
 
 // pools are the network's subnets as its IPAM plugin knows them.
 func (n *netw) pools() remote.Pools {
-	return remote.Pools{Driver: n.net.IPAM.Driver, Options: n.net.IPAM.Options, Config: n.net.IPAM.Config, IDs: n.poolIDs,
-		IPv4: n.net.EnableIPv4, IPv6: n.net.EnableIPv6}
+	return remote.Pools{
+		Driver: n.net.IPAM.Driver, Options: n.net.IPAM.Options, Config: n.net.IPAM.Config, IDs: n.poolIDs,
+		IPv4: n.net.EnableIPv4, IPv6: n.net.EnableIPv6,
+	}
 }
 
 // openPools has a plugin give the network its subnets.

@@ -83,8 +83,10 @@ func BenchmarkVethFloor(b *testing.B) {
 			}
 			ns, _ := os.Open("/proc/thread-self/ns/net")
 			in, _ := rtnl.Dial()
-			_, err := nl.Do(rtnl.AddVeth(rtnl.Veth{Name: fmt.Sprintf("floor%d", n), Master: index, MTU: 1500,
-				Peer: rtnl.Peer{Name: "eth0", Index: 2, MAC: net.HardwareAddr{2, 0x42, 172, 31, 0, 2}, NS: int(ns.Fd())}}))
+			_, err := nl.Do(rtnl.AddVeth(rtnl.Veth{
+				Name: fmt.Sprintf("floor%d", n), Master: index, MTU: 1500,
+				Peer: rtnl.Peer{Name: "eth0", Index: 2, MAC: net.HardwareAddr{2, 0x42, 172, 31, 0, 2}, NS: int(ns.Fd())},
+			}))
 			if err == nil {
 				_, err = in.Do(rtnl.SetUp(1), rtnl.AddAddr(2, netip.MustParsePrefix("172.31.0.2/16")), rtnl.SetUp(2),
 					rtnl.AddRoute(2, netip.Prefix{}, netip.MustParseAddr("172.31.0.1")))

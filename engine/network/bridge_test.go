@@ -49,7 +49,8 @@ func TestDefaultBridge(t *testing.T) {
 	}
 	serve(t, s.host, a.NetNS, "tcp", ":80", "a")
 	for name, from := range map[string]*box{"host": nil, "b": b, "itself": a} {
-		got, err := "", error(nil)
+		var got string
+		var err error
 		if from == nil {
 			got, err = ask(s.host, nil, "172.17.0.2:80")
 		} else {

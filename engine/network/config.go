@@ -16,11 +16,11 @@ const (
 	NameNone   = "none"
 )
 
-// Keeper and KeeperLister hold descriptors beyond the daemon's life (the shim's fd store).
-type (
-	Keeper       = keep.Keeper
-	KeeperLister = keep.Lister
-)
+// Keeper holds descriptors beyond the daemon's life (the shim's fd store).
+type Keeper = keep.Keeper
+
+// KeeperLister is a Keeper that can be asked for everything it holds.
+type KeeperLister = keep.Lister
 
 // Pool is a range that subnets of new networks are cut from (default-address-pools).
 type Pool = ipam.Pool

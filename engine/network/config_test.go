@@ -21,9 +21,11 @@ func TestConfigNetworks(t *testing.T) {
 	ctx := context.Background()
 	from := &network.ConfigReference{Network: "conf"}
 	yes, no := true, false
-	create(t, s, network.CreateRequest{Name: "conf", ConfigOnly: true, Driver: "bridge", Labels: map[string]string{"a": "b"},
+	create(t, s, network.CreateRequest{
+		Name: "conf", ConfigOnly: true, Driver: "bridge", Labels: map[string]string{"a": "b"},
 		Options: map[string]string{bridge.OptICC: "false"},
-		IPAM:    &network.IPAM{Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.44.0.0/24")}}}})
+		IPAM:    &network.IPAM{Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.44.0.0/24")}}},
+	})
 	conf, err := s.Inspect(ctx, "conf")
 	if err != nil || !conf.ConfigOnly || conf.Driver != "null" || conf.Scope != "local" {
 		t.Errorf("%+v %v", conf, err)

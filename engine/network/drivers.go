@@ -44,8 +44,10 @@ func noDriver(name string) error {
 
 // view is a network as its driver sees it.
 func (n *netw) view() driver.Network {
-	v := driver.Network{ID: n.net.ID, Name: n.net.Name, Driver: n.net.Driver, Options: n.net.Options,
-		Internal: n.net.Internal, IPv4: n.net.EnableIPv4, IPv6: n.net.EnableIPv6}
+	v := driver.Network{
+		ID: n.net.ID, Name: n.net.Name, Driver: n.net.Driver, Options: n.net.Options,
+		Internal: n.net.Internal, IPv4: n.net.EnableIPv4, IPv6: n.net.EnableIPv6,
+	}
 	for _, c := range n.net.IPAM.Config {
 		v.Subnets = append(v.Subnets, driver.Subnet{Prefix: c.Subnet, Gateway: c.Gateway, Aux: c.AuxAddress})
 	}

@@ -134,8 +134,10 @@ func TestConformance(t *testing.T) {
 		"macvlan alone":                    {tg: networktest.Target{Request: network.CreateRequest{Name: "net", Driver: "macvlan"}}},
 		"plugin":                           {tg: networktest.Target{Request: network.CreateRequest{Name: "net", Driver: "wire"}, Bad: []map[string]string{}}},
 		"bridge with a plugin's addresses": {tg: networktest.Target{Request: network.CreateRequest{Name: "net", Driver: "bridge", IPAM: &network.IPAM{Driver: "wire"}}}},
-		"plugin with its own addresses": {tg: networktest.Target{Request: network.CreateRequest{Name: "net", Driver: "wire", IPAM: &network.IPAM{Driver: "wire",
-			Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.67.0.0/24"), IPRange: netip.MustParsePrefix("10.67.0.64/26")}}}}}},
+		"plugin with its own addresses": {tg: networktest.Target{Request: network.CreateRequest{Name: "net", Driver: "wire", IPAM: &network.IPAM{
+			Driver: "wire",
+			Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.67.0.0/24"), IPRange: netip.MustParsePrefix("10.67.0.64/26")}},
+		}}}},
 		"macvlan tagged": {tg: networktest.Target{Request: wired("macvlan", o("parent", "lan0.50")), Lacks: lacks("vlan", `the module "8021q" is missing`)}},
 		"ipvlan":         {tg: networktest.Target{Request: wired("ipvlan", o("parent", "lan0")), Lacks: lacks("ipvlan", `the module "ipvlan" is missing`)}, world: true},
 		"ipvlan l3":      {tg: networktest.Target{Request: wired("ipvlan", o("parent", "lan0", "ipvlan_mode", "l3")), Lacks: lacks("ipvlan", `the module "ipvlan" is missing`)}},

@@ -46,8 +46,10 @@ func testForeignBridges(t *testing.T) {
 	machine := func(bridge int, ip, gw string) *os.File {
 		t.Helper()
 		n++
-		p := plumb.Plug{IfName: "eth0", HostIf: "vm" + strconv.Itoa(n), Bridge: bridge, MAC: net.HardwareAddr{2, 0, 0, 0, 1, byte(n)},
-			Addrs: []netip.Prefix{netip.MustParsePrefix(ip + "/24")}}
+		p := plumb.Plug{
+			IfName: "eth0", HostIf: "vm" + strconv.Itoa(n), Bridge: bridge, MAC: net.HardwareAddr{2, 0, 0, 0, 1, byte(n)},
+			Addrs: []netip.Prefix{netip.MustParsePrefix(ip + "/24")},
+		}
 		if gw != "" {
 			p.GW4 = netip.MustParseAddr(gw)
 		}

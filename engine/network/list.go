@@ -73,8 +73,10 @@ func (s *Service) Inspect(_ context.Context, ref string) (network.Inspect, error
 	}
 	out := network.Inspect{Network: n.public(), Containers: map[string]network.EndpointResource{}}
 	for cid, e := range n.users {
-		out.Containers[cid] = network.EndpointResource{Name: e.Name, EndpointID: e.ID, MacAddress: parseMAC(e.MAC),
-			IPv4Address: e.IPv4, IPv6Address: e.IPv6}
+		out.Containers[cid] = network.EndpointResource{
+			Name: e.Name, EndpointID: e.ID, MacAddress: parseMAC(e.MAC),
+			IPv4Address: e.IPv4, IPv6Address: e.IPv6,
+		}
 	}
 	return out, nil
 }

@@ -122,8 +122,10 @@ func (b *box) ip() netip.Addr { return b.Record.Endpoints[0].IPv4.Addr() }
 
 func request(name string) SandboxRequest {
 	id := fmt.Sprintf("%064x", []byte(name))
-	return SandboxRequest{ContainerID: id[len(id)-64:], Name: name, Hostname: name,
-		Endpoints: map[string]*network.EndpointSettings{NameBridge: {}}}
+	return SandboxRequest{
+		ContainerID: id[len(id)-64:], Name: name, Hostname: name,
+		Endpoints: map[string]*network.EndpointSettings{NameBridge: {}},
+	}
 }
 
 func run(t testing.TB, s *Service, r SandboxRequest) *box {
@@ -218,8 +220,10 @@ func dialHere(addr string, patience time.Duration) (net.Conn, error) {
 func neighbour(t testing.TB, s *Service) *os.File {
 	t.Helper()
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 2}
-	ns, err := plumb.MakeSandbox(s.host, s.nl, []plumb.Plug{{IfName: "eth0", HostIf: "wan0", MAC: mac, Bridge: 0,
-		Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("2001:db8::2/64")}, GW4: netip.MustParseAddr("192.0.2.1")}})
+	ns, err := plumb.MakeSandbox(s.host, s.nl, []plumb.Plug{{
+		IfName: "eth0", HostIf: "wan0", MAC: mac, Bridge: 0,
+		Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("2001:db8::2/64")}, GW4: netip.MustParseAddr("192.0.2.1"),
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

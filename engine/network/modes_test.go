@@ -123,7 +123,8 @@ func shown(b *box) string {
 func dual(name string, opts map[string]string) network.CreateRequest {
 	yes := true
 	return network.CreateRequest{Name: name, EnableIPv6: &yes, Options: opts, IPAM: &network.IPAM{Config: []network.IPAMConfig{
-		{Subnet: netip.MustParsePrefix("10.99.0.0/24")}, {Subnet: netip.MustParsePrefix("fd99::/64")}}}}
+		{Subnet: netip.MustParsePrefix("10.99.0.0/24")}, {Subnet: netip.MustParsePrefix("fd99::/64")},
+	}}}
 }
 
 // Every gateway mode, in each family: what a host on the wire, another network and the
@@ -261,8 +262,10 @@ func TestDaemonOptions(t *testing.T) {
 func TestBridgeOptions(t *testing.T) {
 	s, _ := newService(t, nil)
 	out := neighbour(t, s)
-	create(t, s, network.CreateRequest{Name: "n", Options: map[string]string{bridge.OptName: "mybr0", bridge.OptMTU: "1300", bridge.OptMasq: "false", bridge.OptIfPrefix: "net",
-		bridge.OptBindIP: "127.0.0.1", bridge.OptTrusted: "wan0"}})
+	create(t, s, network.CreateRequest{Name: "n", Options: map[string]string{
+		bridge.OptName: "mybr0", bridge.OptMTU: "1300", bridge.OptMasq: "false", bridge.OptIfPrefix: "net",
+		bridge.OptBindIP: "127.0.0.1", bridge.OptTrusted: "wan0",
+	}})
 	create(t, s, network.CreateRequest{Name: "snat", Options: map[string]string{bridge.OptHostIPv4: "192.0.2.1"}})
 	r := on(request("web"), "n")
 	r.Ports = portMapOf("8080>80/tcp")

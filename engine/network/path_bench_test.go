@@ -67,8 +67,10 @@ func byHand(b *testing.B) (h plumb.HostNS, one, two *os.File) {
 	}
 	ns := map[string]*os.File{}
 	for name, addr := range map[string]string{"hand0": "10.88.0.2/24", "hand1": "10.88.0.3/24"} {
-		ns[name], err = plumb.MakeSandbox(h, nl, []plumb.Plug{{IfName: "eth0", HostIf: name, MAC: plumb.RandomMAC(), Bridge: index,
-			Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}}})
+		ns[name], err = plumb.MakeSandbox(h, nl, []plumb.Plug{{
+			IfName: "eth0", HostIf: name, MAC: plumb.RandomMAC(), Bridge: index,
+			Addrs: []netip.Prefix{netip.MustParsePrefix(addr)},
+		}})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -20,7 +20,6 @@ import (
 type lane struct {
 	send  int
 	got   atomic.Int64 // bytes, or datagrams
-	sent  int64
 	chunk []byte
 }
 
@@ -158,8 +157,15 @@ func BenchmarkPathRatio(b *testing.B) {
 		size int
 		from string // "container", "host", or "translated": from the host, by hand with a DNAT rule too
 	}
-	for _, p := range []path{{"tcp", 128 << 10, "container"}, {"tcp", 128 << 10, "host"}, {"udp", 64, "container"}, {"tcp", 128 << 10, "translated"},
-		{"udp", 64, "container"}, {"udp", 64, "host"}, {"udp", 64, "translated"}} {
+	for _, p := range []path{
+		{"tcp", 128 << 10, "container"},
+		{"tcp", 128 << 10, "host"},
+		{"udp", 64, "container"},
+		{"tcp", 128 << 10, "translated"},
+		{"udp", 64, "container"},
+		{"udp", 64, "host"},
+		{"udp", 64, "translated"},
+	} {
 		b.Run(fmt.Sprintf("%s-%d/%s", p.kind, p.size, p.from), func(b *testing.B) {
 			hh, h1, h2, _ := handHost(b)
 			s, one, two := byUs(b)

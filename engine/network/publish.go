@@ -155,8 +155,10 @@ func (pb *publisher) publishOne(ws ways, owner string, w ports.Wish) ([]ports.Bi
 	if len(addrs) == 0 {
 		return nil, nil
 	}
-	got, err := pb.table.Take(owner, ports.Request{Proto: string(w.Port.Proto()), Addrs: addrs, First: w.First, Last: w.Last, Count: w.Count,
-		To: netip.AddrPortFrom(to, w.Port.Num()).String()})
+	got, err := pb.table.Take(owner, ports.Request{
+		Proto: string(w.Port.Proto()), Addrs: addrs, First: w.First, Last: w.Last, Count: w.Count,
+		To: netip.AddrPortFrom(to, w.Port.Num()).String(),
+	})
 	for _, b := range got {
 		e := on[b.Addr].e
 		pr := PortRecord{Proto: b.Proto, HostIP: b.Addr, HostPort: b.Port, ContainerPort: w.Port.Num(), Count: b.Count}
@@ -307,8 +309,10 @@ func (pb *publisher) endpointPorts(n *netw, e *endpoint) []firewall.Port {
 		if !to.IsValid() || to.Is6() && !pb.cfg.Firewall6 {
 			continue // forwarded in the daemon
 		}
-		out = append(out, firewall.Port{Bridge: n.bridge.Name, Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort,
-			IP: to, Port: p.ContainerPort, Count: p.Count})
+		out = append(out, firewall.Port{
+			Bridge: n.bridge.Name, Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort,
+			IP: to, Port: p.ContainerPort, Count: p.Count,
+		})
 	}
 	return out
 }

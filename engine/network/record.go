@@ -52,12 +52,7 @@ type endpoint struct {
 
 func (n *netw) isDefault() bool { return n.net.Options[bridge.OptDefault] == "true" }
 
-func (n *netw) driver() string { return n.net.Driver }
-
-// space4 and space6 return the first subnet of a family, nil without one.
-func (n *netw) space4() *space { return n.space(false) }
-func (n *netw) space6() *space { return n.space(true) }
-
+// space is the first subnet of a family, nil without one.
 func (n *netw) space(v6 bool) *space {
 	for _, s := range n.spaces {
 		if s.Subnet().Addr().Is6() == v6 {

@@ -14,8 +14,10 @@ import (
 )
 
 func box(name string, es *network.EndpointSettings) engine.SandboxRequest {
-	return engine.SandboxRequest{ContainerID: strings.Repeat("0", 64-len(name)) + name, Name: name, Hostname: name,
-		Endpoints: map[string]*network.EndpointSettings{"net": es}}
+	return engine.SandboxRequest{
+		ContainerID: strings.Repeat("0", 64-len(name)) + name, Name: name, Hostname: name,
+		Endpoints: map[string]*network.EndpointSettings{"net": es},
+	}
 }
 
 // A plugin manages the addresses: what is wished is its to refuse, what it has lost is told
@@ -28,8 +30,10 @@ func TestPluginAddresses(t *testing.T) {
 	s := start(nil)
 	ctx := context.Background()
 	yes, a := true, netip.MustParseAddr
-	create := network.CreateRequest{Name: "net", EnableIPv6: &yes, IPAM: &network.IPAM{Driver: "wire", Options: map[string]string{"pace": "calm"},
-		Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.67.0.0/24"), Gateway: a("10.67.0.254"), AuxAddress: map[string]netip.Addr{"router": a("10.67.0.1")}}}}}
+	create := network.CreateRequest{Name: "net", EnableIPv6: &yes, IPAM: &network.IPAM{
+		Driver: "wire", Options: map[string]string{"pace": "calm"},
+		Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.67.0.0/24"), Gateway: a("10.67.0.254"), AuxAddress: map[string]netip.Addr{"router": a("10.67.0.1")}}},
+	}}
 	for what, edit := range map[string]func(*network.IPAM){
 		"no pool for spite":     func(i *network.IPAM) { i.Options = map[string]string{"fail": "spite"} },
 		"is not in subnet":      func(i *network.IPAM) { i.Config[0].AuxAddress = map[string]netip.Addr{"far": a("10.68.0.1")} },

@@ -85,8 +85,10 @@ type sandbox struct {
 // is touched by Restore, which must be called once before Acquire, also when there is
 // nothing to restore.
 func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
-	s := &Service{cfg: cfg, bus: bus, log: cfg.Log, nets: map[string]*netw{}, names: map[string]string{},
-		sandboxes: map[string]*sandbox{}}
+	s := &Service{
+		cfg: cfg, bus: bus, log: cfg.Log, nets: map[string]*netw{}, names: map[string]string{},
+		sandboxes: map[string]*sandbox{},
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -117,8 +119,10 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 	s.pub = &publisher{cfg: &s.cfg, table: ports.NewTable(ports.Bind, first, last), proxy: proxy.NewSet(s.log), nl: s.nl, log: s.log}
 	s.reaper = plumb.NewReaper(s.nl, s.log)
 	plugins := cmp.Or(cfg.Plugins, plugin.Default())
-	s.drivers = &drivers{bridge: bridgeDriver{s}, vlan: vlan.New(s.nl, s.host.F),
-		remote: remote.New(plugins, s.nl), ipam: remote.NewIPAM(plugins), log: s.log}
+	s.drivers = &drivers{
+		bridge: bridgeDriver{s}, vlan: vlan.New(s.nl, s.host.F),
+		remote: remote.New(plugins, s.nl), ipam: remote.NewIPAM(plugins), log: s.log,
+	}
 	s.dns = dns.NewForwarder(etcfiles.Servers(cfg.ResolvConf))
 	s.dns.Enter = s.host.Inside
 	if err := s.load(); err != nil {
@@ -175,9 +179,11 @@ func (s *Service) load() error {
 		driver := map[string]string{NameHost: "host", NameNone: "null"}[pre]
 		n, ok := byName[pre]
 		if !ok {
-			n = network.Network{Name: pre, ID: id.New(), Created: time.Now(), Scope: "local", Driver: driver,
+			n = network.Network{
+				Name: pre, ID: id.New(), Created: time.Now(), Scope: "local", Driver: driver,
 				EnableIPv4: true, IPAM: network.IPAM{Driver: "default", Config: []network.IPAMConfig{}},
-				Options: map[string]string{}, Labels: map[string]string{}}
+				Options: map[string]string{}, Labels: map[string]string{},
+			}
 			if err := s.store.Save(records.Record{Network: n}); err != nil {
 				return err
 			}
@@ -263,8 +269,10 @@ func (s *Service) loadDefault(old network.Network) error {
 	if err := driver.CheckIfName(name); err != nil {
 		return err
 	}
-	conf, own, err := s.subnets.Default(subnets.Default{Bridge: name, Ours: s.cfg.Bridge == "", IPv6: s.cfg.IPv6, BIP: s.cfg.BIP, BIP6: s.cfg.BIP6,
-		FixedCIDR: s.cfg.FixedCIDR, FixedCIDR6: s.cfg.FixedCIDR6, Gateway: s.cfg.DefaultGateway, Gateway6: s.cfg.DefaultGateway6})
+	conf, own, err := s.subnets.Default(subnets.Default{
+		Bridge: name, Ours: s.cfg.Bridge == "", IPv6: s.cfg.IPv6, BIP: s.cfg.BIP, BIP6: s.cfg.BIP6,
+		FixedCIDR: s.cfg.FixedCIDR, FixedCIDR6: s.cfg.FixedCIDR6, Gateway: s.cfg.DefaultGateway, Gateway6: s.cfg.DefaultGateway6,
+	})
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func testUserNetworks(t *testing.T) {
 		{"inside", k, i.ip().String() + ":80", true},
 		{"into the internal network", c, i.ip().String() + ":80", false},
 	} {
-		var ns = s.host.F
+		ns := s.host.F
 		if q.from != nil {
 			ns = q.from.NetNS
 		}

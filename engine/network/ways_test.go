@@ -62,12 +62,12 @@ func TestConnectBringsIPv6(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			any := got.Ports[network.MustParsePort("81/tcp")]
-			if len(any) != 2 || any[0].HostPort != any[1].HostPort {
+			free := got.Ports[network.MustParsePort("81/tcp")]
+			if len(free) != 2 || free[0].HostPort != free[1].HostPort {
 				t.Fatalf("%+v", got.Ports)
 			}
 			try(t, s, probe{"IPv4", out, "192.0.2.1:8080", "web 192.0.2.2"}, probe{"IPv6", out, "[2001:db8::1]:8080", "web 2001:db8::2"},
-				probe{"any, IPv6", out, "[2001:db8::1]:" + any[0].HostPort, "any 2001:db8::2"})
+				probe{"any, IPv6", out, "[2001:db8::1]:" + free[0].HostPort, "any 2001:db8::2"})
 			if _, err := s.Disconnect(ctx, web.NetNS, web.id, "six"); err != nil {
 				t.Fatal(err)
 			}

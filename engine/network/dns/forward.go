@@ -58,8 +58,10 @@ type seenServer struct {
 // NewForwarder returns one that asks the servers which the function names: it is called
 // for every query and must be quick.
 func NewForwarder(servers func() []netip.Addr) *Forwarder {
-	return &Forwarder{servers: servers, port: 53, slots: make(chan struct{}, maxUpstream),
-		inside: make(chan struct{}, maxInsideTCP), dead: map[seenServer]time.Time{}}
+	return &Forwarder{
+		servers: servers, port: 53, slots: make(chan struct{}, maxUpstream),
+		inside: make(chan struct{}, maxInsideTCP), dead: map[seenServer]time.Time{},
+	}
 }
 
 // ask gets the answer to query, whose question is raw. servers are the container's own, if
@@ -212,7 +214,7 @@ func exchange(ctx context.Context, from source, server netip.AddrPort, query, ra
 		return nil, err
 	}
 	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	id := uint16(rand.Uint32())
 	var msg []byte

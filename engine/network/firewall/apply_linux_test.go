@@ -99,8 +99,10 @@ func TestUpdate(t *testing.T) {
 	if err := c.Update(nft.Changes{Del: add.Add}); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("removing what is not there: %v", err)
 	}
-	rng := nft.Changes{Add: firewall.PortElems(firewall.Port{Bridge: "docker0", Proto: "tcp", HostIP: netip.MustParseAddr("127.0.0.1"),
-		HostPort: 20000, IP: netip.MustParseAddr("172.17.0.2"), Port: 20000, Count: 5000}, s.Bridges[0], false)}
+	rng := nft.Changes{Add: firewall.PortElems(firewall.Port{
+		Bridge: "docker0", Proto: "tcp", HostIP: netip.MustParseAddr("127.0.0.1"),
+		HostPort: 20000, IP: netip.MustParseAddr("172.17.0.2"), Port: 20000, Count: 5000,
+	}, s.Bridges[0], false)}
 	if len(rng.Add) != 1 {
 		t.Errorf("a range is %d elements", len(rng.Add))
 	}

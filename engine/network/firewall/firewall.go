@@ -197,9 +197,9 @@ func isNAT(m GatewayMode) bool { return m == "" || m == ModeNAT || m == ModeNATU
 
 func portElems(p Port, b Bridge, direct bool) []nft.SetElems {
 	v6 := p.IP.Is6()
-	mode, any, addr, dir, rng := b.Mode4, SetAny4, SetAddr4, SetDirect4, SetRange4
+	mode, every, addr, dir, rng := b.Mode4, SetAny4, SetAddr4, SetDirect4, SetRange4
 	if v6 {
-		mode, any, addr, dir, rng = b.Mode6, SetAny6, SetAddr6, SetDirect6, SetRange6
+		mode, every, addr, dir, rng = b.Mode6, SetAny6, SetAddr6, SetDirect6, SetRange6
 	}
 	var out []nft.SetElems
 	put := func(set string, key []nft.Value, data ...nft.Value) {
@@ -224,7 +224,7 @@ func portElems(p Port, b Bridge, direct bool) []nft.SetElems {
 		switch {
 		case !translated:
 		case p.HostIP.IsUnspecified():
-			put(any, []nft.Value{p.Proto, p.HostPort + i}, p.IP, p.Port+i)
+			put(every, []nft.Value{p.Proto, p.HostPort + i}, p.IP, p.Port+i)
 		default:
 			put(addr, []nft.Value{p.HostIP, p.Proto, p.HostPort + i}, p.IP, p.Port+i)
 		}

@@ -20,8 +20,10 @@ func TestCompute(t *testing.T) {
 	for name, s := range map[string]State{
 		"empty":   {},
 		"default": {Bridges: []Bridge{docker0}},
-		"ports": {Bridges: []Bridge{docker0}, Ports: []Port{web,
-			{Bridge: "docker0", Proto: "udp", HostIP: addr("127.0.0.1"), HostPort: 53, IP: addr("172.17.0.3"), Port: 5353}}},
+		"ports": {Bridges: []Bridge{docker0}, Ports: []Port{
+			web,
+			{Bridge: "docker0", Proto: "udp", HostIP: addr("127.0.0.1"), HostPort: 53, IP: addr("172.17.0.3"), Port: 5353},
+		}},
 		"icc-off-router": {Bridges: []Bridge{{Name: "docker0", Masq4: true}}, DropForward: true, Foreign: []string{"virbr0"}},
 		"internal":       {Bridges: []Bridge{docker0, {Name: "br-i", ICC: true, Internal: true, Masq4: true}}},
 		"modes": {Bridges: []Bridge{
@@ -37,7 +39,8 @@ func TestCompute(t *testing.T) {
 			{Bridge: "docker0", Proto: "udp", HostIP: any4, HostPort: 10000, IP: addr("172.17.0.2"), Port: 10000, Count: 10000},
 			{Bridge: "docker0", Proto: "udp", HostIP: addr("fd00::1"), HostPort: 10000, IP: addr("fd00::2"), Port: 10000, Count: 10000},
 			{Bridge: "docker0", Proto: "tcp", HostIP: any4, HostPort: 8000, IP: addr("172.17.0.2"), Port: 9000, Count: 2},
-			{Bridge: "br-t", Proto: "sctp", HostIP: addr("192.0.2.1"), HostPort: 7000, IP: addr("172.18.0.2"), Port: 7000, Count: 3}}},
+			{Bridge: "br-t", Proto: "sctp", HostIP: addr("192.0.2.1"), HostPort: 7000, IP: addr("172.18.0.2"), Port: 7000, Count: 3},
+		}},
 		"direct": {Bridges: []Bridge{docker0}, Ports: []Port{web}, DirectRouting: true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -42,8 +42,10 @@ type liveBatch struct {
 // NewLive returns an empty firewall; nothing is applied before Apply, and nothing ever
 // when conn is nil. direct is the daemon's allow-direct-routing.
 func NewLive(conn *nft.Conn, direct bool) *Live {
-	return &Live{conn: conn, direct: direct, bridges: map[string]Bridge{}, ports: map[string][]Port{},
-		want: map[string]*liveElem{}, dirty: map[string]struct{}{}}
+	return &Live{
+		conn: conn, direct: direct, bridges: map[string]Bridge{}, ports: map[string][]Port{},
+		want: map[string]*liveElem{}, dirty: map[string]struct{}{},
+	}
 }
 
 // SetBridge adds or replaces a bridge network.

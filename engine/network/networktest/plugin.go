@@ -30,6 +30,8 @@ type Plugin struct {
 	mu    sync.Mutex
 	open  map[string]bool // what was created and not deleted
 	pools map[string]*ipam.Space
+	// gateways that containers of a network are told to use (option "gateway").
+	gateways map[string]string
 }
 
 // ServePlugin runs a plugin on dir/name.sock until the test ends.
@@ -44,7 +46,7 @@ func ServePlugin(t *testing.T, dir, name string) *Plugin {
 		t.Fatal(err)
 	}
 	s := &http.Server{Handler: p, ReadHeaderTimeout: time.Minute}
-	go s.Serve(l)
+	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() {
 		s.Close()
 		p.Close()
@@ -63,7 +65,7 @@ func NewPlugin() (*Plugin, error) {
 		host.Close()
 		return nil, err
 	}
-	return &Plugin{nl: nl, host: host, open: map[string]bool{}, pools: map[string]*ipam.Space{}}, nil
+	return &Plugin{nl: nl, host: host, open: map[string]bool{}, pools: map[string]*ipam.Space{}, gateways: map[string]string{}}, nil
 }
 
 // Close ends it; what it made stays.
@@ -109,7 +111,7 @@ func (p *Plugin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		answer = map[string]string{"Err": err.Error()}
 	}
-	json.NewEncoder(w).Encode(answer)
+	_ = json.NewEncoder(w).Encode(answer)
 }
 
 var errNoMethod = errors.New("no such method")
@@ -126,6 +128,9 @@ func (p *Plugin) answer(method string, q pluginRequest) (any, error) {
 	case "NetworkDriver.CreateNetwork":
 		if generic, _ := q.Options["com.docker.network.generic"].(map[string]any); generic["fail"] != nil {
 			return nil, fmt.Errorf("no network for %v", generic["fail"])
+		}
+		if generic, _ := q.Options["com.docker.network.generic"].(map[string]any); generic["gateway"] != nil {
+			p.gateways[net], _ = generic["gateway"].(string)
 		}
 		if _, err := p.nl.Do(rtnl.AddBridge("tp"+net, nil, 0)); err != nil {
 			return nil, err
@@ -150,8 +155,10 @@ func (p *Plugin) answer(method string, q pluginRequest) (any, error) {
 			return nil, err
 		}
 		p.open["sandbox of "+end] = true
-		return map[string]any{"InterfaceName": map[string]string{"SrcName": "tc" + end, "DstPrefix": "eth"},
-				"StaticRoutes": []map[string]any{{"Destination": "198.51.100.0/24", "RouteType": 1}}},
+		return map[string]any{
+				"InterfaceName": map[string]string{"SrcName": "tc" + end, "DstPrefix": "eth"}, "Gateway": p.gateways[net],
+				"StaticRoutes": []map[string]any{{"Destination": "198.51.100.0/24", "RouteType": 1}},
+			},
 			errors.Join(p.disown("tv"+end, false), p.disown("tc"+end, false))
 	case "NetworkDriver.Leave":
 		delete(p.open, "sandbox of "+end)

@@ -252,7 +252,7 @@ func awaitCarrier(host *rtnl.Conn, plugs []Plug) error {
 // fall-back tunnels in every namespace).
 func makeLink(host, in *rtnl.Conn, p Plug, wish int, ns *os.File) (int, error) {
 	peer := rtnl.Peer{Name: p.IfName, Index: wish, MAC: p.MAC, NS: int(ns.Fd())}
-	make := func() ([]rtnl.Reply, error) {
+	build := func() ([]rtnl.Reply, error) {
 		if p.Child != nil {
 			replies, err := host.Do(p.Child(peer))
 			if errors.Is(err, unix.EINVAL) {
@@ -266,10 +266,10 @@ func makeLink(host, in *rtnl.Conn, p Plug, wish int, ns *os.File) (int, error) {
 		}
 		return host.Do(rtnl.AddVeth(rtnl.Veth{Name: p.HostIf, Master: p.Bridge, MTU: p.MTU, Peer: peer}).Echo())
 	}
-	replies, err := make()
+	replies, err := build()
 	if wish != 0 && (errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST)) {
 		peer.Index, wish = 0, 0
-		replies, err = make()
+		replies, err = build()
 	}
 	if err != nil {
 		return 0, bridgeGone(host, p, err)

@@ -54,7 +54,12 @@ func (p *Set) Start(name, proto string, socket *os.File, to netip.AddrPort) erro
 		if err != nil {
 			return err
 		}
-		u := &udpProxy{conn: pc.(*net.UDPConn), to: net.UDPAddrFromAddrPort(to), flows: map[netip.AddrPort]*net.UDPConn{}}
+		conn, ok := pc.(*net.UDPConn)
+		if !ok {
+			pc.Close()
+			return errors.New("forwarding: the socket of " + name + " is no UDP socket")
+		}
+		u := &udpProxy{conn: conn, to: net.UDPAddrFromAddrPort(to), flows: map[netip.AddrPort]*net.UDPConn{}}
 		c = u
 		go u.run()
 	default:
@@ -125,7 +130,9 @@ func (t *tcpProxy) run(to netip.AddrPort) {
 		}
 		go func() {
 			defer func() { <-room }()
-			forwardTCP(c.(*net.TCPConn), to)
+			if t, ok := c.(*net.TCPConn); ok {
+				forwardTCP(t, to)
+			}
 		}()
 	}
 }
@@ -136,18 +143,21 @@ func forwardTCP(c *net.TCPConn, to netip.AddrPort) {
 	d := net.Dialer{Timeout: 30 * time.Second}
 	up, err := d.Dial("tcp", to.String())
 	if err != nil {
-		c.SetLinger(0) // the client sees a reset, as from a closed port
+		_ = c.SetLinger(0) // the client sees a reset, as from a closed port
 		return
 	}
 	defer up.Close()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		io.Copy(up, c)
-		up.(*net.TCPConn).CloseWrite()
+		// A copy ends with its connection; whoever sent sees how.
+		_, _ = io.Copy(up, c)
+		if t, ok := up.(*net.TCPConn); ok {
+			_ = t.CloseWrite()
+		}
 	}()
-	io.Copy(c, up)
-	c.CloseWrite()
+	_, _ = io.Copy(c, up)
+	_ = c.CloseWrite()
 	<-done
 }
 
@@ -177,8 +187,8 @@ func (u *udpProxy) run() {
 			return
 		}
 		if up := u.flow(from); up != nil {
-			up.SetReadDeadline(time.Now().Add(udpIdle))
-			up.Write(buf[:n])
+			_ = up.SetReadDeadline(time.Now().Add(udpIdle))
+			_, _ = up.Write(buf[:n]) // a datagram may be lost
 		}
 	}
 }
@@ -196,7 +206,7 @@ func (u *udpProxy) flow(from netip.AddrPort) *net.UDPConn {
 	if err != nil {
 		return nil
 	}
-	c.SetReadDeadline(time.Now().Add(udpIdle))
+	_ = c.SetReadDeadline(time.Now().Add(udpIdle))
 	u.flows[from] = c
 	go u.back(from, c)
 	return c
@@ -213,12 +223,13 @@ func (u *udpProxy) back(from netip.AddrPort, c *net.UDPConn) {
 	for {
 		n, err := c.Read(buf)
 		if err != nil {
-			if ne, ok := err.(net.Error); ok && !ne.Timeout() && n == 0 && !isClosed(err) {
+			var ne net.Error
+			if errors.As(err, &ne) && !ne.Timeout() && n == 0 && !isClosed(err) {
 				continue // a refused packet: the container may listen later
 			}
 			return
 		}
-		c.SetReadDeadline(time.Now().Add(udpIdle))
+		_ = c.SetReadDeadline(time.Now().Add(udpIdle))
 		if _, err := u.conn.WriteToUDPAddrPort(buf[:n], from); err != nil {
 			return
 		}

@@ -178,8 +178,10 @@ func (d *Driver) Join(ctx context.Context, n driver.Network, e driver.Endpoint) 
 		}
 	}
 	var j joined
-	err = d.call(ctx, n.Driver, "Join", map[string]any{"NetworkID": n.ID, "EndpointID": e.ID,
-		"SandboxKey": "/var/run/docker/netns/" + id.Short(e.ContainerID), "Options": opts}, &j)
+	err = d.call(ctx, n.Driver, "Join", map[string]any{
+		"NetworkID": n.ID, "EndpointID": e.ID,
+		"SandboxKey": "/var/run/docker/netns/" + id.Short(e.ContainerID), "Options": opts,
+	}, &j)
 	if err != nil {
 		return i, err
 	}

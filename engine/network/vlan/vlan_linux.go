@@ -121,7 +121,7 @@ func (d *Driver) makeOwn(name string) error {
 func (d *Driver) Stop(_ context.Context, n driver.Network, others []driver.Network) error {
 	o, err := parse(n)
 	if err != nil {
-		return nil // nothing was made by such options
+		return nil //nolint:nilerr // nothing was made by such options
 	}
 	for _, other := range others {
 		if other.ID != n.ID && (other.Driver == "macvlan" || other.Driver == "ipvlan") && other.Options[optParent] == o.parent {

@@ -22,8 +22,14 @@ func TestMessages(t *testing.T) {
 	peer := rtnl.Peer{Name: "eth0", Index: 2, NS: 9, MAC: net.HardwareAddr{2, 0x42, 10, 66, 0, 64}}
 	var b strings.Builder
 	for _, c := range []struct{ driver, mode, flag, mtu string }{
-		{"macvlan", "", "", ""}, {"macvlan", "private", "", ""}, {"macvlan", "vepa", "", ""}, {"macvlan", "passthru", "", "1400"},
-		{"ipvlan", "", "", ""}, {"ipvlan", "l2", "private", ""}, {"ipvlan", "l3", "vepa", ""}, {"ipvlan", "l3s", "bridge", "9000"},
+		{"macvlan", "", "", ""},
+		{"macvlan", "private", "", ""},
+		{"macvlan", "vepa", "", ""},
+		{"macvlan", "passthru", "", "1400"},
+		{"ipvlan", "", "", ""},
+		{"ipvlan", "l2", "private", ""},
+		{"ipvlan", "l3", "vepa", ""},
+		{"ipvlan", "l3s", "bridge", "9000"},
 	} {
 		o, err := parse(driver.Network{ID: strings.Repeat("c0ffee", 11)[:64], Driver: c.driver, Options: map[string]string{
 			"parent": "eth7", c.driver + "_mode": c.mode, "ipvlan_flag": c.flag, driver.OptMTU: c.mtu,
