@@ -66,7 +66,7 @@ func startError(err error) error {
 	switch {
 	case containsAny(s, "executable file not found", "no such file or directory", "system cannot find the file specified"):
 		code = 127
-	case containsAny(s, "permission denied", "is a directory", "not a directory", unix.EACCES.Error(), unix.EISDIR.Error()):
+	case containsAny(s, "permission denied", "is a directory", unix.EACCES.Error(), unix.EISDIR.Error()):
 		code = 126
 	}
 	return command.ExitError{Code: code, Text: command.WithHelp(err, "run").Error(), Err: err}

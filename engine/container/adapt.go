@@ -275,10 +275,10 @@ func (s *Service) checkResources(_ *container.Config, h *container.HostConfig) e
 func (s *Service) checkCpuset(h *container.HostConfig) error {
 	cpus, err := parseSet(h.CpusetCpus)
 	if err != nil {
-		return errclass.Invalid("Invalid value %s for cpuset cpus", h.CpusetCpus)
+		return errclass.Invalid("Invalid value %s for cpuset cpus: invalid format: %s", h.CpusetCpus, h.CpusetCpus)
 	}
 	if _, err := parseSet(h.CpusetMems); err != nil {
-		return errclass.Invalid("Invalid value %s for cpuset mems", h.CpusetMems)
+		return errclass.Invalid("Invalid value %s for cpuset mems: invalid format: %s", h.CpusetMems, h.CpusetMems)
 	}
 	if len(cpus) == 0 {
 		return nil

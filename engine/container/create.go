@@ -151,9 +151,6 @@ func command(c *container.Config) (path string, args []string, err error) {
 	if len(all) == 0 {
 		return "", nil, errclass.Invalid("no command specified")
 	}
-	if all[0] == "" {
-		return "", nil, errclass.Invalid("no command specified")
-	}
 	return all[0], all[1:], nil
 }
 

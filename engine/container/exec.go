@@ -164,7 +164,7 @@ func (s *Service) ExecCreate(_ context.Context, ref string, req container.ExecCr
 	if err != nil {
 		return "", err
 	}
-	if err := o.canExec(); err != nil {
+	if err := o.canExec(ref); err != nil {
 		return "", err
 	}
 	if len(req.Cmd) == 0 {
@@ -189,10 +189,11 @@ func (s *Service) ExecCreate(_ context.Context, ref string, req container.ExecCr
 	return e.id, nil
 }
 
-func (o *owner) canExec() error {
+// canExec refuses where nothing can be executed; ref is how the container was asked for.
+func (o *owner) canExec(ref string) error {
 	switch v := o.view.Load(); {
 	case v.Phase == fsm.Paused:
-		return errclass.Conflict("Container %s is paused, unpause the container before exec", o.id)
+		return errclass.Conflict("Container %s is paused, unpause the container before exec", ref)
 	case v.Phase == fsm.Restarting:
 		return errclass.Conflict("Container %s is restarting, wait until the container is running", o.id)
 	case !v.Phase.Up():
@@ -221,7 +222,7 @@ func (s *Service) ExecStart(ctx context.Context, execID string, opts container.E
 	if err != nil {
 		return err
 	}
-	if err := e.o.canExec(); err != nil {
+	if err := e.o.canExec(e.o.id); err != nil {
 		return err
 	}
 	if err := e.claim(); err != nil {

@@ -91,14 +91,15 @@ func (s *Service) stopParams(o *owner, opts StopOptions) (sig int, timeout time.
 
 // Kill sends a signal ("" is SIGKILL); SIGKILL waits for the end.
 func (s *Service) Kill(ctx context.Context, ref, signal string) error {
+	failed := func(err error) error { return prefix("cannot kill container: "+ref+": ", err) }
 	o, err := s.index.get(ref)
 	if err != nil {
-		return err
+		return failed(err)
 	}
 	sig := sigKill
 	if signal != "" {
 		if sig, err = parseSignal(signal); err != nil {
-			return err
+			return failed(err)
 		}
 	}
 	cancel := true
@@ -114,7 +115,7 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 		err = o.notRunning()
 	}
 	if err != nil {
-		return prefix("cannot kill container: "+ref+": ", o.words(err))
+		return failed(o.words(err))
 	}
 	return nil
 }
@@ -224,6 +225,9 @@ func (s *Service) Wait(ctx context.Context, ref string, cond container.WaitCondi
 	return out, nil
 }
 
+// allocating begins what Docker says of a new name that cannot be.
+const allocating = "Error when allocating new name: "
+
 // Rename gives the container another name.
 func (s *Service) Rename(ctx context.Context, ref, name string) error {
 	o, err := s.index.get(ref)
@@ -234,7 +238,7 @@ func (s *Service) Rename(ctx context.Context, ref, name string) error {
 		return errclass.Invalid("Neither old nor new names may be empty")
 	}
 	if err := checkName(name); err != nil {
-		return err
+		return prefix(allocating, err)
 	}
 	answer := make(chan error, 1)
 	sent := o.send(message{do: func(o *owner) { answer <- o.rename(name) }})
@@ -259,7 +263,7 @@ func (o *owner) rename(name string) error {
 		return errclass.Conflict("container %s is marked for removal and cannot be renamed", o.id)
 	}
 	if err := o.s.index.reserve(name, o.id); err != nil {
-		return err
+		return prefix(allocating, err)
 	}
 	r := *old
 	r.Name = name

@@ -29,7 +29,7 @@ func (s *Service) logConfig(path string, c container.LogConfig) (*shim.LogConfig
 	case "syslog", "journald", "gelf", "fluentd", "awslogs", "gcplogs", "splunk", "etwlogs":
 		return nil, errclass.NotImplemented("the log driver %s is not built yet", c.Type)
 	default:
-		return nil, errclass.Invalid("logger: no log driver named '%s' is registered", c.Type)
+		return nil, errclass.Invalid("error looking up logging plugin %s: plugin %q not found", c.Type, c.Type)
 	}
 	l := &shim.LogConfig{Path: path, MaxSize: defaultLogSize, MaxFiles: defaultLogFiles}
 	for k, v := range c.Config {

@@ -121,7 +121,7 @@ func TestCreateRefusals(t *testing.T) {
 		{CreateOptions{HostConfig: &container.HostConfig{Mounts: []mount.Mount{{Type: "bind", Source: "/nope/x", Target: "/x"}}}}, errdefs.ErrInvalidArgument, `invalid mount config for type "bind": bind source path does not exist: /nope/x`},
 		{CreateOptions{HostConfig: &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "sometimes"}}}, errdefs.ErrInvalidArgument, "unknown policy 'sometimes'"},
 		{CreateOptions{HostConfig: &container.HostConfig{Runtime: "kata"}}, errdefs.ErrInvalidArgument, "unknown or invalid runtime name: kata"},
-		{CreateOptions{HostConfig: &container.HostConfig{LogConfig: container.LogConfig{Type: "paper"}}}, errdefs.ErrInvalidArgument, "logger: no log driver named 'paper' is registered"},
+		{CreateOptions{HostConfig: &container.HostConfig{LogConfig: container.LogConfig{Type: "paper"}}}, errdefs.ErrInvalidArgument, `error looking up logging plugin paper: plugin "paper" not found`},
 		{CreateOptions{HostConfig: &container.HostConfig{LogConfig: container.LogConfig{Type: "json-file", Config: map[string]string{"x": "y"}}}}, errdefs.ErrInvalidArgument, "unknown log opt 'x' for json-file log driver"},
 		{CreateOptions{HostConfig: &container.HostConfig{CapAdd: []string{"FLY"}}}, errdefs.ErrInvalidArgument, `invalid CapAdd: unknown capability: "CAP_FLY"`},
 		{CreateOptions{HostConfig: &container.HostConfig{NetworkMode: "container:"}}, errdefs.ErrInvalidArgument, "invalid container format container:<name|id>"},

@@ -47,8 +47,22 @@ func startError(err error, _ string) (int, error) {
 	switch code := exitCodeOf(text); {
 	case code != 0:
 		return code, errclass.Invalid("%s", text)
+	case strings.Contains(text, "chdir to cwd"):
+		if dir, ok := quoted(text); ok && strings.Contains(text, "not a directory") {
+			return 128, errclass.Invalid("Cannot mkdir: %s is not a directory", dir)
+		}
 	case strings.Contains(text, "not a directory"):
-		return 127, errclass.Invalid("%s", text+mountHint)
+		return 127, errclass.Invalid("%s", strings.TrimSuffix(text, mountHint)+mountHint)
 	}
 	return 128, errclass.With(errclass.Of(err), errors.New(text))
+}
+
+// quoted is the directory that could not be entered.
+func quoted(text string) (string, bool) {
+	_, rest, ok := strings.Cut(text, `chdir to cwd ("`)
+	if !ok {
+		return "", false
+	}
+	dir, _, ok := strings.Cut(rest, `")`)
+	return dir, ok
 }

@@ -51,6 +51,7 @@ func (s *Service) Top(ctx context.Context, ref string, psArgs []string) (contain
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	if err := cmd.Run(); err != nil {
 		if text := strings.TrimSpace(errOut.String()); text != "" {
+			text, _, _ = strings.Cut(text, "\n") // the rest is how to use it
 			return container.TopResponse{}, errclass.Internal("ps: %s", text)
 		}
 		return container.TopResponse{}, errclass.Internal("ps: %w", err)

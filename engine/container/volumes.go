@@ -20,7 +20,8 @@ func mountsOf(x *index) func(ref string) ([]mounts.Point, error) {
 	return func(ref string) ([]mounts.Point, error) {
 		o, err := x.get(ref)
 		if err != nil {
-			return nil, err
+			// Not of class NotFound: clients would take it for the image and pull.
+			return nil, errclass.Invalid("%s", err.Error())
 		}
 		return o.rec.Load().Mounts, nil
 	}

@@ -127,10 +127,15 @@ func (f *Flags) attachedWithoutStdin() bool {
 
 func (f *Flags) volumes() (binds []string, volumes map[string]struct{}, err error) {
 	volumes = map[string]struct{}{}
+	seen := map[string]bool{} // what is said twice in the same words counts once
 	for _, v := range f.volume.All() {
 		if v == "" {
 			return nil, nil, errors.New("invalid empty volume spec")
 		}
+		if seen[v] {
+			continue
+		}
+		seen[v] = true
 		parts := strings.Split(v, ":")
 		for _, p := range parts {
 			if p == "" {

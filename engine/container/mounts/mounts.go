@@ -189,7 +189,7 @@ func parseBind(spec, driver string) (Point, error) {
 	if len(f) == 3 {
 		m.Mode = f[2]
 		if err := bindMode(&m, f[2]); err != nil {
-			return bad(": %w", err)
+			return m, errclass.Invalid("%w", err)
 		}
 		if typ == mount.TypeVolume && m.Propagation != "" {
 			return bad(": invalid mount config for type \"volume\": field BindOptions must not be specified")
