@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/gantry/gantry/cli/command"
@@ -117,13 +118,18 @@ func (s *streamer) input(restore func(), in io.Reader) (done <-chan struct{}, de
 // resizer sends the terminal's size now and after each change. A container that has not
 // started yet answers the first with an error: it is tried again for a moment.
 func resizer(ctx context.Context, cli *command.Cli, send func(context.Context, client.ContainerResizeOptions) error) {
+	var mu sync.Mutex // the size is read and sent in one: the last request has the last size
 	resize := func() error {
+		mu.Lock()
+		defer mu.Unlock()
 		h, w := cli.Out.Size()
 		if h == 0 && w == 0 {
 			return nil
 		}
 		return send(ctx, client.ContainerResizeOptions{Height: h, Width: w})
 	}
+	// Before the first is read: a change in between would be missed.
+	terminal.WatchSize(ctx, func() { _ = resize() })
 	if err := resize(); err != nil {
 		go func() {
 			for i := range 10 {
@@ -141,7 +147,6 @@ func resizer(ctx context.Context, cli *command.Cli, send func(context.Context, c
 			_, _ = io.WriteString(cli.Err, "failed to resize tty, using default size\n")
 		}()
 	}
-	terminal.WatchSize(ctx, func() { _ = resize() })
 }
 
 func resizeContainer(cl *client.Client, id string) func(context.Context, client.ContainerResizeOptions) error {
