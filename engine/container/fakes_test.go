@@ -173,7 +173,10 @@ func (f *fakeNetworks) Connect(_ context.Context, _ *os.File, r network.SandboxR
 	return sb, nil
 }
 
-func (f *fakeNetworks) Disconnect(_ context.Context, _ *os.File, id, _ string) (network.Record, error) {
+func (f *fakeNetworks) Disconnect(_ context.Context, _ *os.File, id, _ string, keep func(network.Record)) (network.Record, error) {
+	if f.fail == nil {
+		keep(network.Record{ContainerID: id})
+	}
 	return network.Record{ContainerID: id}, f.fail
 }
 

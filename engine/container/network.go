@@ -196,16 +196,17 @@ func (o *owner) disconnect(ctx context.Context, netRef string) error {
 	}
 	key := o.onNetwork(nid, old)
 	if o.state.Phase.Up() && o.run != nil && o.run.sandbox != nil {
-		if err := o.disconnectLive(ctx, nid, driver); err != nil {
-			return err
-		}
-	} else if key == "" {
+		return o.disconnectLive(ctx, nid, driver, key)
+	}
+	if key == "" {
 		return errclass.Forbidden("container %s is not connected to the network %s", o.id, name)
 	}
 	return o.keepNetworks(func(nets map[string]*networktypes.EndpointSettings) { delete(nets, key) })
 }
 
-func (o *owner) disconnectLive(ctx context.Context, nid, driver string) error {
+// disconnectLive takes a running container off a network. It is off by the records first:
+// a daemon that dies in between leaves an interface that the next one removes.
+func (o *owner) disconnectLive(ctx context.Context, nid, driver, key string) error {
 	var ns *os.File
 	if driver != "null" {
 		if f, err := o.namespace("net"); err == nil {
@@ -213,21 +214,24 @@ func (o *owner) disconnectLive(ctx context.Context, nid, driver string) error {
 			defer f.Close()
 		}
 	}
-	rec, err := o.s.deps.Networks.Disconnect(ctx, ns, o.id, nid)
-	if err != nil {
+	var gone []netip.Addr
+	var kept error
+	keep := func(rec network.Record) {
+		run := *o.run
+		run.sandbox, run.endpoints = &rec, maps.Clone(run.endpoints)
+		for n, e := range run.endpoints {
+			if e != nil && e.NetworkID == nid {
+				gone = append(gone, e.IPAddress, e.GlobalIPv6Address)
+				delete(run.endpoints, n)
+			}
+		}
+		run.ports = portsBound(run.ports, rec)
+		kept = o.keepNetworks(func(nets map[string]*networktypes.EndpointSettings) { delete(nets, key) })
+		o.keepRun(&run)
+	}
+	if _, err := o.s.deps.Networks.Disconnect(ctx, ns, o.id, nid, keep); err != nil {
 		return err
 	}
-	run := *o.run
-	run.sandbox, run.endpoints = &rec, maps.Clone(run.endpoints)
-	var gone []netip.Addr
-	for n, e := range run.endpoints {
-		if e != nil && e.NetworkID == nid {
-			gone = append(gone, e.IPAddress, e.GlobalIPv6Address)
-			delete(run.endpoints, n)
-		}
-	}
-	run.ports = portsBound(run.ports, rec)
-	o.keepRun(&run)
 	o.editFile("hosts", func(b []byte) []byte {
 		var out []byte
 		for line := range bytes.Lines(b) {
@@ -239,7 +243,7 @@ func (o *owner) disconnectLive(ctx context.Context, nid, driver string) error {
 		}
 		return out
 	})
-	return nil
+	return kept
 }
 
 // portsBound are the container's ports with the bindings that a sandbox has now.

@@ -151,8 +151,10 @@ func (sb *sandbox) record() Record {
 // Disconnect takes a running container off a network and returns its whole new record.
 // ns is its network namespace; nil (or one that is gone) leaves the interface inside to
 // die with the host's end. Published ports move to the network that is the way out
-// then. Errors: NotFound for the network, or when the container is not on it.
-func (s *Service) Disconnect(ctx context.Context, ns *os.File, containerID, ref string) (Record, error) {
+// then. keep, if any, is called with the record before anything is taken down, to write it
+// down: should the daemon die in between, the next one finds an interface that no record
+// knows, and removes it. Errors: NotFound for the network, or when the container is not on it.
+func (s *Service) Disconnect(ctx context.Context, ns *os.File, containerID, ref string, keep func(Record)) (Record, error) {
 	sb, err := s.claim(containerID)
 	if err != nil {
 		return Record{}, err
@@ -175,23 +177,21 @@ func (s *Service) Disconnect(ctx context.Context, ns *os.File, containerID, ref 
 	now4, now6 := s.drivers.waysOut(s.nets, sb.ends)
 	s.mu.Unlock()
 	if len(e.Ports) > 0 {
-		if err := s.fw.Unpublish(containerID); err != nil {
-			s.log.Error("removing published ports from the firewall", "container", containerID, "error", err)
-		}
+		s.movePorts(sb, e, now4, now6)
+	}
+	rec := sb.record()
+	if keep != nil {
+		keep(rec)
 	}
 	if err := s.pullOut(ns, e); err != nil {
 		s.log.Error("removing an endpoint's interface", "interface", cmp.Or(e.HostIf, e.IfName), "error", err)
 	}
 	s.drivers.detach(ctx, n, e)
 	moveRoutes(s, ns, sb, turn{was: [2]*endpoint{was4, was6}, now: [2]*endpoint{now4, now6}, only: e})
-	if len(e.Ports) > 0 {
-		s.movePorts(sb, e, now4, now6)
-	}
 	s.mu.Lock()
 	n.unaddress(e)
 	withdraw(n, e)
 	delete(n.users, containerID)
-	rec := sb.record()
 	s.mu.Unlock()
 	s.refreshView(sb)
 	emit(s.bus, events.ActionDisconnect, n, map[string]string{"container": containerID})

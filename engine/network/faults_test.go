@@ -34,7 +34,7 @@ func TestVanished(t *testing.T) {
 	hostIf := s.sandboxes[a.id].ends[1].HostIf
 	s.mu.Unlock()
 	del(hostIf)
-	if _, err := s.Disconnect(ctx, a.NetNS, a.id, "two"); err != nil {
+	if _, err := s.Disconnect(ctx, a.NetNS, a.id, "two", nil); err != nil {
 		t.Errorf("disconnect without the interface: %v", err)
 	}
 	if _, err := s.Connect(ctx, a.NetNS, on(r, "two")); err != nil {

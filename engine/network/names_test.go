@@ -135,7 +135,7 @@ func TestNames(t *testing.T) {
 	if got := names(t, a, "udp", "late.", dns.TypeA); !strings.HasPrefix(got, "NOERROR 172.18.0.") {
 		t.Error(got)
 	}
-	if _, err := s.Disconnect(ctx, d.NetNS, d.id, "one"); err != nil {
+	if _, err := s.Disconnect(ctx, d.NetNS, d.id, "one", nil); err != nil {
 		t.Fatal(err)
 	}
 	expectNames(t, a, "late.", dns.TypeA, "SERVFAIL")

@@ -186,7 +186,7 @@ func TestConnectDisconnect(t *testing.T) {
 		t.Error(err)
 	}
 	// The way out goes: ports and default route move.
-	rec, err := s.Disconnect(ctx, a.NetNS, a.id, "one")
+	rec, err := s.Disconnect(ctx, a.NetNS, a.id, "one", nil)
 	if err != nil || len(rec.Endpoints) != 1 || len(rec.Endpoints[0].Ports) != 2 {
 		t.Fatalf("%+v %v", rec, err)
 	}
@@ -195,7 +195,7 @@ func TestConnectDisconnect(t *testing.T) {
 			t.Errorf("%s: %q %v", addr, got, err)
 		}
 	}
-	if rec, err = s.Disconnect(ctx, a.NetNS, a.id, "two"); err != nil || len(rec.Endpoints) != 0 {
+	if rec, err = s.Disconnect(ctx, a.NetNS, a.id, "two", nil); err != nil || len(rec.Endpoints) != 0 {
 		t.Errorf("%+v %v", rec, err)
 	}
 	if got, err := tryAsk(s.host, nil, "127.0.0.1:8080"); err == nil {

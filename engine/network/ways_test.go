@@ -24,7 +24,7 @@ func TestWaysByFamily(t *testing.T) {
 	serve(t, s.host, web.NetNS, "tcp", ":80", "web")
 	six := probe{"IPv6", out, "[2001:db8::1]:8080", "web 2001:db8::2"}
 	try(t, s, six, probe{"IPv4", out, "192.0.2.1:8080", "web 192.0.2.2"})
-	rec, err := s.Disconnect(ctx, web.NetNS, web.id, "four")
+	rec, err := s.Disconnect(ctx, web.NetNS, web.id, "four", nil)
 	if err != nil || len(rec.Endpoints) != 1 || len(rec.Endpoints[0].Ports) != 1 {
 		t.Fatalf("%+v %v", rec, err)
 	}
@@ -32,7 +32,7 @@ func TestWaysByFamily(t *testing.T) {
 	if n := s.pub.table.Len(); n != 1 {
 		t.Errorf("%d ports taken", n)
 	}
-	if _, err := s.Disconnect(ctx, web.NetNS, web.id, "six"); err != nil {
+	if _, err := s.Disconnect(ctx, web.NetNS, web.id, "six", nil); err != nil {
 		t.Fatal(err)
 	}
 	if n := s.pub.table.Len(); n != 0 {
@@ -68,7 +68,7 @@ func TestConnectBringsIPv6(t *testing.T) {
 			}
 			try(t, s, probe{"IPv4", out, "192.0.2.1:8080", "web 192.0.2.2"}, probe{"IPv6", out, "[2001:db8::1]:8080", "web 2001:db8::2"},
 				probe{"any, IPv6", out, "[2001:db8::1]:" + free[0].HostPort, "any 2001:db8::2"})
-			if _, err := s.Disconnect(ctx, web.NetNS, web.id, "six"); err != nil {
+			if _, err := s.Disconnect(ctx, web.NetNS, web.id, "six", nil); err != nil {
 				t.Fatal(err)
 			}
 			try(t, s, probe{"IPv4 again", out, "192.0.2.1:8080", "web 192.0.2.2"})
@@ -126,7 +126,7 @@ func TestConnectPriority(t *testing.T) {
 	}
 	disconnect := func(name string) {
 		t.Helper()
-		if _, err := s.Disconnect(ctx, web.NetNS, web.id, name); err != nil {
+		if _, err := s.Disconnect(ctx, web.NetNS, web.id, name, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -319,7 +319,7 @@ func (k *kit) connect() {
 	if _, err := k.s.Connect(context.Background(), z.NetNS, k.request("z", k.Request.Name)); !errors.Is(err, errdefs.ErrPermissionDenied) {
 		k.t.Errorf("connecting twice: %v", err)
 	}
-	if _, err := k.s.Disconnect(context.Background(), z.NetNS, z.req.ContainerID, k.Request.Name); err != nil {
+	if _, err := k.s.Disconnect(context.Background(), z.NetNS, z.req.ContainerID, k.Request.Name, nil); err != nil {
 		k.t.Errorf("disconnect: %v", err)
 	}
 	err = k.host.Inside(z.NetNS, func() error {
