@@ -100,11 +100,30 @@ func bind(r root, m *initmsg.Mount, source int) error {
 		return err
 	}
 	defer unix.Close(target)
+	if err := outsideProc(m, target); err != nil {
+		return err
+	}
 	source = again(source)
 	if err := setAttrs(source, m); err != nil {
 		return err
 	}
 	return attach(source, target)
+}
+
+// outsideProc refuses a target that a link of the image has led into procfs; what the
+// spec names there has been looked at already.
+func outsideProc(m *initmsg.Mount, target int) error {
+	if m.Dest == "/proc" || strings.HasPrefix(m.Dest, "/proc/") {
+		return nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(target, &st); err != nil {
+		return err
+	}
+	if st.Type == unix.PROC_SUPER_MAGIC {
+		return errclass.Invalid("%q cannot be mounted because it is inside /proc", m.Dest)
+	}
+	return nil
 }
 
 // again copies a detached tree and closes it. The mount table lists mounts in the
@@ -175,6 +194,9 @@ func fsMount(r root, m *initmsg.Mount) error {
 		return err
 	}
 	defer unix.Close(target)
+	if err := outsideProc(m, target); err != nil {
+		return err
+	}
 	data := m.Data
 	if m.Type == "tmpfs" && !hasKey(data, "mode") {
 		// Over a directory of the image its mode is kept, as with runc.

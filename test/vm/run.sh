@@ -9,6 +9,8 @@
 #   VM_RUN=TestUnified test/vm/run.sh ./oci  tests by name
 #   VM_SMOKE=0 test/vm/run.sh            without the engine
 #
+# Tests of load, whose deadlines are made for real CPUs, are left out.
+#
 # Exit status: 0 all passed, 1 something failed, 2 the machine did not get to its end,
 # 77 skipped: qemu, a kernel or busybox is missing (apt-get install qemu-system-x86
 # linux-image-amd64 busybox-static cpio kmod).
