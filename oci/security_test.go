@@ -120,8 +120,10 @@ func TestProcOvermounts(t *testing.T) {
 	src := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(src, "f"), nil, 0o644))
 	root := newRootfs(t)
-	for _, dest := range []string{"/proc/self", "/proc/self/attr", "/proc/self/attr/exec", "/proc/thread-self", "/proc/thread-self/attr/apparmor/exec",
-		"/proc/sys", "/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/proc/1/attr", "/proc/../proc/self/attr", "/proc//self"} {
+	for _, dest := range []string{
+		"/proc/self", "/proc/self/attr", "/proc/self/attr/exec", "/proc/thread-self", "/proc/thread-self/attr/apparmor/exec",
+		"/proc/sys", "/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/proc/1/attr", "/proc/../proc/self/attr", "/proc//self",
+	} {
 		for _, m := range []specs.Mount{{Type: "tmpfs", Source: "tmpfs"}, {Type: "bind", Source: src, Options: []string{"rbind"}}, {Type: "bind", Source: src + "/f", Options: []string{"bind"}}} {
 			m.Destination = dest
 			b := newBox(root, "true")
