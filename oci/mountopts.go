@@ -171,7 +171,7 @@ func mountOption(out *initmsg.Mount, o string, isBind *bool) error {
 // labelMount gives the files of a new file system their SELinux label, where it
 // takes one (mount(8), "context="). The kernel's own have theirs.
 func labelMount(m *initmsg.Mount, label string) {
-	if label == "" || m.Kind != initmsg.KindFS {
+	if label == "" || m.Kind != initmsg.KindFS || !seLinux() {
 		return
 	}
 	switch m.Type {

@@ -19,11 +19,9 @@ func refuse(s *specs.Spec) error {
 		}
 		return errclass.NotImplemented("intelRdt is specified in config, but this runtime does not support Intel RDT")
 	}
-	label := l.MountLabel
-	if label == "" && s.Process != nil {
-		label = s.Process.SelinuxLabel
-	}
-	if label != "" && !mounted("/sys/fs/selinux", unix.SELINUX_MAGIC) {
+	// A label of mounts alone is for a machine that has SELinux, and nothing elsewhere, as
+	// with runc and crun: engines set it without asking.
+	if s.Process != nil && s.Process.SelinuxLabel != "" && !seLinux() {
 		return errclass.Invalid("selinux label is specified in config, but selinux is disabled or not supported")
 	}
 	if s.Process != nil && s.Process.ApparmorProfile != "" && s.Process.ApparmorProfile != "unconfined" && !appArmor() {
@@ -31,6 +29,9 @@ func refuse(s *specs.Spec) error {
 	}
 	return nil
 }
+
+// seLinux tells whether the kernel has it on.
+func seLinux() bool { return mounted("/sys/fs/selinux", unix.SELINUX_MAGIC) }
 
 // rdtMagic is the magic number of resctrl (linux/magic.h).
 const rdtMagic = 0x7655821

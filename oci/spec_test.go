@@ -148,13 +148,12 @@ func TestRefusedSettings(t *testing.T) {
 		class error
 		text  string
 	}{
-		"rdt":         {func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{ClosID: "x"} }, errdefs.ErrNotImplemented, "RDT"},
-		"mount label": {func(s *specs.Spec) { s.Linux.MountLabel = "system_u:object_r:x:s0" }, errdefs.ErrInvalidArgument, "selinux"},
-		"label":       {func(s *specs.Spec) { s.Process.SelinuxLabel = "system_u:system_r:x:s0" }, errdefs.ErrInvalidArgument, "selinux"},
-		"apparmor":    {func(s *specs.Spec) { s.Process.ApparmorProfile = "docker-default" }, errdefs.ErrInvalidArgument, "apparmor"},
-		"domain":      {func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: "BSD"} }, errdefs.ErrInvalidArgument, "BSD"},
-		"policy":      {func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: "X"} }, errdefs.ErrInvalidArgument, "X"},
-		"nice":        {func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedOther, Nice: 20} }, errdefs.ErrInvalidArgument, "nice"},
+		"rdt":      {func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{ClosID: "x"} }, errdefs.ErrNotImplemented, "RDT"},
+		"label":    {func(s *specs.Spec) { s.Process.SelinuxLabel = "system_u:system_r:x:s0" }, errdefs.ErrInvalidArgument, "selinux"},
+		"apparmor": {func(s *specs.Spec) { s.Process.ApparmorProfile = "docker-default" }, errdefs.ErrInvalidArgument, "apparmor"},
+		"domain":   {func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: "BSD"} }, errdefs.ErrInvalidArgument, "BSD"},
+		"policy":   {func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: "X"} }, errdefs.ErrInvalidArgument, "X"},
+		"nice":     {func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedOther, Nice: 20} }, errdefs.ErrInvalidArgument, "nice"},
 		"ionice": {func(s *specs.Spec) {
 			s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 8}
 		}, errdefs.ErrInvalidArgument, "8"},

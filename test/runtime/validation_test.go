@@ -43,10 +43,9 @@ var failing = map[string]string{
 	"start":                          "creates a container without a process and wants the error at start only",
 }
 
-// lacking are programs that runc and crun pass and ours does not yet.
+// lacking are programs that runc and crun pass and ours does not.
 var lacking = map[string]string{
 	"linux_ns_itype": "a container without a mount namespace of its own gets one",
-	"linux_ns_path":  "a mount namespace that exists cannot be joined",
 }
 
 var (
