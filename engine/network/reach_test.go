@@ -26,8 +26,10 @@ func testAPIOutOfReach(t *testing.T) {
 	evil := run(t, s, r)
 	none := run(t, s, on(request("plain"), NameBridge))
 	for _, from := range []*box{evil, none} {
-		for _, a := range []string{"172.17.0.1:2375", "127.0.0.1:2375", "[::1]:2375", "[fd66::1]:2375", "192.0.2.1:2375", "[2001:db8::1]:2375",
-			"172.17.0.1:2376", "172.17.0.1:2377", "192.0.2.1:2377"} {
+		for _, a := range []string{
+			"172.17.0.1:2375", "127.0.0.1:2375", "[::1]:2375", "[fd66::1]:2375", "192.0.2.1:2375", "[2001:db8::1]:2375",
+			"172.17.0.1:2376", "172.17.0.1:2377", "192.0.2.1:2377",
+		} {
 			try(t, s, probe{"from " + from.Record.Endpoints[0].Name, from.NetNS, a, ""})
 		}
 	}

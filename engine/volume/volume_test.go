@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -115,7 +116,7 @@ func TestRefused(t *testing.T) {
 		{volumetypes.CreateRequest{Name: "abc", DriverOpts: map[string]string{"type": "nfs"}}, errdefs.ErrNotImplemented, "not built yet"},
 	} {
 		_, err := s.Create(context.Background(), tc.r)
-		if errclass.Of(err) != tc.class || !strings.Contains(err.Error(), tc.text) {
+		if !errors.Is(err, tc.class) || !strings.Contains(err.Error(), tc.text) {
 			t.Errorf("%+v: %v", tc.r, err)
 		}
 	}

@@ -39,7 +39,9 @@ func Dial() (*Conn, error) {
 		cerr := raw.Control(func(fd uintptr) {
 			var sa unix.Sockaddr
 			if sa, err = unix.Getsockname(int(fd)); err == nil {
-				out.port = sa.(*unix.SockaddrNetlink).Pid
+				if nl, ok := sa.(*unix.SockaddrNetlink); ok {
+					out.port = nl.Pid
+				}
 			}
 		})
 		return errors.Join(cerr, err)

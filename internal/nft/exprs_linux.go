@@ -105,8 +105,10 @@ func (c *Conn) action(s Stmt) ([]expr.Any, error) {
 			return nil, err
 		}
 		out := append(isFamily(s.Family), &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1})
-		return append(append(out, look...), &expr.NAT{Type: expr.NATTypeSourceNAT, Family: familyNumber(s.Family),
-			RegAddrMin: reg1, RegAddrMax: reg1}), nil
+		return append(append(out, look...), &expr.NAT{
+			Type: expr.NATTypeSourceNAT, Family: familyNumber(s.Family),
+			RegAddrMin: reg1, RegAddrMax: reg1,
+		}), nil
 	case Masquerade:
 		return []expr.Any{&expr.Masq{}}, nil
 	case Accept:
@@ -133,8 +135,10 @@ func (c *Conn) dnat(load []expr.Any, f Family, name string, withPort bool) ([]ex
 		port = reg32(4)
 	}
 	if !withPort {
-		return append(append(load, look...), &expr.NAT{Type: expr.NATTypeDestNAT, Family: familyNumber(f),
-			RegAddrMin: reg1, RegAddrMax: reg1}), nil
+		return append(append(load, look...), &expr.NAT{
+			Type: expr.NATTypeDestNAT, Family: familyNumber(f),
+			RegAddrMin: reg1, RegAddrMax: reg1,
+		}), nil
 	}
 	return append(append(load, look...), &expr.NAT{
 		Type: expr.NATTypeDestNAT, Family: familyNumber(f), Specified: true,
@@ -160,8 +164,10 @@ func (c *Conn) lookup(set string, src, dst uint32, not, isMap bool) ([]expr.Any,
 	if !ok {
 		return nil, fmt.Errorf("no set %s", set)
 	}
-	return []expr.Any{&expr.Lookup{SourceRegister: src, DestRegister: dst, IsDestRegSet: isMap,
-		Invert: not, SetName: s.Name, SetID: s.ID}}, nil
+	return []expr.Any{&expr.Lookup{
+		SourceRegister: src, DestRegister: dst, IsDestRegSet: isMap,
+		Invert: not, SetName: s.Name, SetID: s.ID,
+	}}, nil
 }
 
 func addrProtoPort(f Family) []expr.Any {
@@ -190,7 +196,8 @@ func familyNumber(f Family) uint32 {
 }
 
 func bitMatch(load expr.Any, bits uint32) []expr.Any {
-	return []expr.Any{load,
+	return []expr.Any{
+		load,
 		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: native32(bits), Xor: native32(0)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: native32(0)},
 	}
@@ -212,8 +219,10 @@ func prefixMatch(p netip.Prefix, off4, off6 uint32, not bool) []expr.Any {
 		for i := range p.Bits() {
 			mask[i/8] |= 0x80 >> (i % 8)
 		}
-		out = append(out, &expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: uint32(len(addr)),
-			Mask: mask, Xor: make([]byte, len(addr))})
+		out = append(out, &expr.Bitwise{
+			SourceRegister: reg1, DestRegister: reg1, Len: uint32(len(addr)),
+			Mask: mask, Xor: make([]byte, len(addr)),
+		})
 	}
 	return append(out, &expr.Cmp{Op: op, Register: reg1, Data: addr})
 }

@@ -26,15 +26,19 @@ func RewriteLoopback(table string, addr netip.Addr, port, udp, tcp uint16, fresh
 		c.DelTable(t)
 	}
 	c.AddTable(t)
-	ch := c.AddChain(&nftables.Chain{Name: "loopback", Table: t, Type: nftables.ChainTypeFilter, Device: "lo",
-		Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter})
+	ch := c.AddChain(&nftables.Chain{
+		Name: "loopback", Table: t, Type: nftables.ChainTypeFilter, Device: "lo",
+		Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter,
+	})
 	for _, r := range []struct {
 		proto    byte
 		at       uint32 // of the address in the IP header
 		from, to uint16
 	}{
-		{unix.IPPROTO_UDP, ipv4Dst, port, udp}, {unix.IPPROTO_UDP, ipv4Src, udp, port},
-		{unix.IPPROTO_TCP, ipv4Dst, port, tcp}, {unix.IPPROTO_TCP, ipv4Src, tcp, port},
+		{unix.IPPROTO_UDP, ipv4Dst, port, udp},
+		{unix.IPPROTO_UDP, ipv4Src, udp, port},
+		{unix.IPPROTO_TCP, ipv4Dst, port, tcp},
+		{unix.IPPROTO_TCP, ipv4Src, tcp, port},
 	} {
 		at := uint32(transportDport)
 		if r.at == ipv4Src {
@@ -55,8 +59,10 @@ func RewriteLoopback(table string, addr netip.Addr, port, udp, tcp uint16, fresh
 			&expr.Payload{OperationType: expr.PayloadLoad, Base: expr.PayloadBaseTransportHeader, Offset: at, Len: 2, DestRegister: reg1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: be(r.from)},
 			&expr.Immediate{Register: reg1, Data: be(r.to)},
-			&expr.Payload{OperationType: expr.PayloadWrite, Base: expr.PayloadBaseTransportHeader, Offset: at, Len: 2, SourceRegister: reg1,
-				CsumType: expr.CsumTypeInet, CsumOffset: sum},
+			&expr.Payload{
+				OperationType: expr.PayloadWrite, Base: expr.PayloadBaseTransportHeader, Offset: at, Len: 2, SourceRegister: reg1,
+				CsumType: expr.CsumTypeInet, CsumOffset: sum,
+			},
 		}})
 	}
 	if err := c.Flush(); err != nil {

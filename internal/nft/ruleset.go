@@ -335,10 +335,13 @@ type Masquerade struct{}
 
 func (Masquerade) text() string { return "masquerade" }
 
-// Accept, Drop and Return end the rule's chain.
+// What ends the rule's chain.
 type (
+	// Accept lets the packet go on.
 	Accept struct{}
-	Drop   struct{}
+	// Drop ends it.
+	Drop struct{}
+	// Return goes back to the chain that this one was called from.
 	Return struct{}
 )
 

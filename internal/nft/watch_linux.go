@@ -64,7 +64,7 @@ func (w *Watcher) run(changed func() error) {
 		}
 	}
 	for {
-		w.f.SetReadDeadline(due)
+		_ = w.f.SetReadDeadline(due) // sockets in the poller take one
 		n, err := w.f.Read(buf)
 		switch {
 		case err == nil:
