@@ -66,6 +66,9 @@ func EnsureBridge(c *rtnl.Conn, name string, mtu int, ipv6 bool, addrs []netip.P
 		return 0, err
 	}
 	var reqs []*rtnl.Request
+	if ipv6 && exclusive {
+		addrs = append(slices.Clone(addrs), linkLocal(l.MAC))
+	}
 	for _, a := range addrs {
 		if !slices.ContainsFunc(have, func(h rtnl.Addr) bool { return h.Prefix == a }) {
 			reqs = append(reqs, rtnl.AddAddr(l.Index, a))
@@ -82,8 +85,13 @@ func EnsureBridge(c *rtnl.Conn, name string, mtu int, ipv6 bool, addrs []netip.P
 	if !l.Up() {
 		reqs = append(reqs, rtnl.SetUp(l.Index))
 	}
-	_, err = c.Do(reqs...)
-	return l.Index, err
+	if _, err = c.Do(reqs...); err != nil || len(reqs) == 0 {
+		return l.Index, err
+	}
+	if !ipv6 {
+		return l.Index, nil
+	}
+	return l.Index, awaitGroups(c, l.Index, addrs)
 }
 
 // Replug makes a container's host end a port of a bridge again.

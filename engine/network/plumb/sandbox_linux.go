@@ -132,6 +132,7 @@ func makeSandbox(h HostNS, host *rtnl.Conn, plugs []Plug, then []func() error) (
 		}
 		defer in.Close()
 		up := []*rtnl.Request{rtnl.SetUp(1)} // loopback is always the first
+		indexes := make([]int, len(plugs))
 		for i, p := range plugs {
 			index, err := makeLink(host, in, p, i+2, ns)
 			if err != nil {
@@ -142,6 +143,7 @@ func makeSandbox(h HostNS, host *rtnl.Conn, plugs []Plug, then []func() error) (
 				return err
 			}
 			up = append(up, reqs...)
+			indexes[i] = index
 		}
 		if _, err = in.Do(up...); err != nil {
 			return err
@@ -151,7 +153,15 @@ func makeSandbox(h HostNS, host *rtnl.Conn, plugs []Plug, then []func() error) (
 				return err
 			}
 		}
-		return awaitCarrier(host, plugs)
+		if err := awaitCarrier(host, plugs); err != nil {
+			return err
+		}
+		for i, p := range plugs {
+			if err := awaitGroups(in, indexes[i], p.Addrs); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil && ns != nil {
 		ns.Close()
@@ -191,6 +201,9 @@ func plugIn(h HostNS, host *rtnl.Conn, ns *os.File, p Plug) error {
 		}
 		if err == nil {
 			err = awaitCarrier(host, []Plug{p})
+		}
+		if err == nil {
+			err = awaitGroups(in, index, p.Addrs)
 		}
 		if err != nil && p.Move == "" {
 			_, derr := in.Do(rtnl.DelLink(p.IfName))

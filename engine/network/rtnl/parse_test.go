@@ -15,6 +15,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, typ uint16, data []byte) {
 		ParseLink(Reply{Type: typ, Data: data})
 		parseRoute(Reply{Type: typ, Data: data})
+		parseGroup(Reply{Type: typ, Data: data})
 	})
 }
 
