@@ -277,6 +277,43 @@ func TestExecsAndStartsTogether(t *testing.T) {
 	wg.Wait()
 }
 
+// TestExecKilledFromInside: what a container kills before it has executed anything is
+// reaped like any other process, or its pid namespace would never end.
+func TestExecKilledFromInside(t *testing.T) { bothWays(t, testExecKilledFromInside) }
+
+func testExecKilledFromInside(t *testing.T, fresh bool) {
+	root := newRootfs(t)
+	bad := newBox(root, "sh", "-c", "while :; do kill -KILL -1; done 2>/dev/null")
+	p, err := oci.Create(t.Context(), &bad.opts)
+	must(t, err)
+	ran, failed := 0, 0
+	tries := 300
+	if testing.Short() {
+		tries = 50
+	}
+	for range tries {
+		e, err := oci.Exec(t.Context(), &oci.ExecOpts{
+			ContainerID: bad.opts.ID, Init: p.PidFD, InitPid: p.Pid, Cgroup: p.Cgroup,
+			Fresh: fresh, Process: &specs.Process{Args: []string{"true"}, Cwd: "/", Env: []string{"HOME=/", "PATH=/bin"}},
+		})
+		if err != nil {
+			failed++
+			continue
+		}
+		ran++
+		var ws unix.WaitStatus
+		if _, err := unix.Wait4(e.Pid, &ws, 0, nil); err != nil {
+			t.Errorf("a process that was said to run is not there to reap: %v", err)
+			_, _ = unix.Wait4(e.Pid, &ws, unix.WALL, nil) // or nothing here would ever end
+		}
+		e.PidFD.Close()
+	}
+	must(t, oci.KillAll(p.Cgroup, syscall.SIGKILL))
+	wait(t, p)
+	must(t, oci.DeleteCgroup(p.Cgroup))
+	t.Logf("%d ran, %d were killed before", ran, failed)
+}
+
 // TestExecStoppedFromInside: a container that stops all it sees hangs only what
 // is started in itself, until that is given up.
 func TestExecStoppedFromInside(t *testing.T) { bothWays(t, testExecStoppedFromInside) }

@@ -55,6 +55,28 @@ func Reap(pid int) {
 	}
 }
 
+// Executed tells whether a child that Again made has executed something: one that ended
+// before is not reaped as other processes are, only with unix.WALL (Reap). Whether it has
+// is final when the reports have ended.
+func Executed(pidfd *os.File) bool {
+	rc, err := pidfd.SyscallConn()
+	if err != nil {
+		return false
+	}
+	executed := false
+	_ = rc.Control(func(fd uintptr) {
+		// execve(2) makes a child of any kind one whose end raises SIGCHLD: no "clone"
+		// child any more (waitid(2), __WCLONE).
+		const look = unix.WEXITED | unix.WNOHANG | unix.WNOWAIT | unix.WCLONE
+		err := unix.Waitid(unix.P_PIDFD, int(fd), nil, look, nil)
+		for err == unix.EINTR {
+			err = unix.Waitid(unix.P_PIDFD, int(fd), nil, look, nil)
+		}
+		executed = err == unix.ECHILD
+	})
+	return executed
+}
+
 // Others are the ranges of descriptors, with their last, that lie between those
 // which a program needs, for close_range(2). The standard streams are in none.
 func Others(needed []int) iter.Seq[[2]uintptr] {

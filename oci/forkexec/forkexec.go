@@ -159,7 +159,8 @@ func (f *follower) follow(in io.Reader) (*Started, error) {
 		switch {
 		case err == io.EOF && f.failure != nil:
 			return nil, f.failure
-		case err == io.EOF && (!f.ready || f.started.PidFD == nil):
+		case err == io.EOF && (!f.ready || f.started.PidFD == nil || !fork.Executed(f.started.PidFD)):
+			// Nothing of it, or killed by somebody in the container on its last steps.
 			return nil, initmsg.ErrEndedEarly
 		case err == io.EOF:
 			return &f.started, nil
