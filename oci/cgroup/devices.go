@@ -1,7 +1,6 @@
 package cgroup
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -214,10 +213,6 @@ func attachDeviceProgram(dir string, prog []byte) error {
 	return nil
 }
 
-// loadTries bounds how often a program is loaded: the verifier gives up with EAGAIN
-// when a signal is pending, and Go's runtime sends its threads many.
-const loadTries = 1000
-
 func loadDeviceProgram(prog []byte) (int, error) {
 	license := []byte("Apache\x00")
 	attr := struct {
@@ -236,26 +231,41 @@ func loadDeviceProgram(prog []byte) (int, error) {
 		insns: uint64(uintptr(unsafe.Pointer(&prog[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))),
 	}
 	var fd uintptr
-	var e error
-	for range loadTries {
-		var no unix.Errno
-		fd, _, no = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-		if e = nil; no != 0 {
-			e = no
-		}
-		if !errors.Is(e, unix.EAGAIN) && !errors.Is(e, unix.EINTR) {
-			break
-		}
-	}
+	var e unix.Errno
+	err := undisturbed(func() {
+		fd, _, e = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	})
 	runtime.KeepAlive(prog)
 	runtime.KeepAlive(license)
-	if errors.Is(e, unix.ENOSYS) {
+	switch {
+	case err != nil:
+		return -1, fmt.Errorf("load device filter: %w", err)
+	case e == unix.ENOSYS:
 		return -1, errclass.NotImplemented("device rules on cgroup v2 need eBPF in the kernel")
-	}
-	if e != nil {
+	case e != 0:
 		return -1, fmt.Errorf("load device filter: %w", e)
 	}
 	return int(fd), nil
+}
+
+// undisturbed calls f, which makes one short system call, with all signals of the thread
+// blocked: the kernel's verifier gives up with EAGAIN when one is pending, and Go's
+// runtime sends itself some all the time.
+func undisturbed(f func()) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	all, before := unix.Sigset_t{}, unix.Sigset_t{}
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &all, &before); err != nil {
+		return fmt.Errorf("block signals: %w", err)
+	}
+	f()
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil); err != nil {
+		return fmt.Errorf("unblock signals: %w", err)
+	}
+	return nil
 }
 
 func attachedPrograms(cg int) ([]uint32, error) {
