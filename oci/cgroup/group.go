@@ -131,22 +131,40 @@ func join(dirs []string, pid int) error {
 	return nil
 }
 
-// Procs is an open cgroup.procs, to write to.
+// Procs is what a process without threads puts itself into a cgroup by: a file to
+// write "0" to, or, with Into, a directory to be born in (CLONE_INTO_CGROUP).
 type Procs struct {
 	FD   int
 	Path string
+	Into bool
 }
 
 // OpenProcs opens what JoinBeside writes to, for a process that is to put itself there
-// ("0") when it can no longer open them. The caller closes the descriptors, which
-// are close-on-exec. Class ErrNotFound when the cgroup is gone.
+// when it can no longer open them, and has no threads yet. At most one of them, the
+// last, is a directory. The caller closes the descriptors, which are close-on-exec.
+// Class ErrNotFound when the cgroup is gone.
+//
+// Writing to cgroup.procs takes a lock that waits for an RCU grace period, some 10 ms
+// when nobody did so before; "0" written to version 1's tasks does not take it
+// (cgroup_procs_write_start in the kernel), nor does a birth there. Where version 2 has
+// limits, a birth would be subject to the number of processes, which joining is not.
 func (g *Group) OpenProcs(other int) ([]Procs, error) {
 	out := make([]Procs, 0, len(g.unique))
-	for _, d := range g.beside(other) {
-		p := d + "/cgroup.procs"
-		fd, err := unix.Open(p, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	dirs := g.beside(other)
+	if v2, ok := g.dirs[""]; ok && !g.sys.Unified() {
+		dirs = append(slices.DeleteFunc(slices.Clone(dirs), func(d string) bool { return d == v2 }), v2)
+	}
+	for _, d := range dirs {
+		p, flags, into := d+"/tasks", unix.O_WRONLY, false
+		switch {
+		case g.sys.Unified():
+			p = d + "/cgroup.procs"
+		case d == g.dirs[""]:
+			p, flags, into = d, unix.O_RDONLY|unix.O_DIRECTORY, true
+		}
+		fd, err := unix.Open(p, flags|unix.O_CLOEXEC, 0)
 		if err == nil {
-			out = append(out, Procs{fd, p})
+			out = append(out, Procs{fd, p, into})
 			continue
 		}
 		for i := range out {

@@ -1,6 +1,10 @@
 package fork
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
 
 // Place copies v, which holds no pointers to the heap, into the block.
 func Place[T any](b *Block, v []T) []T {
@@ -15,6 +19,17 @@ func Place[T any](b *Block, v []T) []T {
 // Put is Place for what a system call takes: the address of the copies.
 func Put[T any](b *Block, v ...T) uintptr {
 	return uintptr(unsafe.Pointer(unsafe.SliceData(Place(b, v))))
+}
+
+// birth is struct clone_args of clone3(2), its third version.
+type birth struct {
+	flags, _, _, _, _, _, _, _, _, _, cgroup uint64
+}
+
+// Birth is what Again takes: the child begins in the cgroup (version 2) of a directory's
+// descriptor.
+func Birth(b *Block, dir int) uintptr {
+	return Put(b, birth{flags: unix.CLONE_PARENT | unix.CLONE_INTO_CGROUP, cgroup: uint64(dir)})
 }
 
 // Str puts a string for the kernel into the block. It must not hold a zero byte.

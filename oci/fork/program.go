@@ -18,7 +18,7 @@ type Kind uint8
 const (
 	Call    Kind = iota // one system call, Nr with Args
 	OOM                 // write OOMText to the file OOMPath
-	Again               // go on in a child whose parent is ours; tell its pid and end
+	Again               // go on in a child whose parent is ours, born as Args[0] says (Birth; 0: here); tell its pid and end
 	Cwd                 // enter the working directory; a denial is left for CwdUser
 	CwdUser             // again, with the user's rights, when that was denied
 	Look                // choose the first of Files that is a program
@@ -103,7 +103,11 @@ func runProgram(p *Program) {
 			e = p.oomScore()
 		case Again:
 			var r uintptr
-			r, _, e = syscall.RawSyscall6(syscall.SYS_CLONE, unix.CLONE_PARENT, 0, 0, 0, 0, 0)
+			if s.Args[0] != 0 {
+				r, _, e = syscall.RawSyscall(unix.SYS_CLONE3, s.Args[0], unsafe.Sizeof(birth{}), 0)
+			} else {
+				r, _, e = syscall.RawSyscall6(syscall.SYS_CLONE, unix.CLONE_PARENT, 0, 0, 0, 0, 0)
+			}
 			if e == 0 && r != 0 {
 				p.tell(ReportPid, i, 0, uint32(r))
 				exit(0)

@@ -87,7 +87,13 @@ func (e *Exec) plan(reports int) (f *plan, err error) {
 	f.descriptors(fds, needed)
 	f.oomScore()
 	f.call("join namespaces", errnos{}, unix.SYS_SETNS, uintptr(e.Init), joined)
-	f.add("fork", fork.Step{Kind: fork.Again})
+	again := fork.Step{Kind: fork.Again}
+	for i := range e.Procs {
+		if e.Procs[i].Into {
+			again.Args[0] = fork.Birth(f.block, e.Procs[i].FD)
+		}
+	}
+	f.add("fork", again)
 	// In the container.
 	f.call("setsid", errnos{unix.EPERM}, syscall.SYS_SETSID)
 	if err := f.ownStreams(fds); err != nil {
@@ -100,6 +106,9 @@ func (e *Exec) plan(reports int) (f *plan, err error) {
 	f.add("cwd", fork.Step{Kind: fork.Cwd})
 	zero := f.block.Str("0") // the process that writes
 	for i := range e.Procs {
+		if e.Procs[i].Into {
+			continue
+		}
 		f.call("join cgroup: write to "+e.Procs[i].Path, errnos{}, syscall.SYS_WRITE, uintptr(e.Procs[i].FD), zero, 1)
 	}
 	f.identity()
