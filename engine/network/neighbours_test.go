@@ -90,8 +90,12 @@ func TestAsksAreHeardAtOnce(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if groups, err := in.Groups(l.Index); err != nil || !slices.Contains(groups, want) {
-				return fmt.Errorf("%v is not heard of: %v %v", want, groups, err)
+			groups, err := in.Groups(l.Index)
+			if err != nil {
+				return err
+			}
+			if !slices.Contains(groups, want) {
+				return fmt.Errorf("%v is not heard of: %v", want, groups)
 			}
 			return nil
 		})
