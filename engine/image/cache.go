@@ -12,32 +12,35 @@ type cacheKey struct {
 	platform string
 }
 
-// cache keeps resolved images, so that creating a container reads no file. It is
-// bounded: when it is full everything is forgotten. Safe for concurrent use.
-type cache struct {
+// cache keeps what was read of images, so that creating a container reads no file and
+// listing images few. It is bounded: when it is full everything is forgotten. What is in
+// it is shared and never changed. Safe for concurrent use.
+type cache[K comparable, V any] struct {
 	mu   sync.RWMutex
 	most int
-	m    map[cacheKey]*Image
+	m    map[K]*V
 }
 
-func newCache(most int) *cache { return &cache{most: most, m: map[cacheKey]*Image{}} }
+func newCache[K comparable, V any](most int) *cache[K, V] {
+	return &cache[K, V]{most: most, m: map[K]*V{}}
+}
 
-func (c *cache) get(k cacheKey) *Image {
+func (c *cache[K, V]) get(k K) *V {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.m[k]
 }
 
-func (c *cache) put(k cacheKey, i *Image) {
+func (c *cache[K, V]) put(k K, v *V) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.m) >= c.most {
+	if _, had := c.m[k]; !had && len(c.m) >= c.most {
 		clear(c.m)
 	}
-	c.m[k] = i
+	c.m[k] = v
 }
 
-func (c *cache) clear() {
+func (c *cache[K, V]) clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.m)

@@ -74,7 +74,8 @@ func (s *Service) summaries(ctx context.Context, target ocispec.Descriptor) ([]i
 	for i := range mans {
 		m := &mans[i]
 		sum := imagetypes.ManifestSummary{ID: m.desc.Digest.String(), Descriptor: m.desc, Kind: imagetypes.ManifestKindUnknown}
-		blobs, unpacked, err := s.manifestSize(ctx, m, map[digest.Digest]bool{})
+		p := partOf(m)
+		blobs, unpacked, err := partSize(ctx, s.store, &p, map[digest.Digest]bool{})
 		if err != nil {
 			return nil, err
 		}

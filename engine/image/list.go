@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/gantry/gantry/engine/image/manifest"
 	"github.com/gantry/gantry/internal/errclass"
@@ -78,41 +77,21 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]imagetypes.Summary
 		return nil, err
 	}
 	out := []imagetypes.Summary{}
-	for id, g := range s.groups() {
-		img, err := s.load(ctx, id.String(), g.target, nil)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
+	err = s.store.View(ctx, func(ctx context.Context, state uint64) error {
+		for id, g := range s.groups() {
+			sum, err := s.summary(ctx, state, g, keep, &o)
+			if err != nil {
+				return err
 			}
-			continue // what has no readable platform cannot be shown
-		}
-		if !keep(g, img) {
-			continue
-		}
-		sum := imagetypes.Summary{
-			Containers: -1, ID: id.String(), Labels: img.Config.Config.Labels, SharedSize: -1,
-			RepoTags: filterTags(g.tags(), o.Filters), RepoDigests: filterTags(repoDigests(g.names, id.String()), o.Filters),
-		}
-		if sum.RepoDigests == nil {
-			sum.RepoDigests = []string{}
-		}
-		if t := img.Config.Created; t != nil {
-			sum.Created = t.Unix()
-		}
-		d := g.target
-		sum.Descriptor = &d
-		if sum.Size, err = s.size(ctx, g.target); err != nil {
-			return nil, err
-		}
-		if o.SharedSize {
-			sum.SharedSize = 0
-		}
-		if o.Manifests {
-			if sum.Manifests, err = s.summaries(ctx, g.target); err != nil {
-				return nil, err
+			if sum != nil {
+				sum.ID = id.String()
+				out = append(out, *sum)
 			}
 		}
-		out = append(out, sum)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	if o.SharedSize {
 		if err := s.sharedSizes(ctx, out); err != nil {
@@ -128,8 +107,40 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]imagetypes.Summary
 	return out, nil
 }
 
+// summary is an image's row but for its ID; nil when it is not in the list.
+func (s *Service) summary(ctx context.Context, state uint64, g *group, keep func(*group, *facts) bool, o *ListOptions) (*imagetypes.Summary, error) {
+	f, err := s.factsOf(ctx, state, g.target)
+	if err != nil {
+		// What has no readable platform cannot be shown.
+		return nil, ctx.Err()
+	}
+	if !keep(g, f) {
+		return nil, nil
+	}
+	d, id := g.target, g.target.Digest.String()
+	sum := &imagetypes.Summary{
+		Containers: -1, Labels: f.labels, SharedSize: -1, Size: f.size, Descriptor: &d,
+		RepoTags: filterTags(g.tags(), o.Filters), RepoDigests: filterTags(repoDigests(g.names, id), o.Filters),
+	}
+	if sum.RepoDigests == nil {
+		sum.RepoDigests = []string{}
+	}
+	if !f.created.IsZero() {
+		sum.Created = f.created.Unix()
+	}
+	if o.SharedSize {
+		sum.SharedSize = 0
+	}
+	if o.Manifests {
+		if sum.Manifests, err = s.summaries(ctx, g.target); err != nil {
+			return nil, err
+		}
+	}
+	return sum, nil
+}
+
 // filter compiles the filters of a list.
-func (s *Service) filter(ctx context.Context, f filter.Args) (func(*group, *Image) bool, error) {
+func (s *Service) filter(ctx context.Context, f filter.Args) (func(*group, *facts) bool, error) {
 	if err := f.Check("dangling", "reference", "label", "label!", "before", "since", "until"); err != nil {
 		return nil, err
 	}
@@ -166,17 +177,13 @@ func (s *Service) filter(ctx context.Context, f filter.Args) (func(*group, *Imag
 			return nil, errclass.Invalid("invalid reference filter %q: %v", p, err)
 		}
 	}
-	return func(g *group, img *Image) bool {
-		created := time.Time{}
-		if img.Config.Created != nil {
-			created = *img.Config.Created
-		}
+	return func(g *group, img *facts) bool {
 		switch {
 		case hasDangling && g.dangling() != onlyDangling,
-			!f.Labels("label", img.Config.Config.Labels),
-			!before.IsZero() && !created.Before(before),
-			!since.IsZero() && !created.After(since),
-			!until.IsZero() && !created.Before(until):
+			!f.Labels("label", img.labels),
+			!before.IsZero() && !img.created.Before(before),
+			!since.IsZero() && !img.created.After(since),
+			!until.IsZero() && !img.created.Before(until):
 			return false
 		}
 		return len(f["reference"]) == 0 || len(filterTags(g.tags(), f)) > 0
@@ -217,69 +224,6 @@ func parseUntil(values []string) (time.Time, error) {
 		return time.Time{}, errclass.Invalid("invalid filter 'until': %v", err)
 	}
 	return t, nil
-}
-
-// size is what an image takes: its blobs that are here and its unpacked layers.
-func (s *Service) size(ctx context.Context, target ocispec.Descriptor) (int64, error) {
-	mans, err := s.manifests(ctx, target)
-	if err != nil {
-		return 0, err
-	}
-	var total int64
-	seen := map[digest.Digest]bool{}
-	for i := range mans {
-		c, u, err := s.manifestSize(ctx, &mans[i], seen)
-		if err != nil {
-			return 0, err
-		}
-		total += c + u
-	}
-	return total, nil
-}
-
-// manifestSize returns the bytes of a platform's blobs and of its unpacked layers,
-// without those seen already.
-func (s *Service) manifestSize(ctx context.Context, m *platformManifest, seen map[digest.Digest]bool) (blobs, unpacked int64, err error) {
-	if m.manifest == nil {
-		return 0, 0, nil
-	}
-	sctx := storage.Context(ctx)
-	for _, d := range append([]ocispec.Descriptor{m.desc, m.manifest.Config}, m.manifest.Layers...) {
-		if seen[d.Digest] {
-			continue
-		}
-		seen[d.Digest] = true
-		info, err := s.store.Content.Info(sctx, d.Digest)
-		if errdefs.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return 0, 0, err
-		}
-		blobs += info.Size
-	}
-	if m.config == nil {
-		return blobs, 0, nil
-	}
-	chains, err := manifest.ChainIDs(m.manifest, m.config)
-	if err != nil {
-		return blobs, 0, nil //nolint:nilerr // such an image was never unpacked
-	}
-	for _, c := range chains {
-		if seen[c] {
-			continue
-		}
-		seen[c] = true
-		u, err := s.store.Snapshots.Usage(sctx, c.String())
-		if errdefs.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return 0, 0, err
-		}
-		unpacked += u.Size
-	}
-	return blobs, unpacked, nil
 }
 
 // sharedSizes fills in what of each image other images have, too.

@@ -200,7 +200,7 @@ func (s *Service) Prune(ctx context.Context, f filter.Args) (imagetypes.PruneRep
 		if err != nil {
 			return report, err
 		}
-		if !keep(g, img) {
+		if !keep(g, describe(img)) {
 			continue
 		}
 		gone, err := s.pruneOne(ctx, image, g)

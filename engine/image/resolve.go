@@ -61,6 +61,12 @@ func (s *Service) read(ctx context.Context, ref string, target ocispec.Descripto
 	if err != nil {
 		return nil, fmt.Errorf("reading image %s: %w", ref, err)
 	}
+	return s.pick(ref, target, mans, platform)
+}
+
+// pick chooses the platform's manifest, nil being the daemon's own platform: then any
+// is better than none.
+func (s *Service) pick(ref string, target ocispec.Descriptor, mans []platformManifest, platform *ocispec.Platform) (*Image, error) {
 	want := s.platform
 	if platform != nil {
 		want = platforms.Normalize(*platform)

@@ -61,7 +61,8 @@ type Service struct {
 
 	mu    sync.RWMutex
 	names map[string]images.Image // by database name; what the database has
-	cache *cache
+	cache *cache[cacheKey, Image]
+	facts *cache[digest.Digest, facts]
 
 	change sync.Mutex // held while names are read and changed by it
 	pulls  flights
@@ -71,7 +72,8 @@ type Service struct {
 // New makes the service over an open store, which stays the caller's to close. It
 // reads all names, and removes what a crash left of unfinished work.
 func New(store *storage.Store, cfg Config, bus *event.Bus) (*Service, error) {
-	s := &Service{store: store, bus: bus, platform: platforms.DefaultSpec(), cache: newCache(256)}
+	s := &Service{store: store, bus: bus, platform: platforms.DefaultSpec()}
+	s.cache, s.facts = newCache[cacheKey, Image](256), newCache[digest.Digest, facts](4096)
 	if cfg.Platform != nil {
 		s.platform = platforms.Normalize(*cfg.Platform)
 	}
