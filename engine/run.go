@@ -100,14 +100,11 @@ func run(args []string, cfg *Config, log *slog.Logger, level *slog.LevelVar, new
 	}
 }
 
-// trimAfter is how long the daemon must have been quiet before it gives memory back.
-const trimAfter = 5 * time.Second
-
 // trimWhenQuiet gives memory back whenever nothing has happened for a while: the
 // start read databases, a pull decompressed layers; the idle daemon needs little of
 // that. Events tell that something happens.
 func (e *Engine) trimWhenQuiet() (stop func()) {
-	t := trim.New(trimAfter)
+	t := trim.New()
 	_, sub := e.bus.Subscribe(time.Time{})
 	go func() {
 		for range sub.C() {

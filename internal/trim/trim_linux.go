@@ -15,6 +15,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strings"
 	"sync"
 	"time"
@@ -22,18 +23,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Trimmer trims once the process was quiet for a while after having been busy.
-// It is safe for concurrent use.
+// When a process that was busy trims: Quiet after the last thing it did. Soon after it
+// already its text goes, and its heap when it holds More bytes than after the last trim:
+// that costs a collection of garbage, so a little is not worth it between two requests;
+// what a burst of work left behind is.
+const (
+	Quiet = 5 * time.Second
+	Soon  = 500 * time.Millisecond
+	More  = 2 << 20
+)
+
+// Trimmer trims when the process is quiet after having been busy. It is safe for
+// concurrent use.
 type Trimmer struct {
-	quiet time.Duration
 	mu    sync.Mutex
 	timer *time.Timer
+	soon  bool   // the timer is set to Soon after the last touch
+	base  uint64 // bytes held after the last trim
+
+	trim, text func()
+	held       func() uint64
 }
 
-// New returns a trimmer that waits for quiet without a Touch. It begins as touched.
-func New(quiet time.Duration) *Trimmer {
-	t := &Trimmer{quiet: quiet}
-	t.timer = time.AfterFunc(quiet, func() { _ = Now() }) // a failure only means that memory is kept
+// New returns a trimmer. It begins as touched.
+func New() *Trimmer {
+	// A failure only means that memory is kept.
+	return newTrimmer(func() { _ = Now() }, func() { _ = dropText() }, held)
+}
+
+func newTrimmer(trim, text func(), held func() uint64) *Trimmer {
+	t := &Trimmer{trim: trim, text: text, held: held}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.timer = time.AfterFunc(Quiet, t.fire)
 	return t
 }
 
@@ -41,7 +63,8 @@ func New(quiet time.Duration) *Trimmer {
 func (t *Trimmer) Touch() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.timer.Reset(t.quiet)
+	t.soon = true
+	t.timer.Reset(Soon)
 }
 
 // Stop ends the trimming; a later Touch begins it again.
@@ -49,6 +72,38 @@ func (t *Trimmer) Stop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.timer.Stop()
+}
+
+func (t *Trimmer) fire() {
+	if !t.due() {
+		t.text()
+		return
+	}
+	t.trim()
+	n := t.held()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.base = n
+}
+
+// due tells whether it is time for all; if not, the timer is set again.
+func (t *Trimmer) due() bool {
+	n := t.held()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.soon || n >= t.base+More {
+		return true
+	}
+	t.soon = false
+	t.timer.Reset(Quiet - Soon)
+	return false
+}
+
+// held is the memory in bytes that Go's runtime has from the system and has not given back.
+func held() uint64 {
+	m := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(m)
+	return m[0].Value.Uint64() - m[1].Value.Uint64()
 }
 
 // Now collects garbage, returns free heap pages and unmaps the clean pages of the

@@ -172,7 +172,7 @@ func (p *proc) finish() {
 	p.closeOutput()
 	p.mu.Unlock()
 	p.s.emit(shim.Event{Exit: &x})
-	p.s.tidy.Reset(tidyWait)
+	p.s.tidy.Touch()
 	if p.s.hasDaemon() {
 		time.AfterFunc(ackWait, p.endStreams)
 	} else {

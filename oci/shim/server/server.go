@@ -49,11 +49,8 @@ type Server struct {
 
 	warned map[string]bool // warnings of the runtime that were said already
 
-	tidy *time.Timer // gives memory back once starts and exits have ceased
+	tidy *trim.Trimmer // gives memory back once starts and exits have ceased
 }
-
-// tidyWait is how long nothing has to start or end before memory is given back.
-const tidyWait = 3 * time.Second
 
 // New makes a server for a directory. logf says what a person should know; nil:
 // nothing is said.
@@ -65,7 +62,7 @@ func New(root string, logf func(format string, a ...any)) *Server {
 		root: root, logf: logf, strangers: make(chan struct{}, 1), down: make(chan struct{}), slots: make(chan struct{}, maxRequests),
 		procs: map[shim.Key]*proc{}, starting: map[shim.Key]bool{}, stored: map[string]int{}, sessions: map[*session]bool{}, warned: map[string]bool{},
 	}
-	s.tidy = time.AfterFunc(tidyWait, func() { _ = trim.Now() }) // a failure only means that memory is kept
+	s.tidy = trim.New()
 	return s
 }
 
@@ -362,7 +359,7 @@ func (s *Server) put(p *proc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.procs[p.key] = p
-	s.tidy.Reset(tidyWait)
+	s.tidy.Touch()
 }
 
 // warn says what the runtime could not do, each thing once.
