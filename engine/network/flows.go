@@ -22,7 +22,7 @@ func (pb *publisher) forgetFlows(opened bool, on ...way) {
 		for _, p := range pb.endpointPorts(w.n, w.e) {
 			if p.Proto == "udp" && p.HostPort != 0 {
 				i := 0
-				if p.IP.Is6() {
+				if p.HostIP.Is6() {
 					i = 1
 				}
 				byFamily[i] = append(byFamily[i], p)
@@ -60,6 +60,9 @@ func stale(f conntrack.Flow, p firewall.Port, opened bool, local map[netip.Addr]
 	}
 	if opened {
 		return !f.Translated && local[f.Dst.Addr()]
+	}
+	if !p.IP.IsValid() { // led to the daemon
+		return f.Translated && f.From.Port() == p.HostPort
 	}
 	return f.Translated && f.From.Addr() == p.IP
 }

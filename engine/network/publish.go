@@ -119,7 +119,10 @@ func (pb *publisher) wishes(ws ways, r SandboxRequest) ([]ports.Wish, error) {
 	if first.n.bridge.BindIP.IsValid() {
 		bind = first.n.bridge.BindIP
 	}
-	return ports.Wishes(r.Ports, r.Exposed, r.PublishAll, bind, hostHasIPv6())
+	v6 := hostHasIPv6()
+	// What the daemon forwards for many ports in a row comes to one socket by a rule.
+	inRows := !pb.cfg.UserlandProxy || pb.cfg.Firewall && (pb.cfg.Firewall6 || !v6)
+	return ports.Wishes(r.Ports, r.Exposed, r.PublishAll, bind, v6, inRows)
 }
 
 // endpointError words that a container's ports could not be published, as Docker does.
@@ -142,9 +145,6 @@ func (pb *publisher) publishOne(ws ways, owner string, w ports.Wish) ([]ports.Bi
 			}
 			way.e.Ports = append(way.e.Ports, PortRecord{Proto: string(w.Port.Proto()), ContainerPort: w.Port.Num(), HostIP: unspecified, Count: w.Count})
 		case portBind, portProxy:
-			if do == portProxy && w.Count > 1 {
-				continue // without sockets nobody forwards
-			}
 			addrs = append(addrs, a)
 			on[a] = way
 			if !to.IsValid() {
@@ -157,7 +157,7 @@ func (pb *publisher) publishOne(ws ways, owner string, w ports.Wish) ([]ports.Bi
 	}
 	got, err := pb.table.Take(owner, ports.Request{
 		Proto: string(w.Port.Proto()), Addrs: addrs, First: w.First, Last: w.Last, Count: w.Count,
-		To: netip.AddrPortFrom(to, w.Port.Num()).String(),
+		Gate: pb.cfg.UserlandProxy, To: netip.AddrPortFrom(to, w.Port.Num()).String(),
 	})
 	for _, b := range got {
 		e := on[b.Addr].e
@@ -208,8 +208,10 @@ func (pb *publisher) hold(b ports.Binding, e *endpoint, pr PortRecord) error {
 			pb.log.Warn("keeping a published port's socket", "port", b.Name(), "error", err)
 		}
 	}
-	if pb.cfg.UserlandProxy && b.Addr.Is6() {
-		return pb.proxy.Start(b.Name(), b.Proto, b.Socket, netip.AddrPortFrom(e.target(true), pr.ContainerPort))
+	if pb.cfg.UserlandProxy && (b.Addr.Is6() || !pb.cfg.Firewall) {
+		return pb.proxy.Start(b.Name(), b.Proto, b.Socket, proxy.Target{
+			To: netip.AddrPortFrom(e.target(b.Addr.Is6()), pr.ContainerPort), First: b.Port, Count: b.Count,
+		})
 	}
 	return nil
 }
@@ -262,7 +264,7 @@ func (pb *publisher) adopt(sb *sandbox, e *endpoint, take func(string) *os.File)
 		}
 		b := ports.Binding{Proto: p.Proto, Addr: p.HostIP, Port: p.HostPort, Count: p.Count}
 		b.Socket = take(b.Name())
-		b, err := pb.table.Adopt(e.Name, b)
+		b, err := pb.table.Adopt(e.Name, b, pb.cfg.UserlandProxy)
 		if err == nil {
 			err = pb.hold(b, e, p)
 		}
@@ -306,12 +308,13 @@ func (pb *publisher) endpointPorts(n *netw, e *endpoint) []firewall.Port {
 		if p.HostIP.Is6() {
 			to = e.IPv6.Addr()
 		}
-		if !to.IsValid() || to.Is6() && !pb.cfg.Firewall6 {
+		gate := p.Count > 1 && p.HostPort != 0 && p.HostIP.Is6() && pb.cfg.UserlandProxy
+		if p.HostIP.Is6() && !pb.cfg.Firewall6 || !to.IsValid() && !gate {
 			continue // forwarded in the daemon
 		}
 		out = append(out, firewall.Port{
 			Bridge: n.bridge.Name, Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort,
-			IP: to, Port: p.ContainerPort, Count: p.Count,
+			IP: to, Port: p.ContainerPort, Count: p.Count, Gate: gate,
 		})
 	}
 	return out

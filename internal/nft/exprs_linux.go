@@ -99,6 +99,13 @@ func (c *Conn) action(s Stmt) ([]expr.Any, error) {
 		return c.dnat(addrProtoPort(s.Family), s.Family, s.Map, true)
 	case DNATByRange:
 		return c.dnat(addrProtoPort(s.Family), s.Family, s.Map, false)
+	case DNATPort:
+		look, err := c.lookup(s.Map, reg1, reg1, false, true)
+		return append(append(addrProtoPort(s.Family), look...), &expr.NAT{
+			// Without an address it is of no family, and nft(8) prints it as it reads it.
+			Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_INET, Specified: true,
+			RegProtoMin: reg1, RegProtoMax: reg1,
+		}), err
 	case SNATByIf:
 		look, err := c.lookup(s.Map, reg1, reg1, false, true)
 		if err != nil {

@@ -275,7 +275,7 @@ type Translated struct{}
 
 func (Translated) text() string { return "ct status dnat" }
 
-// L4 matches the transport protocol by name: "icmp" or "ipv6-icmp".
+// L4 matches the transport protocol by name: "tcp", "udp", "sctp", "icmp" or "ipv6-icmp".
 type L4 struct{ Proto string }
 
 func (s L4) text() string { return "meta l4proto " + s.Proto }
@@ -319,6 +319,17 @@ type DNATByRange struct {
 }
 
 func (s DNATByRange) text() string { return DNATByAddr(s).text() }
+
+// DNATPort translates the destination's port, and leaves the address, by an interval map
+// keyed by address, protocol and port. The rule must have matched the protocol before.
+type DNATPort struct {
+	Family Family
+	Map    string
+}
+
+func (s DNATPort) text() string {
+	return "dnat to :" + s.Family.ip() + " daddr . meta l4proto . th dport map @" + s.Map
+}
 
 // SNATByIf gives forwarded packets a fixed source by a map keyed by incoming interface.
 type SNATByIf struct {

@@ -80,6 +80,59 @@ func Forget(v6 bool, port uint16, match func(Flow) bool) (int, error) {
 	return n, errors.Join(errs...)
 }
 
+// Original tells where the first packet of a translated connection was sent, by who
+// answers it (from, an address of the host) and whom (to). proto is IPPROTO_UDP or
+// IPPROTO_TCP. It works in the calling thread's network namespace. Errors are the
+// system's: ENOENT where nothing is tracked.
+func Original(proto uint8, from, to netip.AddrPort) (netip.AddrPort, error) {
+	body, err := replyTuple(proto, from, to)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("opening a conntrack socket: %w", err)
+	}
+	defer c.Close()
+	msgs, err := c.Execute(message(msgGet, netlink.Request|netlink.Acknowledge, from.Addr().Is6(), body))
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("asking for a tracked connection: %w", err)
+	}
+	for _, m := range msgs {
+		if len(m.Data) >= 4 {
+			if f, ok := parse(m.Data[4:]); ok {
+				return f.Dst, nil
+			}
+		}
+	}
+	return netip.AddrPort{}, unix.ENOENT
+}
+
+// replyTuple names a connection by its answers.
+func replyTuple(proto uint8, from, to netip.AddrPort) ([]byte, error) {
+	src, dst := uint16(ctaIPv4Src), uint16(ctaIPv4Dst)
+	if from.Addr().Is6() {
+		src, dst = ctaIPv6Src, ctaIPv6Dst
+	}
+	e := netlink.NewAttributeEncoder()
+	e.Nested(ctaTupleReply, func(e *netlink.AttributeEncoder) error {
+		e.Nested(ctaTupleIP, func(e *netlink.AttributeEncoder) error {
+			e.Bytes(src, from.Addr().WithZone("").AsSlice())
+			e.Bytes(dst, to.Addr().WithZone("").AsSlice())
+			return nil
+		})
+		e.Nested(ctaTupleProto, func(e *netlink.AttributeEncoder) error {
+			e.ByteOrder = binary.BigEndian
+			e.Uint8(ctaProtoNum, proto)
+			e.Uint16(ctaSrcPort, from.Port())
+			e.Uint16(ctaDstPort, to.Port())
+			return nil
+		})
+		return nil
+	})
+	return e.Encode()
+}
+
 func message(typ netlink.HeaderType, flags netlink.HeaderFlags, v6 bool, body []byte) netlink.Message {
 	head := []byte{unix.AF_INET, unix.NFNETLINK_V0, 0, 0}
 	if v6 {

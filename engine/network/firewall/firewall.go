@@ -7,7 +7,8 @@
 //   - guard (raw): packets for 127.0.0.0/8 from a wire are dropped before anything
 //     can translate them, because route_localnet is on for our bridges.
 //   - publish (nat): packets for an address of this host and a published port are sent
-//     to the container, from outside, from the host itself and from containers.
+//     to the container, from outside, from the host itself and from containers; those
+//     for a range of ports that the daemon must forward itself, to its one socket (gate).
 //   - forward: the user's chain first; then what may enter a container's bridge:
 //     answers, published ports, the same network when icc is on, nothing else.
 //     Nothing enters or leaves an internal network.
@@ -57,6 +58,7 @@ const (
 	SetNets6    = "nets6"
 	SetRange4   = "range4"
 	SetRange6   = "range6"
+	SetGate6    = "gate6"
 )
 
 // GatewayMode is how a bridge network's containers are reached from outside
@@ -96,6 +98,9 @@ type Port struct {
 	Port     uint16
 	// Count above 1 means as many ports in a row, on both sides.
 	Count uint16
+	// Gate tells that a row's first host port has a socket of the daemon, which forwards
+	// what the kernel cannot: all of it where IP is invalid, else connections to ::1.
+	Gate bool
 }
 
 // State is everything the table depends on.
@@ -195,13 +200,33 @@ func foreignElems(names []string) []nft.SetElems {
 
 func isNAT(m GatewayMode) bool { return m == "" || m == ModeNAT || m == ModeNATUnprotected }
 
+// gateElems lead a row's ports to the one that has a socket.
+func gateElems(p Port) []nft.SetElems {
+	on := netip.PrefixFrom(p.HostIP, p.HostIP.BitLen())
+	switch {
+	case !p.Gate:
+		return nil
+	case p.IP.IsValid() && (p.HostIP.IsUnspecified() || p.HostIP == loopback6.Addr()):
+		on = loopback6
+	case p.IP.IsValid():
+		return nil
+	case p.HostIP.IsUnspecified():
+		on = netip.PrefixFrom(p.HostIP, 0)
+	}
+	key := []nft.Value{on, p.Proto, nft.PortRange{First: p.HostPort, Last: p.HostPort + p.Count - 1}}
+	return []nft.SetElems{{Set: SetGate6, Elems: []nft.Elem{{Key: key, Data: []nft.Value{p.HostPort}}}}}
+}
+
 func portElems(p Port, b Bridge, direct bool) []nft.SetElems {
+	out := gateElems(p)
+	if !p.IP.IsValid() {
+		return out
+	}
 	v6 := p.IP.Is6()
 	mode, every, addr, dir, rng := b.Mode4, SetAny4, SetAddr4, SetDirect4, SetRange4
 	if v6 {
 		mode, every, addr, dir, rng = b.Mode6, SetAny6, SetAddr6, SetDirect6, SetRange6
 	}
-	var out []nft.SetElems
 	put := func(set string, key []nft.Value, data ...nft.Value) {
 		out = append(out, nft.SetElems{Set: set, Elems: []nft.Elem{{Key: key, Data: data}}})
 	}
@@ -232,12 +257,19 @@ func portElems(p Port, b Bridge, direct bool) []nft.SetElems {
 	return out
 }
 
-var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
+var (
+	loopback4 = netip.MustParsePrefix("127.0.0.0/8")
+	loopback6 = netip.MustParsePrefix("::1/128")
+)
 
 func chains(s State) []nft.Chain {
 	const raw, dstnat, filter, srcnat = -300, -100, 0, 100
 	return []nft.Chain{
 		{Name: UserChain, Foreign: true},
+		{Name: "gate", Rules: []nft.Rule{
+			{nft.L4{Proto: "tcp"}, nft.DNATPort{Family: nft.V6, Map: SetGate6}},
+			{nft.L4{Proto: "udp"}, nft.DNATPort{Family: nft.V6, Map: SetGate6}},
+		}},
 		{Name: "publish", Rules: publishRules()},
 		{Name: "in", Rules: inRules(s)},
 		{Name: "guard", Hook: &nft.Hook{Type: "filter", Hook: "prerouting", Priority: raw}, Rules: []nft.Rule{
@@ -249,7 +281,8 @@ func chains(s State) []nft.Chain {
 		}},
 		{Name: "from_host", Hook: &nft.Hook{Type: "nat", Hook: "output", Priority: dstnat}, Rules: []nft.Rule{
 			// The kernel routes nothing from ::1 off the loopback: the daemon forwards it.
-			{nft.Dst{Prefix: netip.MustParsePrefix("::1/128")}, nft.Return{}},
+			{nft.Dst{Prefix: loopback6}, nft.Jump{Chain: "gate"}},
+			{nft.Dst{Prefix: loopback6}, nft.Return{}},
 			{nft.DstLocal{}, nft.Jump{Chain: "publish"}},
 		}},
 		{Name: "forward", Hook: &nft.Hook{Type: "filter", Hook: "forward", Priority: filter, Drop: s.DropForward}, Rules: forwardRules(s)},
@@ -280,6 +313,7 @@ func publishRules() []nft.Rule {
 		{nft.DNATByAddr{Family: nft.V6, Map: SetAddr6}},
 		{nft.DNATByPort{Family: nft.V6, Map: SetAny6}},
 		{nft.DNATByRange{Family: nft.V6, Map: SetRange6}},
+		{nft.Jump{Chain: "gate"}},
 	}
 }
 
@@ -361,6 +395,8 @@ func newSets() *setList {
 		def("nets"+f.n, []nft.Type{f.t}, nil)
 		l.sets[l.at["nets"+f.n]].Interval = true
 	}
+	def(SetGate6, append([]nft.Type{nft.IPv6}, port...), []nft.Type{nft.Service})
+	l.sets[l.at[SetGate6]].Interval = true
 	return l
 }
 

@@ -38,6 +38,10 @@ func TestCompute(t *testing.T) {
 		"range": {Bridges: []Bridge{docker0, {Name: "br-t", Trusted: []string{"eth1"}}}, Ports: []Port{
 			{Bridge: "docker0", Proto: "udp", HostIP: any4, HostPort: 10000, IP: addr("172.17.0.2"), Port: 10000, Count: 10000},
 			{Bridge: "docker0", Proto: "udp", HostIP: addr("fd00::1"), HostPort: 10000, IP: addr("fd00::2"), Port: 10000, Count: 10000},
+			{Bridge: "docker0", Proto: "tcp", HostIP: any6, HostPort: 20000, Port: 30000, Count: 1000, Gate: true},
+			{Bridge: "docker0", Proto: "udp", HostIP: addr("2001:db8::1"), HostPort: 20000, Port: 30000, Count: 1000, Gate: true},
+			{Bridge: "docker0", Proto: "tcp", HostIP: any6, HostPort: 40000, IP: addr("fd00::2"), Port: 40000, Count: 100, Gate: true},
+			{Bridge: "docker0", Proto: "tcp", HostIP: addr("2001:db8::1"), HostPort: 50000, IP: addr("fd00::2"), Port: 50000, Count: 100, Gate: true},
 			{Bridge: "docker0", Proto: "tcp", HostIP: any4, HostPort: 8000, IP: addr("172.17.0.2"), Port: 9000, Count: 2},
 			{Bridge: "br-t", Proto: "sctp", HostIP: addr("192.0.2.1"), HostPort: 7000, IP: addr("172.18.0.2"), Port: 7000, Count: 3},
 		}},

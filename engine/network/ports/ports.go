@@ -25,12 +25,15 @@ type Request struct {
 	// looked at). They are taken as one, without sockets: thousands of them would cost
 	// more than they keep away.
 	Count uint16
+	// Gate asks for a socket on a row's first port where the address is IPv6, for what
+	// the firewall leads there.
+	Gate bool
 	// To is where it leads, for error texts ("172.17.0.2:80").
 	To string
 }
 
-// Binding is one taken host port, or several in a row. Socket is nil for several, and
-// where the kernel has no such protocol.
+// Binding is one taken host port, or several in a row. Socket is nil for several without
+// a gate, and where the kernel has no such protocol.
 type Binding struct {
 	Proto string
 	Addr  netip.Addr
@@ -216,12 +219,13 @@ func takenBy(a netip.Addr, port uint16, owner string) error {
 }
 
 // Adopt records a port that a running container has, with the socket that was kept
-// for it, or a new one. A socket that cannot be had is no error: the rules work.
-func (t *Table) Adopt(owner string, b Binding) (Binding, error) {
+// for it, or a new one. A socket that cannot be had is no error: the rules work. gate is
+// as in Request.
+func (t *Table) Adopt(owner string, b Binding, gate bool) (Binding, error) {
 	if err := t.reserve(owner, b); err != nil {
 		return b, err
 	}
-	if b.Socket == nil && b.Count <= 1 {
+	if b.Socket == nil && (b.Count <= 1 || gate && b.Addr.Is6()) {
 		b.Socket, _ = t.bind(b.Proto, netip.AddrPortFrom(b.Addr, b.Port))
 	}
 	return b, nil

@@ -27,9 +27,16 @@ func (t *Table) takeRow(owner string, r Request) (_ []Binding, err error) {
 			return nil, err
 		}
 		got = append(got, b)
+		if r.Gate && a.Is6() {
+			f, err := t.bind(r.Proto, netip.AddrPortFrom(a, b.Port))
+			if err != nil {
+				return nil, bindError(r, a, b.Port, err)
+			}
+			got[len(got)-1].Socket = f
+		}
 		// What the list tells may be on another address: binding decides.
 		for _, port := range busy {
-			if port < b.Port || port > b.last() {
+			if port < b.Port || port > b.last() || port == b.Port && got[len(got)-1].Socket != nil {
 				continue
 			}
 			f, err := t.bind(r.Proto, netip.AddrPortFrom(a, port))

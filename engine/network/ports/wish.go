@@ -22,14 +22,15 @@ type Wish struct {
 }
 
 // RowMin is how many ports in a row are taken as one: below it each has a socket, which
-// shows other programs that it is taken and serves what the kernel cannot translate.
+// shows other programs that it is taken and serves what the kernel cannot translate. Of a
+// row the first port has one at most, which serves all of them.
 const RowMin = 64
 
 // Wishes turns what was asked for (bindings by port; with all, every exposed port) into
 // wishes on bind where no address is named, those with a fixed number first: an
-// arbitrary choice must not take a number that somebody named. Errors are of class
-// Invalid.
-func Wishes(wanted network.PortMap, exposed network.PortSet, all bool, bind netip.Addr, v6 bool) ([]Wish, error) {
+// arbitrary choice must not take a number that somebody named. inRows allows many ports in
+// a row to be one wish. Errors are of class Invalid.
+func Wishes(wanted network.PortMap, exposed network.PortSet, all bool, bind netip.Addr, v6, inRows bool) ([]Wish, error) {
 	var out []Wish
 	for port, bindings := range wanted {
 		if len(bindings) == 0 {
@@ -56,6 +57,9 @@ func Wishes(wanted network.PortMap, exposed network.PortSet, all bool, bind neti
 		return cmp.Or(cmp.Compare(a.freedom(), b.freedom()), cmp.Compare(a.Port.Num(), b.Port.Num()),
 			cmp.Compare(a.Port.Proto(), b.Port.Proto()), cmp.Compare(a.First, b.First))
 	})
+	if !inRows {
+		return out, nil
+	}
 	return rows(out), nil
 }
 

@@ -20,7 +20,7 @@ func TestPortWishes(t *testing.T) {
 		Exposed:    network.PortSet{network.MustParsePort("7000/tcp"): {}, network.MustParsePort("80/tcp"): {}},
 		PublishAll: true,
 	}
-	ws, err := Wishes(r.Ports, r.Exposed, r.PublishAll, netip.Addr{}, true)
+	ws, err := Wishes(r.Ports, r.Exposed, r.PublishAll, netip.Addr{}, true, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,11 +37,11 @@ func TestPortWishes(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	for _, bad := range []string{"x", "1-", "70000", "10-5", "-1", "0-5"} {
-		if _, err := Wishes(portMapOf(bad+">80/tcp"), nil, false, netip.Addr{}, false); err == nil {
+		if _, err := Wishes(portMapOf(bad+">80/tcp"), nil, false, netip.Addr{}, false, true); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
 	}
-	if ws, _ := Wishes(portMapOf("1>80/tcp"), nil, false, netip.MustParseAddr("192.0.2.1"), true); ws[0].Addrs[0].String() != "192.0.2.1" || len(ws[0].Addrs) != 1 {
+	if ws, _ := Wishes(portMapOf("1>80/tcp"), nil, false, netip.MustParseAddr("192.0.2.1"), true, true); ws[0].Addrs[0].String() != "192.0.2.1" || len(ws[0].Addrs) != 1 {
 		t.Errorf("default bind address: %v", ws[0].Addrs)
 	}
 }
@@ -59,7 +59,7 @@ func TestRows(t *testing.T) {
 	}
 	p, _ := network.PortFrom(8200, "udp")
 	wanted[p] = []network.PortBinding{{HostPort: "9200"}}
-	ws, err := Wishes(wanted, nil, false, netip.Addr{}, true)
+	ws, err := Wishes(wanted, nil, false, netip.Addr{}, true, true)
 	if err != nil || len(ws) != RowMin-1+2 {
 		t.Fatalf("%d wishes, %v", len(ws), err)
 	}

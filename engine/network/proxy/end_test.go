@@ -36,7 +36,7 @@ func TestEndFreesThePort(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := p.Start("x", "tcp", f, netip.MustParseAddrPort("127.0.0.1:1")); err != nil {
+		if err := p.Start("x", "tcp", f, Target{To: netip.MustParseAddrPort("127.0.0.1:1")}); err != nil {
 			t.Fatal(err)
 		}
 		l.Close()

@@ -1,5 +1,6 @@
 // Package proxy forwards in the daemon what the kernel cannot: connections to ::1 and
-// to IPv6 addresses of the host for a container that has IPv4 only.
+// to IPv6 addresses of the host for a container that has IPv4 only, and everything where
+// the firewall is switched off.
 package proxy
 
 import (
@@ -11,19 +12,42 @@ import (
 	"os"
 	"sync"
 	"time"
-)
 
-// udpIdle is how long a forwarded UDP conversation is remembered without a packet.
-const udpIdle = 90 * time.Second
+	"golang.org/x/sys/unix"
+)
 
 // acceptPause is how long accepting rests when the system refuses it.
 const acceptPause = 50 * time.Millisecond
 
 // maxUDPFlows and maxTCPFlows bound what one forwarded port may hold open.
 const (
-	maxUDPFlows = 1024
+	maxUDPFlows = 4096
 	maxTCPFlows = 4096
 )
+
+// Target is where a forwarded port leads.
+type Target struct {
+	// To is where connections to the first port go.
+	To netip.AddrPort
+	// First and Count, above 1, describe a row of host ports: the firewall leads all of them
+	// to the socket of the first one, and a connection to the n-th goes to To's n-th.
+	First, Count uint16
+}
+
+// row tells whether the target is of several ports.
+func (t Target) row() bool { return t.Count > 1 }
+
+// of is where a connection to a host port goes; false: nowhere.
+func (t Target) of(port uint16) (netip.AddrPort, bool) {
+	if !t.row() {
+		return t.To, true
+	}
+	n := int(port) - int(t.First)
+	if n < 0 || n >= int(t.Count) {
+		return t.To, false
+	}
+	return netip.AddrPortFrom(t.To.Addr(), t.To.Port()+uint16(n)), true
+}
 
 // Set is a set of forwarded ports. Safe for concurrent use.
 type Set struct {
@@ -38,7 +62,7 @@ func NewSet(log *slog.Logger) *Set {
 }
 
 // Start forwards what arrives at the socket (kept by the caller) to a container.
-func (p *Set) Start(name, proto string, socket *os.File, to netip.AddrPort) error {
+func (p *Set) Start(name, proto string, socket *os.File, to Target) error {
 	var c io.Closer
 	switch proto {
 	case "tcp":
@@ -59,7 +83,11 @@ func (p *Set) Start(name, proto string, socket *os.File, to netip.AddrPort) erro
 			pc.Close()
 			return errors.New("forwarding: the socket of " + name + " is no UDP socket")
 		}
-		u := &udpProxy{conn: conn, to: net.UDPAddrFromAddrPort(to), flows: map[netip.AddrPort]*net.UDPConn{}}
+		u, err := newUDP(conn, to)
+		if err != nil {
+			conn.Close()
+			return err
+		}
 		c = u
 		go u.run()
 	default:
@@ -105,7 +133,7 @@ func (t *tcpProxy) Close() error {
 	return t.l.Close()
 }
 
-func (t *tcpProxy) run(to netip.AddrPort) {
+func (t *tcpProxy) run(to Target) {
 	// Full, new connections are turned away and not left waiting without an answer.
 	room := make(chan struct{}, maxTCPFlows)
 	for {
@@ -130,22 +158,58 @@ func (t *tcpProxy) run(to netip.AddrPort) {
 		}
 		go func() {
 			defer func() { <-room }()
-			if t, ok := c.(*net.TCPConn); ok {
-				forwardTCP(t, to)
+			t, ok := c.(*net.TCPConn)
+			if !ok {
+				return
+			}
+			if at, ok := to.of(wanted(t, to)); ok {
+				forwardTCP(t, at)
+			} else {
+				refuse(t)
 			}
 		}()
 	}
 }
 
+// wanted is the port that the client connected to, of a row: the kernel knows it as long as
+// it translates the connection. One that it does not translate came to the first itself.
+func wanted(c *net.TCPConn, to Target) uint16 {
+	if !to.row() {
+		return 0
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	port := to.First
+	err = raw.Control(func(fd uintptr) {
+		// IP6T_SO_ORIGINAL_DST answers a sockaddr_in6, which is how this structure begins.
+		const originalDst = 80
+		if info, gerr := unix.GetsockoptIPv6MTUInfo(int(fd), unix.SOL_IPV6, originalDst); gerr == nil {
+			port = info.Addr.Port<<8 | info.Addr.Port>>8
+		}
+	})
+	if err != nil {
+		return 0
+	}
+	return port
+}
+
+// refuse has the client see a reset, as from a closed port.
+func refuse(c *net.TCPConn) {
+	_ = c.SetLinger(0)
+	c.Close()
+}
+
 // forwardTCP copies both ways and passes each side's end of stream on (half close).
 func forwardTCP(c *net.TCPConn, to netip.AddrPort) {
-	defer c.Close()
 	d := net.Dialer{Timeout: 30 * time.Second}
 	up, err := d.Dial("tcp", to.String())
 	if err != nil {
-		_ = c.SetLinger(0) // the client sees a reset, as from a closed port
+		refuse(c)
 		return
 	}
+	defer c.Close()
 	defer up.Close()
 	done := make(chan struct{})
 	go func() {
@@ -160,80 +224,3 @@ func forwardTCP(c *net.TCPConn, to netip.AddrPort) {
 	_ = c.CloseWrite()
 	<-done
 }
-
-// udpProxy keeps one connected socket for each client.
-type udpProxy struct {
-	conn  *net.UDPConn
-	to    *net.UDPAddr
-	mu    sync.Mutex
-	flows map[netip.AddrPort]*net.UDPConn
-}
-
-func (u *udpProxy) Close() error {
-	err := u.conn.Close()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, c := range u.flows {
-		c.Close()
-	}
-	return err
-}
-
-func (u *udpProxy) run() {
-	buf := make([]byte, 65535)
-	for {
-		n, from, err := u.conn.ReadFromUDPAddrPort(buf)
-		if err != nil {
-			return
-		}
-		if up := u.flow(from); up != nil {
-			_ = up.SetReadDeadline(time.Now().Add(udpIdle))
-			_, _ = up.Write(buf[:n]) // a datagram may be lost
-		}
-	}
-}
-
-func (u *udpProxy) flow(from netip.AddrPort) *net.UDPConn {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if c := u.flows[from]; c != nil {
-		return c
-	}
-	if len(u.flows) >= maxUDPFlows {
-		return nil
-	}
-	c, err := net.DialUDP("udp", nil, u.to)
-	if err != nil {
-		return nil
-	}
-	_ = c.SetReadDeadline(time.Now().Add(udpIdle))
-	u.flows[from] = c
-	go u.back(from, c)
-	return c
-}
-
-func (u *udpProxy) back(from netip.AddrPort, c *net.UDPConn) {
-	defer func() {
-		u.mu.Lock()
-		delete(u.flows, from)
-		u.mu.Unlock()
-		c.Close()
-	}()
-	buf := make([]byte, 65535)
-	for {
-		n, err := c.Read(buf)
-		if err != nil {
-			var ne net.Error
-			if errors.As(err, &ne) && !ne.Timeout() && n == 0 && !isClosed(err) {
-				continue // a refused packet: the container may listen later
-			}
-			return
-		}
-		_ = c.SetReadDeadline(time.Now().Add(udpIdle))
-		if _, err := u.conn.WriteToUDPAddrPort(buf[:n], from); err != nil {
-			return
-		}
-	}
-}
-
-func isClosed(err error) bool { return errors.Is(err, net.ErrClosed) }

@@ -38,7 +38,7 @@ func TestTCPHalfClose(t *testing.T) {
 	defer f.Close()
 	p := NewSet(slog.New(slog.DiscardHandler))
 	defer p.Close()
-	if err := p.Start("x", "tcp", f, netip.MustParseAddrPort(back.Addr().String())); err != nil {
+	if err := p.Start("x", "tcp", f, Target{To: netip.MustParseAddrPort(back.Addr().String())}); err != nil {
 		t.Fatal(err)
 	}
 	front.Close() // only the set's duplicate accepts
@@ -59,7 +59,12 @@ func TestTCPHalfClose(t *testing.T) {
 	}
 }
 
-func TestUDP(t *testing.T) {
+// An answer comes from the address that was written to, on a host with several.
+func TestUDPAnswersFromWhereItWasAsked(t *testing.T) { testUDP(t, ":0", "127.0.0.2") }
+
+func TestUDP(t *testing.T) { testUDP(t, "127.0.0.1:0", "127.0.0.1") }
+
+func testUDP(t *testing.T, listen, at string) {
 	back, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +80,7 @@ func TestUDP(t *testing.T) {
 			back.WriteTo(bytes.ToUpper(buf[:n]), from)
 		}
 	}()
-	front, err := net.ListenPacket("udp", "127.0.0.1:0")
+	front, err := net.ListenPacket("udp4", listen)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,12 +90,16 @@ func TestUDP(t *testing.T) {
 	}
 	defer f.Close()
 	p := NewSet(slog.New(slog.DiscardHandler))
-	if err := p.Start("x", "udp", f, netip.MustParseAddrPort(back.LocalAddr().String())); err != nil {
+	if err := p.Start("x", "udp", f, Target{To: netip.MustParseAddrPort(back.LocalAddr().String())}); err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(front.LocalAddr().String())
+	if err != nil {
 		t.Fatal(err)
 	}
 	front.Close()
 	for range 2 {
-		c, err := net.Dial("udp", front.LocalAddr().String())
+		c, err := net.Dial("udp", net.JoinHostPort(at, port))
 		if err != nil {
 			t.Fatal(err)
 		}
