@@ -43,6 +43,30 @@ func linkLocals(t *testing.T, ifName string) (out []string) {
 	return out
 }
 
+// A container's link-local address is usable at once, also while somebody holds the
+// namespace of its last run, whose interface has the same address: it failed the check for
+// duplicates and stayed useless.
+func TestContainerLinkLocal(t *testing.T) {
+	s, _ := newService(t, nil)
+	yes := true
+	create(t, s, network.CreateRequest{Name: "six", EnableIPv6: &yes})
+	r := on(request("web"), "six")
+	r.Endpoints["six"].MacAddress = network.HardwareAddr{2, 0x42, 0, 0, 0, 7}
+	old := run(t, s, r)
+	r2 := on(request("web2"), "six")
+	r2.Endpoints["six"].MacAddress = r.Endpoints["six"].MacAddress
+	for _, b := range []*box{old, run(t, s, r2)} {
+		if err := s.host.Inside(b.NetNS, func() error {
+			if got := linkLocals(t, "eth0"); !slices.Equal(got, []string{"fe80000000000000004200fffe000007"}) {
+				t.Errorf("%s: %q", b.Record.Endpoints[0].Name, got)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // The first connection from outside by IPv6 waited two seconds, on a busy machine until
 // "no route to host": the bridge's link-local address, from which the kernel asks where a
 // container is on behalf of what it forwards, was still being checked for duplicates.

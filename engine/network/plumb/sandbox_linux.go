@@ -375,6 +375,11 @@ func configure(p Plug, index int) ([]*rtnl.Request, error) {
 	for _, a := range p.Addrs {
 		reqs = append(reqs, rtnl.AddAddr(index, a))
 	}
+	if ipv6 && p.HostIf != "" && len(p.MAC) == 6 {
+		// The kernel would check it for duplicates: it is of no use for a second, and for ever
+		// where the container's last run is not all gone yet (another one is in its namespace).
+		reqs = append(reqs, rtnl.AddAddr(index, linkLocal(p.MAC)))
+	}
 	reqs = append(reqs, rtnl.SetUp(index))
 	for _, r := range p.Routes {
 		reqs = append(reqs, rtnl.AddRoute(index, r.To, r.Via))
