@@ -13,7 +13,7 @@ import (
 // elsewhere tells whether a plugin manages the network's addresses.
 func (n *netw) elsewhere() bool {
 	d := n.net.IPAM.Driver
-	return d != "" && d != "default" && !n.net.ConfigOnly && n.hasInterfaces()
+	return d != "" && d != "default" && d != ipam.DriverNull && !n.net.ConfigOnly && n.hasInterfaces()
 }
 
 // pools are the network's subnets as its IPAM plugin knows them.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/engine/network/checks"
+	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/engine/network/records"
 	"github.com/gantry/gantry/engine/network/subnets"
 	"github.com/gantry/gantry/internal/errclass"
@@ -130,6 +131,9 @@ func (n *netw) choose(from *subnets.Chooser) (err error) {
 	if n.net.ConfigOnly {
 		return nil
 	}
+	if n.net.IPAM.Driver == ipam.DriverNull {
+		return subnets.Null(&n.net)
+	}
 	if !n.elsewhere() {
 		if n.pooled, err = from.Plan(&n.net); err != nil {
 			return err
@@ -157,7 +161,6 @@ func configure(n *network.Network, from *netw) {
 func (s *Service) draft(r network.CreateRequest) (*netw, error) {
 	n := network.Network{
 		Name: r.Name, ID: id.New(), Created: time.Now(), Scope: "local", Driver: r.Driver,
-		EnableIPv4: r.EnableIPv4 == nil || *r.EnableIPv4, EnableIPv6: r.EnableIPv6 != nil && *r.EnableIPv6,
 		IPAM:     network.IPAM{Driver: "default", Options: map[string]string{}},
 		Internal: r.Internal, Attachable: r.Attachable, ConfigOnly: r.ConfigOnly,
 		Options: maps.Clone(r.Options), Labels: maps.Clone(r.Labels),
@@ -179,8 +182,8 @@ func (s *Service) draft(r network.CreateRequest) (*netw, error) {
 	if n.ConfigOnly {
 		n.Driver = "null" // it has none, as Docker's
 	}
-	if !n.EnableIPv4 && !n.EnableIPv6 {
-		return nil, errclass.Invalid("IPv4 or IPv6 must be enabled")
+	if err := familiesOf(&n, r); err != nil {
+		return nil, err
 	}
 	if len(n.IPAM.Config) > maxSubnets {
 		return nil, errclass.Invalid("more than %d subnets", maxSubnets)
@@ -192,6 +195,36 @@ func (s *Service) draft(r network.CreateRequest) (*netw, error) {
 		n.Options[bridge.OptMTU] = strconv.Itoa(s.cfg.MTU)
 	}
 	return &netw{net: n, users: map[string]*endpoint{}}, nil
+}
+
+// familiesOf decides which families a network has: by its flags, else by its options.
+func familiesOf(n *network.Network, r network.CreateRequest) error {
+	if n.ConfigFrom.Network != "" {
+		return nil
+	}
+	for _, f := range []struct {
+		flag    *bool
+		opt     string
+		to      *bool
+		without bool
+	}{{r.EnableIPv4, optEnableIPv4, &n.EnableIPv4, true}, {r.EnableIPv6, optEnableIPv6, &n.EnableIPv6, false}} {
+		v, ok := n.Options[f.opt]
+		switch *f.to = f.without; {
+		case f.flag != nil:
+			*f.to = *f.flag
+		case ok:
+			on, err := strconv.ParseBool(v)
+			if err != nil {
+				return errclass.Invalid("driver-opt %q is not a valid bool", f.opt)
+			}
+			*f.to = on
+		}
+	}
+	// Below macvlan and ipvlan containers may find addresses on the wire, or need none.
+	if !n.EnableIPv4 && !n.EnableIPv6 && n.Driver != "macvlan" && n.Driver != "ipvlan" {
+		return errclass.Invalid("IPv4 or IPv6 must be enabled")
+	}
+	return nil
 }
 
 // drop takes a network out of the tables.

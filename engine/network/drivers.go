@@ -210,12 +210,18 @@ func (d *drivers) detach(ctx context.Context, n *netw, e *endpoint) {
 // gateway is what an endpoint routes through: the driver's word, else the network's.
 // Invalid: nothing.
 func (n *netw) gateway(e *endpoint, v6 bool) netip.Addr {
-	own, sp := e.GW4, n.space(v6)
+	own, addr := e.GW4, e.IPv4.Addr()
 	if v6 {
-		own = e.GW6
+		own, addr = e.GW6, e.IPv6.Addr()
 	}
-	if !own.IsValid() && sp != nil {
-		return sp.gateway
+	if own.IsValid() {
+		return own
+	}
+	// A network may have several subnets of one family, each with its gateway.
+	for _, sp := range n.spaces {
+		if sp.Subnet().Contains(addr) {
+			return sp.gateway
+		}
 	}
 	return own
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -112,7 +114,7 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 		}
 	}
 	s.fw = firewall.NewLive(s.nft, cfg.AllowDirectRouting)
-	if s.subnets, err = subnets.New(cfg.AddressPools, s.bridgeIndices, s.nl, s.log, cfg.DataRoot); err != nil {
+	if s.subnets, err = subnets.New(cfg.AddressPools, s.bridgeIndices, s.ownerOf, s.nl, s.log, cfg.DataRoot); err != nil {
 		return nil, err
 	}
 	first, last := ports.Ephemeral()
@@ -238,9 +240,13 @@ func (s *Service) bringUp(r records.Record) error {
 	return s.drivers.start(context.Background(), n, true)
 }
 
-// makeSpaces makes the address spaces that the network's IPAM configuration says.
+// makeSpaces makes the address spaces that the network's IPAM configuration says. Where
+// it says one address twice the first one has it: a new network's is checked before.
 func (n *netw) makeSpaces() error {
 	n.spaces = nil
+	if n.net.IPAM.Driver == ipam.DriverNull {
+		return nil
+	}
 	for _, c := range n.net.IPAM.Config {
 		sp, err := ipam.NewSpace(c.Subnet, c.IPRange)
 		if err != nil {
@@ -248,7 +254,6 @@ func (n *netw) makeSpaces() error {
 		}
 		s := &space{Space: sp, gateway: c.Gateway, own: c.Gateway}
 		if c.Gateway.IsValid() {
-			// A gateway that is the subnet's own address is odd but allowed.
 			_ = sp.Take(c.Gateway)
 		}
 		for _, aux := range c.AuxAddress {
@@ -297,12 +302,17 @@ func (s *Service) loadDefault(old network.Network) error {
 		n.ID, n.Created = id.New(), time.Now()
 	}
 	nw := &netw{net: n, users: map[string]*endpoint{}}
-	if err := nw.makeSpaces(); err != nil {
+	if err := errors.Join(subnets.CheckTaken(conf), nw.makeSpaces()); err != nil {
 		return err
 	}
 	for i, sp := range nw.spaces {
 		sp.own = own[i].Addr()
-		_ = sp.Take(sp.own)
+		if !sp.gateway.IsValid() {
+			sp.gateway = sp.own
+		}
+		if err := sp.Take(sp.own); err != nil && sp.own != conf[i].Gateway {
+			return errclass.Forbidden("failed to allocate gateway (%s): %w", sp.own, err)
+		}
 	}
 	if nw.bridge, err = bridge.Parse(n.ID, n.Options); err != nil {
 		return err
@@ -343,6 +353,17 @@ func (s *Service) bridgeIndices() map[int]bool {
 		}
 	}
 	return out
+}
+
+// ownerOf names the network that has a range of addresses, "" where none of ours has. s.mu
+// is held, or nobody else knows s yet.
+func (s *Service) ownerOf(p netip.Prefix) string {
+	for _, n := range s.nets {
+		if slices.ContainsFunc(n.claims(), p.Overlaps) {
+			return n.net.Name
+		}
+	}
+	return ""
 }
 
 // find resolves a name, an ID or an unambiguous prefix of an ID. s.mu is held.

@@ -122,6 +122,22 @@ func TestCreateErrors(t *testing.T) {
 		{network.CreateRequest{Name: "x", Ingress: true}, errdefs.ErrUnavailable, "not a swarm manager"},
 		{network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("10.9.0.0/16")})}, errdefs.ErrPermissionDenied, "Pool overlaps"},
 		{network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("10.8.0.0/24"), Gateway: a("10.7.0.1")})}, errdefs.ErrInvalidArgument, "doesn't contain this address"},
+		{network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("10.8.0.0/24"), Gateway: a("10.8.0.0")})}, errdefs.ErrPermissionDenied, "failed to allocate gateway (10.8.0.0): Address already in use"},
+		{network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("10.8.0.0/24"), Gateway: a("10.8.0.255")})}, errdefs.ErrPermissionDenied, "failed to allocate gateway (10.8.0.255): Address already in use"},
+		{
+			network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("10.8.0.0/24"), Gateway: a("10.8.0.1"), AuxAddress: map[string]netip.Addr{"b": a("10.8.0.1")}})},
+			errdefs.ErrPermissionDenied, "failed to allocate secondary ip address (b:10.8.0.1): Address already in use",
+		},
+		{network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("::ffff:10.8.0.0/120")})}, errdefs.ErrInvalidArgument, "IPv4 addresses in IPv6 form"},
+		{network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("fe80::/64"), Gateway: a("fe80::1%lo")})}, errdefs.ErrInvalidArgument, "invalid gateway fe80::1%lo"},
+		{network.CreateRequest{Name: "x", EnableIPv4: new(bool)}, errdefs.ErrInvalidArgument, "IPv4 or IPv6 must be enabled"},
+		{network.CreateRequest{Name: "x", Options: map[string]string{optEnableIPv4: "false"}}, errdefs.ErrInvalidArgument, "IPv4 or IPv6 must be enabled"},
+		{network.CreateRequest{Name: "x", Options: map[string]string{optEnableIPv6: "perhaps"}}, errdefs.ErrInvalidArgument, `driver-opt "com.docker.network.enable_ipv6" is not a valid bool`},
+		{network.CreateRequest{Name: "x", IPAM: &network.IPAM{Driver: "null"}}, errdefs.ErrInvalidArgument, "ipv4 pool is empty"},
+		{network.CreateRequest{Name: "x", Driver: "macvlan", IPAM: &network.IPAM{Driver: "null", Config: []network.IPAMConfig{{Subnet: p("10.8.0.0/24")}}}}, errdefs.ErrInvalidArgument, "null ipam driver does not handle specific address pool requests"},
+		{network.CreateRequest{Name: "x", Options: map[string]string{bridge.OptMTU: "-5"}}, errdefs.ErrInvalidArgument, "invalid MTU number: -5"},
+		{network.CreateRequest{Name: "x", Options: map[string]string{bridge.OptMTU: "abc"}}, errdefs.ErrInvalidArgument, `failed to parse com.docker.network.driver.mtu value: abc (strconv.Atoi: parsing "abc": invalid syntax)`},
+		{network.CreateRequest{Name: "x", Options: map[string]string{bridge.OptBindIP: "zz"}}, errdefs.ErrInvalidArgument, "failed to parse com.docker.network.bridge.host_binding_ipv4 value: zz (nil ip)"},
 		{network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("10.8.0.1/24")})}, errdefs.ErrInvalidArgument, "it should be 10.8.0.0/24"},
 		{network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("10.8.0.0/24")}, network.IPAMConfig{Subnet: p("10.8.0.0/25")})}, errdefs.ErrPermissionDenied, "overlaps"},
 		{network.CreateRequest{Name: "x", Options: map[string]string{bridge.OptName: "a/b"}}, errdefs.ErrInvalidArgument, "invalid interface name"},
@@ -139,6 +155,96 @@ func TestCreateErrors(t *testing.T) {
 	}
 	if err := s.Remove(context.Background(), "bridge"); !errors.Is(err, errdefs.ErrPermissionDenied) {
 		t.Error(err)
+	}
+}
+
+// Each of several subnets of one family has its gateway: the one of the subnet that a
+// container's address is from is its default route.
+func TestSecondSubnet(t *testing.T) {
+	s, _ := newService(t, nil)
+	p, a := netip.MustParsePrefix, netip.MustParseAddr
+	for _, drv := range []string{"bridge", "macvlan"} {
+		create(t, s, network.CreateRequest{Name: "n", Driver: drv, IPAM: &network.IPAM{Config: []network.IPAMConfig{
+			{Subnet: p("172.28.100.0/24"), Gateway: a("172.28.100.1")}, {Subnet: p("172.28.102.0/24"), Gateway: a("172.28.102.254")},
+		}}})
+		for addr, gw := range map[string]string{"": "172.28.100.1", "172.28.102.20": "172.28.102.254"} {
+			r := on(request("a"+addr), "n")
+			if addr != "" {
+				r.Endpoints["n"].IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: a(addr)}
+			}
+			b := run(t, s, r)
+			if got := b.Endpoints["n"].Gateway; got != a(gw) {
+				t.Errorf("%s: gateway %v of %s", drv, got, b.ip())
+			}
+			if drv == "bridge" {
+				serve(t, s.host, s.host.F, "tcp", gw+":77", "gate")
+				try(t, s, probe{"its gateway", b.NetNS, gw + ":77", "gate " + b.ip().String()})
+			}
+			b.stop()
+		}
+		if err := s.Remove(context.Background(), "n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Below macvlan containers may have no addresses of ours: neither family is wanted, or
+// nobody hands any out (DHCP).
+func TestWithoutAddresses(t *testing.T) {
+	s, _ := newService(t, nil)
+	no := false
+	create(t, s, network.CreateRequest{Name: "l2", Driver: "macvlan", EnableIPv4: &no})
+	create(t, s, network.CreateRequest{Name: "dhcp", Driver: "macvlan", IPAM: &network.IPAM{Driver: "null"}})
+	create(t, s, network.CreateRequest{Name: "dhcp2", Driver: "macvlan", IPAM: &network.IPAM{Driver: "null"}})
+	for name, want := range map[string]string{"l2": "[]", "dhcp": "[0.0.0.0/0]"} {
+		in, err := s.Inspect(context.Background(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var subs []netip.Prefix
+		for _, c := range in.IPAM.Config {
+			subs = append(subs, c.Subnet)
+		}
+		if fmt.Sprint(subs) != want {
+			t.Errorf("%s shows %v, want %s", name, subs, want)
+		}
+		r := on(request("a"), name)
+		b := run(t, s, r)
+		if e := b.Record.Endpoints[0]; e.IPv4.IsValid() || e.IPv6.IsValid() || e.MAC == "" || e.IfName != "eth0" {
+			t.Errorf("%s: %+v", name, e)
+		}
+		b.stop()
+	}
+}
+
+// Who asks for a subnet where there is none is told who has them; what is given back can
+// be had again.
+func TestPoolsExhausted(t *testing.T) {
+	s, _ := newService(t, func(c *Config) {
+		c.BIP = netip.MustParsePrefix("10.1.0.1/24")
+		c.AddressPools = []Pool{{Base: netip.MustParsePrefix("10.5.0.0/23"), Size: 24}, {Base: netip.MustParsePrefix("192.0.2.0/24"), Size: 24}}
+	})
+	neighbour(t, s)
+	create(t, s, network.CreateRequest{Name: "one"})
+	create(t, s, network.CreateRequest{Name: "two"})
+	_, err := s.Create(context.Background(), network.CreateRequest{Name: "three"})
+	want := "all predefined address pools have been fully subnetted (3 ranges are in use by networks or routes of this host): " +
+		"10.5.0.0/24 by network one, 10.5.1.0/24 by network two, 192.0.2.0/24 by a route of this host"
+	if !errors.Is(err, errdefs.ErrPermissionDenied) || err.Error() != want {
+		t.Errorf("%v", err)
+	}
+	if err := s.Remove(context.Background(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	create(t, s, network.CreateRequest{Name: "three"})
+}
+
+// The families may be options, as the daemon's defaults for new networks give them.
+func TestFamiliesByOption(t *testing.T) {
+	s, _ := newService(t, nil)
+	create(t, s, network.CreateRequest{Name: "six", Options: map[string]string{optEnableIPv4: "0", optEnableIPv6: "true", bridge.OptName: ""}})
+	if in, err := s.Inspect(context.Background(), "six"); err != nil || in.EnableIPv4 || !in.EnableIPv6 || len(in.IPAM.Config) != 1 {
+		t.Errorf("%+v %v", in, err)
 	}
 }
 

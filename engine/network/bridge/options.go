@@ -56,8 +56,10 @@ func Parse(networkID string, o map[string]string) (Options, error) {
 		v := o[k]
 		switch k {
 		case OptName:
-			b.Name = v
-			err = driver.CheckIfName(v)
+			if v != "" {
+				b.Name = v
+				err = driver.CheckIfName(v)
+			}
 		case OptICC:
 			b.ICC, err = parseBool(k, v)
 		case OptMasq:
@@ -71,9 +73,7 @@ func Parse(networkID string, o map[string]string) (Options, error) {
 		case OptHostIPv6:
 			b.HostIP6, err = parseIP(k, v)
 		case OptMTU:
-			if b.MTU, err = strconv.Atoi(v); err != nil || b.MTU < 0 || b.MTU > 65535 {
-				err = errclass.Invalid("failed to parse %s value: %q is no MTU", k, v)
-			}
+			b.MTU, err = driver.ParseMTU(v)
 		case OptMode4:
 			b.Mode4, err = parseMode(k, v)
 		case OptMode6:
@@ -97,7 +97,7 @@ func Parse(networkID string, o map[string]string) (Options, error) {
 func parseBool(k, v string) (bool, error) {
 	on, err := strconv.ParseBool(v)
 	if err != nil {
-		return false, errclass.Invalid("failed to parse %s value: %q (%v)", k, v, err)
+		return false, errclass.Invalid("failed to parse %s value: %s (%v)", k, v, err)
 	}
 	return on, nil
 }
@@ -105,7 +105,7 @@ func parseBool(k, v string) (bool, error) {
 func parseIP(k, v string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(v)
 	if err != nil || a.Zone() != "" {
-		return a, errclass.Invalid("failed to parse %s value: %q is no IP address", k, v)
+		return a, errclass.Invalid("failed to parse %s value: %s (nil ip)", k, v)
 	}
 	return a.Unmap(), nil
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/gantry/gantry/engine/network/rtnl"
@@ -143,6 +144,18 @@ const (
 	OptMTU      = "com.docker.network.driver.mtu"
 	OptIfPrefix = "com.docker.network.container_iface_prefix"
 )
+
+// ParseMTU reads OptMTU's value; 0 is the daemon's choice. Errors are of class Invalid.
+func ParseMTU(v string) (int, error) {
+	mtu, err := strconv.Atoi(v)
+	switch {
+	case err != nil:
+		return 0, errclass.Invalid("failed to parse %s value: %s (%v)", OptMTU, v, err)
+	case mtu < 0 || mtu > 65535:
+		return 0, errclass.Invalid("invalid MTU number: %d", mtu)
+	}
+	return mtu, nil
+}
 
 // CheckIfName refuses what the kernel refuses as an interface's name, and what would
 // be another file below /proc/sys. Errors are of class Invalid.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
 )
 
@@ -105,6 +106,10 @@ func First(p netip.Prefix) netip.Addr {
 	return p.Addr().Next()
 }
 
+// DriverNull is the name of the driver that gives no addresses: containers get theirs by
+// other means, DHCP for one.
+const DriverNull = "null"
+
 // Pool is a range that subnets of Size bits are cut from.
 type Pool struct {
 	Base netip.Prefix
@@ -138,9 +143,9 @@ func DefaultPools() []Pool {
 }
 
 // NextSubnet returns the first subnet of pools (of v6's family) that overlaps nothing
-// in any of taken. The Forbidden class tells that all are used.
+// in any of taken. *ExhaustedError, of class Forbidden, tells that all are used.
 func NextSubnet(pools []Pool, v6 bool, taken ...*Taken) (netip.Prefix, error) {
-	tried := 0
+	full := &ExhaustedError{}
 	for _, pool := range pools {
 		if pool.Base.Addr().Is6() != v6 {
 			continue
@@ -151,7 +156,9 @@ func NextSubnet(pools []Pool, v6 bool, taken ...*Taken) (netip.Prefix, error) {
 			if !hit {
 				return sub, nil
 			}
-			tried++
+			if full.Tried++; len(full.InWay) < maxInWay {
+				full.InWay = append(full.InWay, over)
+			}
 			// Go on behind whichever is larger: the subnet or what is in its way.
 			end := Last(sub)
 			if e := Last(over); over.Bits() < sub.Bits() && end.Less(e) {
@@ -164,7 +171,22 @@ func NextSubnet(pools []Pool, v6 bool, taken ...*Taken) (netip.Prefix, error) {
 			sub = netip.PrefixFrom(next, pool.Size)
 		}
 	}
-	return netip.Prefix{}, errclass.Forbidden("all predefined address pools have been fully subnetted (%d ranges are in use by networks or routes of this host)", tried)
+	return netip.Prefix{}, errclass.With(errdefs.ErrPermissionDenied, full)
+}
+
+// maxInWay bounds how many ranges an ExhaustedError names.
+const maxInWay = 8
+
+// ExhaustedError says that no pool has a free subnet.
+type ExhaustedError struct {
+	// Tried is how many ranges are in use; InWay names the first few.
+	Tried int
+	InWay []netip.Prefix
+}
+
+// Error is Docker's sentence and how many ranges are in use.
+func (e *ExhaustedError) Error() string {
+	return fmt.Sprintf("all predefined address pools have been fully subnetted (%d ranges are in use by networks or routes of this host)", e.Tried)
 }
 
 func overlapAny(p netip.Prefix, taken []*Taken) (netip.Prefix, bool) {
@@ -237,13 +259,16 @@ func ULA(id [5]byte, n uint16) netip.Prefix {
 
 // CheckConfig refuses a subnet, range and gateway that do not belong together.
 func CheckConfig(subnet, rng netip.Prefix, gw netip.Addr) error {
+	if subnet.Addr().Is4In6() {
+		return errclass.Invalid("invalid network config: invalid subnet %s: IPv4 addresses in IPv6 form are no range of a network", subnet)
+	}
 	if subnet != subnet.Masked() {
 		return errclass.Invalid("invalid network config: invalid subnet %s: it should be %s", subnet, subnet.Masked())
 	}
 	if rng.IsValid() && (rng.Bits() < subnet.Bits() || !subnet.Contains(rng.Addr())) {
 		return errclass.Invalid("invalid network config: invalid ip-range %s: parent subnet %s doesn't contain ip-range", rng, subnet)
 	}
-	if gw.IsValid() && !subnet.Contains(gw) {
+	if gw.IsValid() && (!subnet.Contains(gw) || gw.Zone() != "") {
 		return errclass.Invalid("invalid network config: invalid gateway %s: parent subnet %s doesn't contain this address", gw, subnet)
 	}
 	return nil

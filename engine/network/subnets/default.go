@@ -23,56 +23,100 @@ type Default struct {
 // the configuration says, else what the bridge has, else the first free pool. Errors are of
 // class Invalid, or as Next's.
 func (s *Chooser) Default(d Default) ([]network.IPAMConfig, []netip.Prefix, error) {
-	bip := d.BIP
-	if !bip.IsValid() {
-		if l, err := s.nl.LinkByName(d.Bridge); err == nil {
-			have, err := s.nl.Addrs(l.Index)
-			if err != nil {
-				return nil, nil, err
-			}
-			for _, a := range have {
-				if a.Prefix.Addr().Is4() && !bip.IsValid() {
-					bip = a.Prefix
-				}
-			}
-		}
+	have, err := s.has(d)
+	if err != nil {
+		return nil, nil, err
 	}
-	if !bip.IsValid() {
-		if !d.Ours {
-			return nil, nil, errclass.Invalid("bridge %s has no IPv4 address, and no bip is configured", d.Bridge)
-		}
+	c, own, ok := choose(have, d.BIP, d.FixedCIDR, d.Ours, false)
+	if !ok {
 		sub, err := s.Next(false)
 		if err != nil {
 			return nil, nil, err
 		}
-		bip = netip.PrefixFrom(ipam.First(sub), sub.Bits())
+		own = netip.PrefixFrom(ipam.First(sub), sub.Bits())
+		c = network.IPAMConfig{Subnet: sub, Gateway: own.Addr()}
 	}
-	gw := bip.Addr()
 	if d.Gateway.IsValid() {
-		gw = d.Gateway
+		c.Gateway = d.Gateway
 	}
-	conf := []network.IPAMConfig{{Subnet: bip.Masked(), IPRange: d.FixedCIDR, Gateway: gw}}
-	own := []netip.Prefix{bip}
+	conf, owns := []network.IPAMConfig{c}, []netip.Prefix{own}
 	if d.IPv6 {
-		bip6 := d.BIP6
-		if !bip6.IsValid() && d.FixedCIDR6.IsValid() {
-			bip6 = netip.PrefixFrom(ipam.First(d.FixedCIDR6), d.FixedCIDR6.Bits())
-		}
-		if !bip6.IsValid() {
+		c, own, ok := choose(have, d.BIP6, d.FixedCIDR6, d.Ours, true)
+		if !ok {
 			sub := s.ULA()
-			bip6 = netip.PrefixFrom(ipam.First(sub), 64)
+			own = netip.PrefixFrom(ipam.First(sub), 64)
+			c = network.IPAMConfig{Subnet: sub, Gateway: own.Addr()}
 		}
-		gw6 := bip6.Addr()
 		if d.Gateway6.IsValid() {
-			gw6 = d.Gateway6
+			c.Gateway = d.Gateway6
 		}
-		conf = append(conf, network.IPAMConfig{Subnet: bip6.Masked(), IPRange: d.FixedCIDR6, Gateway: gw6})
-		own = append(own, bip6)
+		conf, owns = append(conf, c), append(owns, own)
 	}
 	for _, c := range conf {
 		if err := ipam.CheckConfig(c.Subnet, c.IPRange, c.Gateway); err != nil {
 			return nil, nil, err
 		}
 	}
-	return conf, own, nil
+	return conf, owns, nil
+}
+
+// has lists the addresses that the default bridge has already.
+func (s *Chooser) has(d Default) ([]netip.Prefix, error) {
+	l, err := s.nl.LinkByName(d.Bridge)
+	if err != nil {
+		if !d.Ours {
+			return nil, errclass.Invalid("bridge device with non default name %s must be created manually", d.Bridge)
+		}
+		return nil, nil
+	}
+	addrs, err := s.nl.Addrs(l.Index)
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Prefix
+	for _, a := range addrs {
+		out = append(out, a.Prefix)
+	}
+	return out, nil
+}
+
+// choose decides one family of the default bridge by the addresses that the bridge has, its
+// wished own address (bip) and where containers' addresses come from (fixed), as Docker
+// does; false: nothing says anything. A gateway that is only the first address of fixed is
+// not shown.
+func choose(have []netip.Prefix, bip, fixed netip.Prefix, ours, v6 bool) (network.IPAMConfig, netip.Prefix, bool) {
+	fixed = fixed.Masked()
+	as := func(subnet, own netip.Prefix) (network.IPAMConfig, netip.Prefix, bool) {
+		return network.IPAMConfig{Subnet: subnet.Masked(), IPRange: fixed, Gateway: own.Addr()}, netip.PrefixFrom(own.Addr(), subnet.Bits()), true
+	}
+	if bip.IsValid() {
+		return as(bip, bip)
+	}
+	var first netip.Prefix
+	for _, p := range have {
+		// The kernel's own link-local address says nothing, unless the user wants such.
+		if p.Addr().Is6() != v6 || p.Addr().IsLinkLocalUnicast() && (!fixed.IsValid() || !fixed.Addr().IsLinkLocalUnicast()) {
+			continue
+		}
+		switch {
+		case !fixed.IsValid():
+			return as(p, p)
+		case p.Bits() <= fixed.Bits() && p.Contains(fixed.Addr()):
+			return as(p, p)
+		case fixed.Contains(p.Addr()):
+			return as(fixed, p)
+		}
+		if !first.IsValid() {
+			first = p
+		}
+	}
+	switch {
+	case !ours && first.IsValid():
+		return as(first, first) // it is the bridge's that somebody made, and is refused
+	case fixed.IsValid():
+		c, own, ok := as(fixed, netip.PrefixFrom(ipam.First(fixed), fixed.Bits()))
+		c.Gateway = netip.Addr{}
+		return c, own, ok
+	}
+	return network.IPAMConfig{}, netip.Prefix{}, false
 }

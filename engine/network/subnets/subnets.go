@@ -3,7 +3,9 @@ package subnets
 
 import (
 	"crypto/sha256"
+	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -23,15 +25,17 @@ type Chooser struct {
 	routes   *ipam.Taken // what foreign found at routesAt
 	routesAt time.Time
 	ours     func() map[int]bool
+	owner    func(netip.Prefix) string
 	nl       *rtnl.Conn
 	log      *slog.Logger
 	dataRoot string
 }
 
 // New makes a chooser of subnets from pools (nil: Docker's), in the network namespace of
-// nl, which stays the caller's. ours names the interfaces whose routes are our networks';
+// nl, which stays the caller's. ours names the interfaces whose routes are our networks',
+// owner the network that has a range ("": none of ours);
 // dataRoot is part of what the unique local prefix is made of. Errors are of class Invalid.
-func New(pools []ipam.Pool, ours func() map[int]bool, nl *rtnl.Conn, log *slog.Logger, dataRoot string) (*Chooser, error) {
+func New(pools []ipam.Pool, ours func() map[int]bool, owner func(netip.Prefix) string, nl *rtnl.Conn, log *slog.Logger, dataRoot string) (*Chooser, error) {
 	for _, p := range pools {
 		if err := p.Check(); err != nil {
 			return nil, err
@@ -40,7 +44,7 @@ func New(pools []ipam.Pool, ours func() map[int]bool, nl *rtnl.Conn, log *slog.L
 	if pools == nil {
 		pools = ipam.DefaultPools()
 	}
-	return &Chooser{pools: pools, taken: ipam.NewTaken(), ours: ours, nl: nl, log: log, dataRoot: dataRoot}, nil
+	return &Chooser{pools: pools, taken: ipam.NewTaken(), ours: ours, owner: owner, nl: nl, log: log, dataRoot: dataRoot}, nil
 }
 
 // Enter and Leave tell of a network's subnet that comes and goes.
@@ -61,9 +65,26 @@ func overlaps() error {
 	return errclass.Forbidden("invalid pool request: Pool overlaps with other one on this address space")
 }
 
-// Next chooses a subnet that is in nobody's use. The Forbidden class tells that there is none.
+// Next chooses a subnet that is in nobody's use. The Forbidden class tells that there is
+// none, and who has the first ones.
 func (s *Chooser) Next(v6 bool) (netip.Prefix, error) {
-	return ipam.NextSubnet(s.pools, v6, s.taken, s.foreign())
+	sub, err := ipam.NextSubnet(s.pools, v6, s.taken, s.foreign())
+	var full *ipam.ExhaustedError
+	if !errors.As(err, &full) || full.Tried == 0 {
+		return sub, err
+	}
+	var who []string
+	for _, p := range full.InWay {
+		if name := s.owner(p); name != "" {
+			who = append(who, p.String()+" by network "+name)
+		} else {
+			who = append(who, p.String()+" by a route of this host")
+		}
+	}
+	if full.Tried > len(who) {
+		who = append(who, "…")
+	}
+	return sub, errclass.Forbidden("%w: %s", full, strings.Join(who, ", "))
 }
 
 // foreignAge is how long the list of the host's routes serves: asking for a thousand of
@@ -140,6 +161,9 @@ func (s *Chooser) check(n *network.Network) (have4, have6 bool, err error) {
 		if err := s.Free(c.Subnet); err != nil {
 			return false, false, err
 		}
+		if err := CheckTaken([]network.IPAMConfig{c}); err != nil {
+			return false, false, err
+		}
 		if _, hit := mine.Overlap(c.Subnet); hit {
 			return false, false, overlaps()
 		}
@@ -147,6 +171,46 @@ func (s *Chooser) check(n *network.Network) (have4, have6 bool, err error) {
 		have4, have6 = have4 || c.Subnet.Addr().Is4(), have6 || c.Subnet.Addr().Is6()
 	}
 	return have4, have6, nil
+}
+
+// CheckTaken refuses gateways and auxiliary addresses that two mean, or that no host can
+// have. Errors are of class Forbidden.
+func CheckTaken(configs []network.IPAMConfig) error {
+	for _, c := range configs {
+		sp, err := ipam.NewSpace(c.Subnet, c.IPRange)
+		if err != nil {
+			return err
+		}
+		if c.Gateway.IsValid() {
+			if err := sp.Take(c.Gateway); err != nil {
+				return errclass.Forbidden("failed to allocate gateway (%s): %w", c.Gateway, err)
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(c.AuxAddress)) {
+			if err := sp.Take(c.AuxAddress[name]); err != nil {
+				return errclass.Forbidden("failed to allocate secondary ip address (%s:%s): %w", name, c.AuxAddress[name], err)
+			}
+		}
+	}
+	return nil
+}
+
+// Null gives a network of the IPAM driver null the ranges that it shows: all there is,
+// for nothing is handed out. Errors are of class Invalid.
+func Null(n *network.Network) error {
+	if n.Driver == "bridge" {
+		return errclass.Invalid("ipv4 pool is empty")
+	}
+	if len(n.IPAM.Config) > 0 {
+		return errclass.Invalid("null ipam driver does not handle specific address pool requests")
+	}
+	if n.EnableIPv4 {
+		n.IPAM.Config = append(n.IPAM.Config, network.IPAMConfig{Subnet: netip.PrefixFrom(netip.IPv4Unspecified(), 0)})
+	}
+	if n.EnableIPv6 {
+		n.IPAM.Config = append(n.IPAM.Config, network.IPAMConfig{Subnet: netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
+	}
+	return nil
 }
 
 // giveGateways names a gateway in every subnet that has none.

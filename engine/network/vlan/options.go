@@ -53,8 +53,8 @@ func parse(n driver.Network) (options, error) {
 	o := options{parent: n.Options[optParent], ifPrefix: n.Options[driver.OptIfPrefix]}
 	var err error
 	if v := n.Options[driver.OptMTU]; v != "" {
-		if o.mtu, err = strconv.Atoi(v); err != nil || o.mtu < 0 || o.mtu > 65535 {
-			return o, errclass.Invalid("failed to parse %s value: %q is no MTU", driver.OptMTU, v)
+		if o.mtu, err = driver.ParseMTU(v); err != nil {
+			return o, err
 		}
 	}
 	if o.ifPrefix != "" {
