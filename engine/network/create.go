@@ -182,7 +182,7 @@ func (s *Service) draft(r network.CreateRequest) (*netw, error) {
 	if n.ConfigOnly {
 		n.Driver = "null" // it has none, as Docker's
 	}
-	if err := familiesOf(&n, r); err != nil {
+	if err := checks.Families(&n, r); err != nil {
 		return nil, err
 	}
 	if len(n.IPAM.Config) > maxSubnets {
@@ -195,36 +195,6 @@ func (s *Service) draft(r network.CreateRequest) (*netw, error) {
 		n.Options[bridge.OptMTU] = strconv.Itoa(s.cfg.MTU)
 	}
 	return &netw{net: n, users: map[string]*endpoint{}}, nil
-}
-
-// familiesOf decides which families a network has: by its flags, else by its options.
-func familiesOf(n *network.Network, r network.CreateRequest) error {
-	if n.ConfigFrom.Network != "" {
-		return nil
-	}
-	for _, f := range []struct {
-		flag    *bool
-		opt     string
-		to      *bool
-		without bool
-	}{{r.EnableIPv4, optEnableIPv4, &n.EnableIPv4, true}, {r.EnableIPv6, optEnableIPv6, &n.EnableIPv6, false}} {
-		v, ok := n.Options[f.opt]
-		switch *f.to = f.without; {
-		case f.flag != nil:
-			*f.to = *f.flag
-		case ok:
-			on, err := strconv.ParseBool(v)
-			if err != nil {
-				return errclass.Invalid("driver-opt %q is not a valid bool", f.opt)
-			}
-			*f.to = on
-		}
-	}
-	// Below macvlan and ipvlan containers may find addresses on the wire, or need none.
-	if !n.EnableIPv4 && !n.EnableIPv6 && n.Driver != "macvlan" && n.Driver != "ipvlan" {
-		return errclass.Invalid("IPv4 or IPv6 must be enabled")
-	}
-	return nil
 }
 
 // drop takes a network out of the tables.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/gantry/gantry/engine/network/firewall"
+	"github.com/gantry/gantry/engine/network/flows"
 	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/engine/network/proxy"
 	"github.com/gantry/gantry/engine/network/rtnl"
@@ -318,6 +319,11 @@ func (pb *publisher) endpointPorts(n *netw, e *endpoint) []firewall.Port {
 		})
 	}
 	return out
+}
+
+// forgetFlows has UDP clients of ports that have just come (opened) or gone start anew.
+func (pb *publisher) forgetFlows(opened bool, on ...way) {
+	flows.Forget(pb.nl, pb.log, opened, pb.firewallPorts(on...))
 }
 
 func natMode(m firewall.GatewayMode) bool {

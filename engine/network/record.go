@@ -12,13 +12,11 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
-// The options of endpoints, and of networks of all drivers, in Docker's words.
+// The options of endpoints, in Docker's words.
 const (
 	optEndpointMAC = checks.OptMAC
 	optIfName      = "com.docker.network.endpoint.ifname"
 	optSysctls     = checks.OptSysctls
-	optEnableIPv4  = "com.docker.network.enable_ipv4"
-	optEnableIPv6  = "com.docker.network.enable_ipv6"
 )
 
 // netw is one network in memory. Service.mu guards it.

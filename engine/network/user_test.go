@@ -131,8 +131,8 @@ func TestCreateErrors(t *testing.T) {
 		{network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("::ffff:10.8.0.0/120")})}, errdefs.ErrInvalidArgument, "IPv4 addresses in IPv6 form"},
 		{network.CreateRequest{Name: "x", IPAM: conf(network.IPAMConfig{Subnet: p("fe80::/64"), Gateway: a("fe80::1%lo")})}, errdefs.ErrInvalidArgument, "invalid gateway fe80::1%lo"},
 		{network.CreateRequest{Name: "x", EnableIPv4: new(bool)}, errdefs.ErrInvalidArgument, "IPv4 or IPv6 must be enabled"},
-		{network.CreateRequest{Name: "x", Options: map[string]string{optEnableIPv4: "false"}}, errdefs.ErrInvalidArgument, "IPv4 or IPv6 must be enabled"},
-		{network.CreateRequest{Name: "x", Options: map[string]string{optEnableIPv6: "perhaps"}}, errdefs.ErrInvalidArgument, `driver-opt "com.docker.network.enable_ipv6" is not a valid bool`},
+		{network.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network.enable_ipv4": "false"}}, errdefs.ErrInvalidArgument, "IPv4 or IPv6 must be enabled"},
+		{network.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network.enable_ipv6": "perhaps"}}, errdefs.ErrInvalidArgument, `driver-opt "com.docker.network.enable_ipv6" is not a valid bool`},
 		{network.CreateRequest{Name: "x", IPAM: &network.IPAM{Driver: "null"}}, errdefs.ErrInvalidArgument, "ipv4 pool is empty"},
 		{network.CreateRequest{Name: "x", Driver: "macvlan", IPAM: &network.IPAM{Driver: "null", Config: []network.IPAMConfig{{Subnet: p("10.8.0.0/24")}}}}, errdefs.ErrInvalidArgument, "null ipam driver does not handle specific address pool requests"},
 		{network.CreateRequest{Name: "x", Options: map[string]string{bridge.OptMTU: "-5"}}, errdefs.ErrInvalidArgument, "invalid MTU number: -5"},
@@ -242,7 +242,7 @@ func TestPoolsExhausted(t *testing.T) {
 // The families may be options, as the daemon's defaults for new networks give them.
 func TestFamiliesByOption(t *testing.T) {
 	s, _ := newService(t, nil)
-	create(t, s, network.CreateRequest{Name: "six", Options: map[string]string{optEnableIPv4: "0", optEnableIPv6: "true", bridge.OptName: ""}})
+	create(t, s, network.CreateRequest{Name: "six", Options: map[string]string{"com.docker.network.enable_ipv4": "0", "com.docker.network.enable_ipv6": "true", bridge.OptName: ""}})
 	if in, err := s.Inspect(context.Background(), "six"); err != nil || in.EnableIPv4 || !in.EnableIPv6 || len(in.IPAM.Config) != 1 {
 		t.Errorf("%+v %v", in, err)
 	}

@@ -8,6 +8,12 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
+// The options of networks of all drivers that say which families they have, in Docker's words.
+const (
+	optEnableIPv4 = "com.docker.network.enable_ipv4"
+	optEnableIPv6 = "com.docker.network.enable_ipv6"
+)
+
 // CheckConfig holds Docker's rules of configuration networks, in its words and order. Errors
 // are of class Forbidden.
 func CheckConfig(r network.CreateRequest) error {
@@ -57,6 +63,37 @@ func Driver(r network.CreateRequest) error {
 		return errclass.Invalid("invalid scope %q", r.Scope)
 	case r.Driver == "host" || r.Driver == "null":
 		return errclass.Forbidden("only one instance of %q network is allowed", r.Driver)
+	}
+	return nil
+}
+
+// Families decides which families a network has: by its flags, else by its options, else by
+// its configuration network, which it has already. Errors are of class Invalid.
+func Families(n *network.Network, r network.CreateRequest) error {
+	if n.ConfigFrom.Network != "" {
+		return nil
+	}
+	for _, f := range []struct {
+		flag    *bool
+		opt     string
+		to      *bool
+		without bool
+	}{{r.EnableIPv4, optEnableIPv4, &n.EnableIPv4, true}, {r.EnableIPv6, optEnableIPv6, &n.EnableIPv6, false}} {
+		v, ok := n.Options[f.opt]
+		switch *f.to = f.without; {
+		case f.flag != nil:
+			*f.to = *f.flag
+		case ok:
+			on, err := strconv.ParseBool(v)
+			if err != nil {
+				return errclass.Invalid("driver-opt %q is not a valid bool", f.opt)
+			}
+			*f.to = on
+		}
+	}
+	// Below macvlan and ipvlan containers may find addresses on the wire, or need none.
+	if !n.EnableIPv4 && !n.EnableIPv6 && n.Driver != "macvlan" && n.Driver != "ipvlan" {
+		return errclass.Invalid("IPv4 or IPv6 must be enabled")
 	}
 	return nil
 }

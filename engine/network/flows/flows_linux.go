@@ -1,6 +1,10 @@
-package network
+// Package flows makes the kernel decide anew about UDP conversations with published ports
+// that have just come or gone: it keeps sending a flow's packets where the rules said when
+// the flow began.
+package flows
 
 import (
+	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -8,25 +12,24 @@ import (
 
 	"github.com/gantry/gantry/engine/network/conntrack"
 	"github.com/gantry/gantry/engine/network/firewall"
+	"github.com/gantry/gantry/engine/network/rtnl"
 )
 
-// forgetFlows makes the kernel decide anew about UDP flows to published ports that have
-// just come (opened) or gone: it keeps sending a flow's packets where the rules said when
-// the flow began. What fails is logged: the ports work for new flows either way.
+// Forget forgets the UDP flows to published ports that have just come (opened) or gone.
+// What fails is logged: the ports work for new flows either way. nl and the calling thread
+// are in the host's network namespace.
 //
 // It asks the kernel once for each family: a list costs milliseconds, because the kernel
 // walks its whole table for it.
-func (pb *publisher) forgetFlows(opened bool, on ...way) {
+func Forget(nl *rtnl.Conn, log *slog.Logger, opened bool, ports []firewall.Port) {
 	var byFamily [2][]firewall.Port
-	for _, w := range on {
-		for _, p := range pb.endpointPorts(w.n, w.e) {
-			if p.Proto == "udp" && p.HostPort != 0 {
-				i := 0
-				if p.HostIP.Is6() {
-					i = 1
-				}
-				byFamily[i] = append(byFamily[i], p)
+	for _, p := range ports {
+		if p.Proto == "udp" && p.HostPort != 0 {
+			i := 0
+			if p.HostIP.Is6() {
+				i = 1
 			}
+			byFamily[i] = append(byFamily[i], p)
 		}
 	}
 	for i, ports := range byFamily {
@@ -39,13 +42,13 @@ func (pb *publisher) forgetFlows(opened bool, on ...way) {
 		}
 		local := map[netip.Addr]bool{}
 		if opened {
-			local = pb.localAddrs()
+			local = localAddrs(nl, log)
 		}
 		_, err := conntrack.Forget(i == 1, only, func(f conntrack.Flow) bool {
 			return slices.ContainsFunc(ports, func(p firewall.Port) bool { return stale(f, p, opened, local) })
 		})
 		if err != nil {
-			pb.log.Debug("forgetting UDP flows", "error", err)
+			log.Debug("forgetting UDP flows", "error", err)
 		}
 	}
 }
@@ -74,11 +77,11 @@ func noFlows() bool {
 }
 
 // localAddrs are the host's own addresses.
-func (pb *publisher) localAddrs() map[netip.Addr]bool {
+func localAddrs(nl *rtnl.Conn, log *slog.Logger) map[netip.Addr]bool {
 	out := map[netip.Addr]bool{}
-	addrs, err := pb.nl.Addrs(0)
+	addrs, err := nl.Addrs(0)
 	if err != nil {
-		pb.log.Debug("listing addresses", "error", err)
+		log.Debug("listing addresses", "error", err)
 	}
 	for _, a := range addrs {
 		out[a.Prefix.Addr()] = true
