@@ -46,6 +46,7 @@ func BenchmarkRunTrue(b *testing.B) {
 		})
 	}
 	b.Run("path", func(b *testing.B) { run(b, func(*box) {}) })
+	b.Run("init", func(b *testing.B) { run(b, func(x *box) { x.opts.Fresh = true }) })
 	b.Run("overlay", func(b *testing.B) {
 		dir := b.TempDir()
 		upper, work := filepath.Join(dir, "upper"), filepath.Join(dir, "work")

@@ -60,6 +60,15 @@ func (c *initConn) sendGo() error {
 	return c.gone(err)
 }
 
+// Release is what a held process is let go by; see held.
+func (c *initConn) Release() error {
+	defer c.close()
+	if err := c.sendGo(); err != nil {
+		return err
+	}
+	return c.awaitExec()
+}
+
 // gone words a write that failed because init is no more: why is in what it sent
 // last, if anything.
 func (c *initConn) gone(err error) error {
@@ -190,6 +199,8 @@ func (c *initConn) await(exec bool) error {
 			}
 		case typ == initmsg.FrameError:
 			return initError(payload)
+		case typ == initmsg.FrameErrno:
+			return initmsg.Failed(payload)
 		}
 	}
 }

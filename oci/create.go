@@ -143,6 +143,15 @@ func (s *starting) create(o *CreateOpts) error {
 	if err := planExtra(o, m, so); err != nil {
 		return err
 	}
+	s.proc = &Process{Cgroup: ref}
+	if ok, err := s.forkStart(o, m, so, group); ok || err != nil {
+		return err
+	}
+	return s.spawnInit(o, m, so, group)
+}
+
+// spawnInit starts init and has it make the container; its cgroups may be there already.
+func (s *starting) spawnInit(o *CreateOpts, m *initmsg.Message, so *spawnOpts, group *cgroup.Group) (err error) {
 	so.unmapped = s.maps != nil
 	if s.child, err = spawn(s.ctx, so); err != nil {
 		return fmt.Errorf("start init: %w", err)
@@ -155,15 +164,14 @@ func (s *starting) create(o *CreateOpts) error {
 	}
 	// While init's own runtime starts, its cgroups are made.
 	if !s.noGroup {
-		if err := group.Create(); err != nil {
+		if err := s.limitInit(o.Spec.Linux.Resources, m, group); err != nil {
 			return err
 		}
-		s.group = group
-		if err := s.limit(o.Spec.Linux.Resources, m); err != nil {
+		if err := group.Join(s.child.pid); err != nil {
 			return err
 		}
 	}
-	s.proc = &Process{Pid: s.child.pid, PidFD: s.child.pidfd, Cgroup: ref}
+	s.proc.Pid, s.proc.PidFD = s.child.pid, s.child.pidfd
 	s.oomScore(o.Spec.Process.OOMScoreAdj)
 	if err := s.planHooks(o, m); err != nil {
 		return err
@@ -190,28 +198,40 @@ func (s *starting) watch() {
 	s.stop = context.AfterFunc(s.ctx, func() { c.signal(unix.SIGKILL) })
 }
 
-// limit sets the cgroup's limits and puts init into it.
-func (s *starting) limit(res *specs.LinuxResources, m *initmsg.Message) error {
+// limitInit makes the cgroup for init, if that has not been done, and sets its limits
+// but those that init's own threads must not be subject to.
+func (s *starting) limitInit(res *specs.LinuxResources, m *initmsg.Message, g *cgroup.Group) error {
 	if res == nil {
 		res = &specs.LinuxResources{}
 	}
 	now := *res
 	if p := res.Pids; p != nil && p.Limit != nil && *p.Limit > 0 && *p.Limit < latePidsLimit {
 		now.Pids = nil
-		g := s.group
 		s.late = func() error { return g.Set(&specs.LinuxResources{Pids: p}) }
 		m.WaitGo = true
 	}
-	if err := s.group.Set(&now); err != nil {
+	switch {
+	case s.group == nil:
+		return s.limit(g, &now)
+	case s.late == nil:
+		return nil
+	}
+	return g.Set(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64)}}) // none for now
+}
+
+// limit makes the cgroup and sets its limits.
+func (s *starting) limit(g *cgroup.Group, res *specs.LinuxResources) error {
+	if err := g.Create(); err != nil {
 		return err
 	}
-	if confined() && !s.group.Writable("devices") {
-		return s.group.Join(s.child.pid) // the kernel keeps devices from such a user
-	}
-	if err := s.group.SetDevices(append(append([]specs.LinuxDeviceCgroup{}, res.Devices...), cgroup.DefaultDevices()...)); err != nil {
+	s.group = g
+	if err := g.Set(res); err != nil {
 		return err
 	}
-	return s.group.Join(s.child.pid)
+	if confined() && !g.Writable("devices") {
+		return nil // the kernel keeps devices from such a user
+	}
+	return g.SetDevices(append(append([]specs.LinuxDeviceCgroup{}, res.Devices...), cgroup.DefaultDevices()...))
 }
 
 // oomScore sets the score; without one the container must not inherit ours.

@@ -63,12 +63,14 @@ func TestErrorsUsersKnow(t *testing.T) {
 
 // TestCwdThroughDescriptors: no working directory through a leaked descriptor
 // (CVE-2024-21626), for a container and for an exec.
-func TestCwdThroughDescriptors(t *testing.T) {
+func TestCwdThroughDescriptors(t *testing.T) { bothWays(t, testCwdThroughDescriptors) }
+
+func testCwdThroughDescriptors(t *testing.T, fresh bool) {
 	root := newRootfs(t)
 	p, b := running(t, root)
 	for fd := range 20 {
 		cwd := fmt.Sprintf("/proc/self/fd/%d", fd)
-		b2 := newBox(root, "pwd")
+		b2 := newBoxBy(fresh, root, "pwd")
 		b2.opts.Spec.Process.Cwd = cwd
 		if out, _, err := b2.tryRun(t); err == nil {
 			t.Errorf("%s: %s", cwd, out)
@@ -79,7 +81,9 @@ func TestCwdThroughDescriptors(t *testing.T) {
 	}
 }
 
-func TestInside(t *testing.T) {
+func TestInside(t *testing.T) { bothWays(t, testInside) }
+
+func testInside(t *testing.T, fresh bool) {
 	root := newRootfs(t)
 	for _, c := range []struct {
 		name, script, want string
@@ -147,7 +151,7 @@ func TestInside(t *testing.T) {
 		{"masked by nothing missing", "echo ok", "ok\n", func(s *specs.Spec) { s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/no/such/path") }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := newBox(root, "sh", "-c", c.script)
+			b := newBoxBy(fresh, root, "sh", "-c", c.script)
 			if c.edit != nil {
 				c.edit(b.opts.Spec)
 			}
@@ -241,7 +245,9 @@ func TestPrivileged(t *testing.T) {
 
 // TestHostileImages: what an image prepares at the places of special mounts does
 // not lead out of its root, nor in the place of what is mounted there.
-func TestHostileImages(t *testing.T) {
+func TestHostileImages(t *testing.T) { bothWays(t, testHostileImages) }
+
+func testHostileImages(t *testing.T, fresh bool) {
 	outside := t.TempDir()
 	for _, c := range []struct {
 		name    string
@@ -270,7 +276,7 @@ func TestHostileImages(t *testing.T) {
 			if c.prepare != nil {
 				must(t, c.prepare(root))
 			}
-			b := newBox(root, "sh", "-c", "test -c /dev/null && echo x >/dev/null && cat /proc/self/comm")
+			b := newBoxBy(fresh, root, "sh", "-c", "test -c /dev/null && echo x >/dev/null && cat /proc/self/comm")
 			if c.edit != nil {
 				c.edit(b.opts.Spec)
 			}

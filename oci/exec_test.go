@@ -165,9 +165,11 @@ func readAll(f *os.File) string {
 	return strings.ReplaceAll(string(b), "\r", "")
 }
 
-func TestTerminal(t *testing.T) {
+func TestTerminal(t *testing.T) { bothWays(t, testTerminal) }
+
+func testTerminal(t *testing.T, fresh bool) {
 	root := newRootfs(t)
-	b := newBox(root, "sh", "-c", "tty; stty size; test -t 0 && echo tty0; stat -c %t:%T /dev/console; echo hi >/dev/console; ls -l /proc/self/fd/1 | sed 's/.*-> //'")
+	b := newBoxBy(fresh, root, "sh", "-c", "tty; stty size; test -t 0 && echo tty0; stat -c %t:%T /dev/console; echo hi >/dev/console; ls -l /proc/self/fd/1 | sed 's/.*-> //'")
 	b.opts.Spec.Process.Terminal = true
 	b.opts.ConsoleSize = oci.WinSize{Rows: 40, Cols: 132}
 	p, err := oci.Create(t.Context(), &b.opts)

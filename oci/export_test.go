@@ -7,3 +7,7 @@ func Forked(p *Process) bool { return p.forked }
 
 // Forks tells whether anything can be: not in builds for coverage.
 func Forks() bool { return fork.Works() }
+
+// Refused tells why a forked process did not become the container, when init did it
+// instead.
+func Refused(p *Process) error { return p.refused }

@@ -140,6 +140,13 @@ func newBox(root string, args ...string) *box {
 	return b
 }
 
+// newBoxBy is newBox for a container that starts in the way fresh says.
+func newBoxBy(fresh bool, root string, args ...string) *box {
+	b := newBox(root, args...)
+	b.opts.Fresh = fresh
+	return b
+}
+
 // wait reaps a process and returns its status as a shell would.
 func wait(t testing.TB, p *oci.Process) int {
 	t.Helper()

@@ -25,10 +25,11 @@ type Process struct {
 	// rlimit that may not be raised, a score that may not be lowered.
 	Warnings []string
 
-	forked bool // started without init; for tests
+	forked  bool  // started without init; for tests
+	refused error // why that was tried and not done; for tests
 
 	mu   sync.Mutex
-	held *initConn // nil unless the process is held
+	held held // nil unless the process is held
 }
 
 // Release lets a process made with CreateOpts.Hold execute its program and
@@ -41,13 +42,9 @@ func (p *Process) Release() error {
 	if p.held == nil {
 		return nil
 	}
-	c := p.held
+	h := p.held
 	p.held = nil
-	defer c.close()
-	if err := c.sendGo(); err != nil {
-		return err
-	}
-	if err := c.awaitExec(); err != nil {
+	if err := h.Release(); err != nil {
 		return err
 	}
 	p.Started = time.Now()

@@ -12,7 +12,9 @@ import (
 // TestMountRace: somebody who may write into the root (another container with the
 // same volume) exchanges a directory and a link to the host while mounts are made
 // below it. Nothing may ever appear outside (CVE-2021-30465, CVE-2024-45310).
-func TestMountRace(t *testing.T) {
+func TestMountRace(t *testing.T) { bothWays(t, testMountRace) }
+
+func testMountRace(t *testing.T, fresh bool) {
 	root := newRootfs(t)
 	outside := t.TempDir()
 	dir, link := filepath.Join(root, "swap"), filepath.Join(root, "swap.link")
@@ -40,7 +42,7 @@ func TestMountRace(t *testing.T) {
 	}
 	ok := 0
 	for range n {
-		b := newBox(root, "sh", "-c", "test -e /swap/deep/host && echo leak")
+		b := newBoxBy(fresh, root, "sh", "-c", "test -e /swap/deep/host && echo leak")
 		b.opts.Spec.Mounts = append(b.opts.Spec.Mounts,
 			specs.Mount{Destination: "/swap/deep/er", Type: "tmpfs", Source: "tmpfs"},
 			specs.Mount{Destination: "/swap/file", Type: "bind", Source: "/etc/hostname", Options: []string{"bind"}})

@@ -17,11 +17,13 @@ import (
 
 // TestRuntimeExecutable: the container's first process is the runtime's own
 // executable by #!/proc/self/exe; nobody inside can open it for writing (CVE-2019-5736).
-func TestRuntimeExecutable(t *testing.T) {
+func TestRuntimeExecutable(t *testing.T) { bothWays(t, testRuntimeExecutable) }
+
+func testRuntimeExecutable(t *testing.T, fresh bool) {
 	needsStatic(t)
 	root := newRootfs(t)
 	must(t, os.WriteFile(filepath.Join(root, "bin/trap"), []byte("#!/proc/self/exe -test.v=true\n"), 0o755))
-	b := newBox(root, "trap")
+	b := newBoxBy(fresh, root, "trap")
 	b.opts.Spec.Process.Env = append(b.opts.Spec.Process.Env, stay+"=1")
 	in, hold, err := os.Pipe()
 	must(t, err)
@@ -37,14 +39,16 @@ func TestRuntimeExecutable(t *testing.T) {
 
 // TestMaskedPaths: every path that Docker hides reads as nothing and takes nothing
 // (CVE-2020-8694, CVE-2018-10892).
-func TestMaskedPaths(t *testing.T) {
+func TestMaskedPaths(t *testing.T) { bothWays(t, testMaskedPaths) }
+
+func testMaskedPaths(t *testing.T, fresh bool) {
 	root := newRootfs(t)
 	masked := dockerSpec().Linux.MaskedPaths
 	var script strings.Builder
 	for _, p := range masked {
 		fmt.Fprintf(&script, "if [ -d %[1]s ]; then ls -A %[1]s; touch %[1]s/x 2>/dev/null && echo %[1]s; elif [ -e %[1]s ]; then cat %[1]s; [ -c %[1]s ] || echo %[1]s; fi\n", p)
 	}
-	b := newBox(root, "sh", "-c", script.String()+"for p in $(grep -c . /proc/self/mountinfo); do echo end; done")
+	b := newBoxBy(fresh, root, "sh", "-c", script.String()+"for p in $(grep -c . /proc/self/mountinfo); do echo end; done")
 	if out, _ := b.run(t); out != "end\n" {
 		t.Errorf("%q", out)
 	}
@@ -53,7 +57,9 @@ func TestMaskedPaths(t *testing.T) {
 // TestNullDevice: files are masked by the null device alone: not by what the image
 // has at /dev/null, whether the spec mounts a /dev or not, and not by what a bound
 // /dev has there (CVE-2025-31133).
-func TestNullDevice(t *testing.T) {
+func TestNullDevice(t *testing.T) { bothWays(t, testNullDevice) }
+
+func testNullDevice(t *testing.T, fresh bool) {
 	outside := t.TempDir()
 	must(t, os.WriteFile(outside+"/null", []byte("x"), 0o666))
 	for name, prepare := range map[string]func(dev string) error{
@@ -64,7 +70,7 @@ func TestNullDevice(t *testing.T) {
 		root := newRootfs(t)
 		must(t, prepare(root+"/dev"))
 		for _, bare := range []bool{false, true} {
-			b := newBox(root, "stat", "-c", "%t:%T", "/dev/null", "/proc/interrupts")
+			b := newBoxBy(fresh, root, "stat", "-c", "%t:%T", "/dev/null", "/proc/interrupts")
 			if bare {
 				b.opts.Spec.Mounts = withoutMount(b.opts.Spec.Mounts, "/dev")
 			}
@@ -73,7 +79,7 @@ func TestNullDevice(t *testing.T) {
 			}
 		}
 	}
-	b := newBox(newRootfs(t), "cat", "/proc/interrupts")
+	b := newBoxBy(fresh, newRootfs(t), "cat", "/proc/interrupts")
 	b.opts.Spec.Mounts = append(withoutMount(b.opts.Spec.Mounts, "/dev"), specs.Mount{Destination: "/dev", Type: "bind", Source: outside, Options: []string{"rbind"}})
 	if out, _, err := b.tryRun(t); err == nil || !strings.Contains(err.Error(), "not the null device") {
 		t.Errorf("a file as /dev/null: %q, %v", out, err)
@@ -82,7 +88,9 @@ func TestNullDevice(t *testing.T) {
 
 // TestConsoleLinks: what an image puts at /dev/console and /dev/pts is not where the
 // terminal goes (CVE-2025-52565).
-func TestConsoleLinks(t *testing.T) {
+func TestConsoleLinks(t *testing.T) { bothWays(t, testConsoleLinks) }
+
+func testConsoleLinks(t *testing.T, fresh bool) {
 	outside := filepath.Join(t.TempDir(), "target")
 	must(t, os.WriteFile(outside, []byte("old"), 0o644))
 	root := newRootfs(t)
@@ -90,7 +98,7 @@ func TestConsoleLinks(t *testing.T) {
 	for _, l := range []string{"console", "ptmx", "pts/0", "pts/ptmx"} {
 		must(t, os.Symlink(outside, filepath.Join(root, "dev", l)))
 	}
-	b := newBox(root, "sh", "-c", "tty; stat -c %t:%T /dev/console")
+	b := newBoxBy(fresh, root, "sh", "-c", "tty; stat -c %t:%T /dev/console")
 	b.opts.Spec.Process.Terminal = true
 	p, err := oci.Create(t.Context(), &b.opts)
 	must(t, err)
@@ -116,7 +124,9 @@ func TestConsoleLinks(t *testing.T) {
 
 // TestProcOvermounts: nothing can stand in for what labels and sysctls are written
 // to (CVE-2019-16884, CVE-2019-19921, CVE-2023-27561, CVE-2023-28642, CVE-2025-52881).
-func TestProcOvermounts(t *testing.T) {
+func TestProcOvermounts(t *testing.T) { bothWays(t, testProcOvermounts) }
+
+func testProcOvermounts(t *testing.T, fresh bool) {
 	src := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(src, "f"), nil, 0o644))
 	root := newRootfs(t)
@@ -126,7 +136,7 @@ func TestProcOvermounts(t *testing.T) {
 	} {
 		for _, m := range []specs.Mount{{Type: "tmpfs", Source: "tmpfs"}, {Type: "bind", Source: src, Options: []string{"rbind"}}, {Type: "bind", Source: src + "/f", Options: []string{"bind"}}} {
 			m.Destination = dest
-			b := newBox(root, "true")
+			b := newBoxBy(fresh, root, "true")
 			b.opts.Spec.Mounts = append(b.opts.Spec.Mounts, m)
 			if _, _, err := b.tryRun(t); !errors.Is(err, errdefs.ErrInvalidArgument) {
 				t.Errorf("%s over %s: %v", m.Type, dest, err)
@@ -138,7 +148,7 @@ func TestProcOvermounts(t *testing.T) {
 	for _, dest := range []string{"/way/attr", "/way"} {
 		for _, m := range []specs.Mount{{Type: "tmpfs", Source: "tmpfs"}, {Type: "bind", Source: src, Options: []string{"rbind"}}} {
 			m.Destination = dest
-			b := newBox(root, "true")
+			b := newBoxBy(fresh, root, "true")
 			b.opts.Spec.Mounts = append(b.opts.Spec.Mounts, m)
 			if _, _, err := b.tryRun(t); !errors.Is(err, errdefs.ErrInvalidArgument) {
 				t.Errorf("%s over %s: %v", m.Type, dest, err)
@@ -147,7 +157,7 @@ func TestProcOvermounts(t *testing.T) {
 	}
 	// A sysctl is not written where the image's /proc leads.
 	must(t, relink(root, "proc", src))
-	b := newBox(root, "true")
+	b := newBoxBy(fresh, root, "true")
 	b.opts.Spec.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
 	if _, _, err := b.tryRun(t); err == nil {
 		t.Error("started with /proc as a link")
@@ -160,7 +170,9 @@ func TestProcOvermounts(t *testing.T) {
 // TestGroupsAreExplicit: a file that a group may not read is not readable to its
 // members, the primary group included, and no group of the runtime is inherited
 // (CVE-2022-36109, CVE-2023-25173, CVE-2022-2989).
-func TestGroupsAreExplicit(t *testing.T) {
+func TestGroupsAreExplicit(t *testing.T) { bothWays(t, testGroupsAreExplicit) }
+
+func testGroupsAreExplicit(t *testing.T, fresh bool) {
 	root := newRootfs(t)
 	for name, gid := range map[string]int{"primary": 10, "additional": 20, "root": 0, "other": 30} {
 		f := filepath.Join(root, "tmp", name)
@@ -170,7 +182,7 @@ func TestGroupsAreExplicit(t *testing.T) {
 	}
 	user := specs.User{UID: 1000, GID: 10, AdditionalGids: []uint32{20}}
 	const script = "for f in primary additional root other; do cat /tmp/$f >/dev/null 2>&1 && echo $f; done; true"
-	b := newBox(root, "sh", "-c", script)
+	b := newBoxBy(fresh, root, "sh", "-c", script)
 	b.opts.Spec.Process.User = user
 	if out, _ := b.run(t); out != "root\nother\n" {
 		t.Errorf("%q", out)
@@ -186,8 +198,10 @@ func TestGroupsAreExplicit(t *testing.T) {
 
 // TestReleaseAgent: a container can neither write a release agent nor mount a
 // hierarchy that has one (CVE-2022-0492, CVE-2023-25809).
-func TestReleaseAgent(t *testing.T) {
-	b := newBox(newRootfs(t), "sh", "-c", `for f in $(find /sys/fs/cgroup -name release_agent -o -name cgroup.procs); do echo 0 2>/dev/null >$f && echo $f; done
+func TestReleaseAgent(t *testing.T) { bothWays(t, testReleaseAgent) }
+
+func testReleaseAgent(t *testing.T, fresh bool) {
+	b := newBoxBy(fresh, newRootfs(t), "sh", "-c", `for f in $(find /sys/fs/cgroup -name release_agent -o -name cgroup.procs); do echo 0 2>/dev/null >$f && echo $f; done
 		mkdir /tmp/c; for c in rdma memory; do mount -t cgroup -o $c c /tmp/c 2>/dev/null && echo $c; done
 		unshare -C true 2>/dev/null && echo unshared; echo end`)
 	if out, _ := b.run(t); out != "end\n" {

@@ -30,7 +30,9 @@ func mountPoints(t testing.TB) []string {
 // TestSharedHost: on a host whose mounts are shared, as systemd makes them, a
 // container changes nothing of the host's mount table, whatever propagation it
 // asks for. Leaving the old root once took all the host's mounts along.
-func TestSharedHost(t *testing.T) {
+func TestSharedHost(t *testing.T) { bothWays(t, testSharedHost) }
+
+func testSharedHost(t *testing.T, fresh bool) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
 	}
@@ -54,7 +56,7 @@ func TestSharedHost(t *testing.T) {
 	before := mountPoints(t)
 	for _, prop := range []string{"", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"} {
 		for _, overlay := range []bool{false, true} {
-			b := newBox(root, "sh", "-c", "grep -q ' /proc ' /proc/self/mountinfo && umount /proc 2>/dev/null; echo ok")
+			b := newBoxBy(fresh, root, "sh", "-c", "grep -q ' /proc ' /proc/self/mountinfo && umount /proc 2>/dev/null; echo ok")
 			b.opts.Spec.Linux.RootfsPropagation = prop
 			if overlay {
 				b.opts.Rootfs = oci.Rootfs{Overlay: &oci.Overlay{Lower: []string{root}, Upper: work + "/u", Work: work + "/w"}}

@@ -79,6 +79,9 @@ type CreateOpts struct {
 	NoPivot bool
 	// NoNewKeyring leaves the program the caller's session keyring.
 	NoNewKeyring bool
+	// Fresh has the process start through a fresh init, never by a fork of this process,
+	// which is cheaper. Nothing else differs.
+	Fresh bool
 	// Bundle is the path that hooks are told. Create runs the hooks prestart,
 	// createRuntime, createContainer and startContainer; poststart and
 	// poststop are the caller's, by RunHooks.

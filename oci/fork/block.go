@@ -74,9 +74,9 @@ func (b *Block) Load(p *Program) error {
 	return nil
 }
 
-// cloneArgs is struct clone_args of clone3(2), its first version.
+// cloneArgs is struct clone_args of clone3(2), its third version.
 type cloneArgs struct {
-	flags, _, _, _, _, stack, stackSize, tls uint64 // pidfd, child_tid, parent_tid and exit_signal are 0
+	flags, _, _, _, exitSignal, stack, stackSize, tls, _, _, cgroup uint64 // pidfd, child_tid, parent_tid and set_tid are 0
 }
 
 // cloneClearSighand is CLONE_CLEAR_SIGHAND: no handler of ours runs in the child.
@@ -98,7 +98,21 @@ func clone3(args *cloneArgs, size uintptr, p *Program, run uintptr) (r int)
 // our memory either, as with vfork: nothing that happens to it makes us wait, or
 // fall with it. All that takes the lock under which package syscall forks: its
 // forks into a new user namespace do need the memory.
-func (b *Block) Start() (int, syscall.Errno) {
+func (b *Block) Start() (int, syscall.Errno) { return b.start(&cloneArgs{}) }
+
+// StartIn is Start in the new namespaces of flags (CLONE_NEW*) and in the cgroup (version
+// 2) of the directory's descriptor, unless that is -1. The end of the process raises
+// SIGCHLD, and it is reaped as any other.
+func (b *Block) StartIn(flags uintptr, cgroup int) (int, syscall.Errno) {
+	args := cloneArgs{flags: uint64(flags), exitSignal: uint64(unix.SIGCHLD)}
+	if cgroup >= 0 {
+		args.flags |= unix.CLONE_INTO_CGROUP
+		args.cgroup = uint64(cgroup)
+	}
+	return b.start(&args)
+}
+
+func (b *Block) start(args *cloneArgs) (int, syscall.Errno) {
 	code, err := keptAreas()
 	if err != nil {
 		return 0, unix.ENOSYS
@@ -108,9 +122,12 @@ func (b *Block) Start() (int, syscall.Errno) {
 	// child is none, but what the compiler puts before its first call loads it.
 	tls := Place(b, make([]uint64, 4))
 	tls[1] = uint64(base)
-	args := cloneArgs{
-		flags: cloneClearSighand | unix.CLONE_SETTLS,
-		stack: uint64(base + uintptr(len(b.mem)) - stackSize), stackSize: stackSize, tls: uint64(uintptr(unsafe.Pointer(&tls[2]))),
+	args.flags |= cloneClearSighand | unix.CLONE_SETTLS
+	args.stack, args.stackSize = uint64(base+uintptr(len(b.mem))-stackSize), stackSize
+	args.tls = uint64(uintptr(unsafe.Pointer(&tls[2])))
+	size := unsafe.Sizeof(*args)
+	if args.flags&unix.CLONE_INTO_CGROUP == 0 {
+		size = unsafe.Offsetof(args.tls) + unsafe.Sizeof(args.tls) // the first version
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -124,7 +141,7 @@ func (b *Block) Start() (int, syscall.Errno) {
 		return 0, e
 	}
 	keepThread()
-	r := clone3(&args, unsafe.Sizeof(args), b.prog, entry())
+	r := clone3(args, size, b.prog, entry())
 	runtime.KeepAlive(b)
 	if r < 0 {
 		return 0, syscall.Errno(-r)

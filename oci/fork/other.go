@@ -30,3 +30,6 @@ func (*Block) Load(*Program) error { return errdefs.ErrNotImplemented }
 
 // Start answers ENOSYS.
 func (*Block) Start() (int, syscall.Errno) { return 0, syscall.ENOSYS }
+
+// StartIn answers ENOSYS.
+func (*Block) StartIn(uintptr, int) (int, syscall.Errno) { return 0, syscall.ENOSYS }

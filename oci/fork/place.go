@@ -48,3 +48,8 @@ func (b *Block) Strs(in []string) uintptr {
 	}
 	return uintptr(p)
 }
+
+// Strings is the vector of n strings that Strs has put into the block, to be changed.
+func (b *Block) Strings(vector uintptr, n int) []uintptr {
+	return unsafe.Slice((*uintptr)(at(&vector)), n)
+}

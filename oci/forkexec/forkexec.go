@@ -37,6 +37,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/become"
 	"github.com/gantry/gantry/oci/caps"
 	"github.com/gantry/gantry/oci/cgroup"
 	"github.com/gantry/gantry/oci/fork"
@@ -121,9 +122,9 @@ func (e *Exec) Start(ctx context.Context) (*Started, error) {
 		unix.Close(out)
 		return nil, err
 	}
-	first, errno := p.block.Start()
+	first, errno := p.Block.Start()
 	unix.Close(out)
-	p.close()
+	p.Close()
 	if errno != 0 {
 		return nil, fmt.Errorf("fork: %w", errno)
 	}
@@ -143,7 +144,7 @@ func (e *Exec) Start(ctx context.Context) (*Started, error) {
 // follower reads the reports, which come in any order from the two processes,
 // until both have ended or executed, which closes the pipe's other end.
 type follower struct {
-	plan    *plan
+	plan    *become.Plan
 	ctx     context.Context //nolint:containedctx // of the one call
 	init    int
 	stop    func() bool
@@ -189,9 +190,9 @@ func (f *follower) report(r *fork.Report) error {
 	case fork.ReportReady:
 		f.ready = true
 	case fork.ReportError:
-		if !f.plan.soft(r) {
+		if !f.plan.Soft(r) {
 			f.failure = f.failed(r)
-		} else if w := f.plan.warning(r); w != "" {
+		} else if w := f.plan.Warning(r); w != "" {
 			f.started.Warnings = append(f.started.Warnings, w)
 		}
 	}
@@ -204,5 +205,5 @@ func (f *follower) failed(r *fork.Report) error {
 	if unix.PidfdSendSignal(f.init, 0, nil, 0) != nil {
 		return errclass.With(errdefs.ErrFailedPrecondition, errors.New("container is not running"))
 	}
-	return f.plan.err(r)
+	return f.plan.Err(r)
 }

@@ -1,6 +1,7 @@
 package initmsg
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -96,4 +97,27 @@ func Getenv(env []string, key string) string {
 		}
 	}
 	return ""
+}
+
+// What the payload of FrameErrno begins with. An errno of four bytes, little-endian, and a
+// text follow: what failed, or the file that was to be executed.
+const (
+	ErrnoOther = iota
+	ErrnoExec
+)
+
+// Failed is the error that the payload of a FrameErrno tells.
+func Failed(payload []byte) error {
+	if len(payload) < 5 {
+		return ErrCorrupt
+	}
+	e := unix.Errno(binary.LittleEndian.Uint32(payload[1:]))
+	text := string(payload[5:])
+	switch {
+	case payload[0] == ErrnoExec:
+		return ExecError(text, e)
+	case text == "":
+		text = "start the program"
+	}
+	return fmt.Errorf("%s: %w", text, e)
 }

@@ -1,0 +1,54 @@
+package become
+
+import (
+	"fmt"
+
+	"github.com/gantry/gantry/oci/fork"
+	"github.com/gantry/gantry/oci/initmsg"
+	"golang.org/x/sys/unix"
+)
+
+// Err words what a step reported, as init would.
+func (f *Plan) Err(r *fork.Report) error {
+	i := int(r.Step)
+	if i >= len(f.Program.Steps) || int(r.Extra) >= max(len(f.names), 1) {
+		return initmsg.ErrEndedEarly
+	}
+	e := unix.Errno(r.Errno)
+	switch f.Program.Steps[i].Kind {
+	case fork.Cwd, fork.CwdUser:
+		if e == fork.ErrBreakout {
+			return initmsg.ErrBreakout
+		}
+		return initmsg.CwdError(f.proc.Cwd, e)
+	case fork.Look:
+		name := f.proc.Args[0]
+		switch {
+		case !f.Program.Look:
+			return initmsg.LookError(name, e)
+		case e == unix.EACCES:
+			return initmsg.DeniedError(name)
+		}
+		return initmsg.MissingError(name)
+	case fork.Exec, fork.Reaper:
+		return initmsg.ExecError(f.names[r.Extra], e)
+	}
+	return fmt.Errorf("%s: %w", f.what[i], e)
+}
+
+// Warning words what a step that may fail reported; "" for what nobody asked for.
+func (f *Plan) Warning(r *fork.Report) string {
+	i := int(r.Step)
+	switch {
+	case f.Program.Steps[i].Kind != fork.OOM:
+		return fmt.Sprintf("error setting rlimit type %s: %v", f.what[i], unix.Errno(r.Errno))
+	case f.oom != nil:
+		return fmt.Sprintf("oom_score_adj %d: %v", *f.oom, unix.Errno(r.Errno))
+	}
+	return ""
+}
+
+// Soft tells whether the step that reported may fail.
+func (f *Plan) Soft(r *fork.Report) bool {
+	return int(r.Step) < len(f.Program.Steps) && f.Program.Steps[r.Step].Soft
+}
