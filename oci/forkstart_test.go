@@ -60,7 +60,10 @@ func startCases(t testing.TB, root string) map[string]func(*box) {
 	pids, memory := int64(30), int64(64<<20)
 	return map[string]func(*box){
 		"docker": func(*box) {},
-		"user":   process(func(p *specs.Process) { p.User = specs.User{UID: 1000, GID: 50, AdditionalGids: []uint32{60, 7}}; p.Cwd = "/home/user" }),
+		"user": process(func(p *specs.Process) {
+			p.User = specs.User{UID: 1000, GID: 50, AdditionalGids: []uint32{60, 7}}
+			p.Cwd = "/home/user"
+		}),
 		"nobody": process(func(p *specs.Process) { p.User = specs.User{UID: 77}; p.Env = append(p.Env, "HOME="); p.Cwd = "/w/x/y" }),
 		"home":   process(func(p *specs.Process) { p.Env = append(p.Env, "HOME=/h", "A=1", "A=2") }),
 		"limits": process(func(p *specs.Process) {

@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/gantry/gantry/oci/sealed"
 	"github.com/gantry/gantry/internal/monitor"
+	"github.com/gantry/gantry/oci/sealed"
 	"github.com/gantry/gantry/oci/shim"
 	"golang.org/x/sys/unix"
 )
