@@ -69,7 +69,9 @@ func (s *starting) exec(o *ExecOpts) error {
 		return precondition("container is paused")
 	}
 	if !o.Fresh && !o.IgnorePaused && len(o.Preserve) == 0 && inner == 0 && forkexec.Possible(p) && forkexec.Safe(o.InitPid) {
-		return s.fork(o, p, pidfd, group)
+		if err := s.fork(o, p, pidfd, group); err != forkexec.ErrNoForks { //nolint:errorlint // that very value
+			return err
+		}
 	}
 	m := &initmsg.Message{
 		ID: o.ContainerID, Exec: true, WaitGo: true, Process: *p,

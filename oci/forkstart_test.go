@@ -111,7 +111,9 @@ func startCases(t testing.TB, root string) map[string]func(*box) {
 		"devices": func(b *box) {
 			b.opts.Spec.Linux.Devices = []specs.LinuxDevice{
 				{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229, FileMode: &mode, UID: &five, GID: &five},
-				{Path: "/dev/net/tun", Type: "c", Major: 10, Minor: 200}, {Path: "/dev/pipe", Type: "p"}, {Path: "/dev/zero", Type: "c", Major: 1, Minor: 5, FileMode: &mode},
+				{Path: "/dev/net/tun", Type: "c", Major: 10, Minor: 200},
+				{Path: "/dev/pipe", Type: "p"},
+				{Path: "/dev/zero", Type: "c", Major: 1, Minor: 5, FileMode: &mode},
 			}
 			b.opts.Spec.Linux.Resources.Devices = append(b.opts.Spec.Linux.Resources.Devices, specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"})
 		},

@@ -63,7 +63,7 @@ func Possible(p *initmsg.Process) bool {
 		slices.Contains(p.Env, "HOME="):
 		return false // its value is in the container's /etc/passwd
 	}
-	return sealed.Runs() && fork.Works() && fork.OpenFiles() != nil
+	return sealed.Runs() && fork.OpenFiles() != nil
 }
 
 // Safe tells whether a container with this first process is one that a fork of
@@ -108,9 +108,12 @@ type Started struct {
 	Warnings []string // requests that could not be met and are not worth failing for
 }
 
+// ErrNoForks says that forked processes do not run here: the caller takes init.
+var ErrNoForks = errclass.With(errdefs.ErrNotImplemented, errors.New("processes cannot be forked here"))
+
 // Start starts the process and returns when its program runs. Its end by ctx kills
 // what has been started. Errors are those of init; class ErrFailedPrecondition when
-// the container has ended. It is safe for concurrent use.
+// the container has ended; ErrNoForks, and nothing has happened. It is safe for concurrent use.
 func (e *Exec) Start(ctx context.Context) (*Started, error) {
 	in, out, err := fork.Pipe()
 	if err != nil {
@@ -125,6 +128,9 @@ func (e *Exec) Start(ctx context.Context) (*Started, error) {
 	first, errno := p.Block.Start()
 	unix.Close(out)
 	p.Close()
+	if errno == unix.ENOSYS || errno == unix.EINVAL || errno == unix.EPERM {
+		return nil, ErrNoForks
+	}
 	if errno != 0 {
 		return nil, fmt.Errorf("fork: %w", errno)
 	}
@@ -149,6 +155,7 @@ type follower struct {
 	init    int
 	stop    func() bool
 	started Started
+	told    bool // there was a report
 	ready   bool
 	failure error
 }
@@ -160,6 +167,9 @@ func (f *follower) follow(in io.Reader) (*Started, error) {
 		switch {
 		case err == io.EOF && f.failure != nil:
 			return nil, f.failure
+		case err == io.EOF && f.started.PidFD == nil && !f.told:
+			// Not even the steps before the container: the code needs what a fork has not.
+			return nil, ErrNoForks
 		case err == io.EOF && (!f.ready || f.started.PidFD == nil || !fork.Executed(f.started.PidFD)):
 			// Nothing of it, or killed by somebody in the container on its last steps.
 			return nil, initmsg.ErrEndedEarly
@@ -176,6 +186,7 @@ func (f *follower) follow(in io.Reader) (*Started, error) {
 }
 
 func (f *follower) report(r *fork.Report) error {
+	f.told = true
 	switch r.Kind {
 	case fork.ReportPid:
 		if f.started.PidFD != nil {

@@ -1,7 +1,6 @@
 package runc
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/gantry/gantry/internal/atomicfile"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/plainjson"
 	"github.com/gantry/gantry/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -123,7 +123,7 @@ func loadBundle(dir string) (bundle string, raw []byte, spec *specs.Spec, err er
 		return "", nil, nil, err
 	}
 	spec = new(specs.Spec)
-	if err := json.Unmarshal(raw, spec); err != nil {
+	if err := plainjson.Unmarshal(raw, spec); err != nil {
 		return "", nil, nil, errclass.Invalid("%s: %w", specFile, err)
 	}
 	return bundle, raw, spec, completeSpec(spec, bundle)
@@ -221,8 +221,8 @@ func (a *app) create(id string, f *createFlags, start bool) error {
 // make does create's work on a fresh state directory. After an error nothing
 // runs, and only the directory is left.
 func (a *app) make(c *container, raw []byte, spec *specs.Spec, f *createFlags, l *launch, start bool) (*oci.Process, error) {
-	if err := atomicfile.Write(filepath.Join(c.path, specFile), raw, 0o600, false); err != nil {
-		return nil, err
+	if err := c.create(specFile, raw); err != nil {
+		return nil, fmt.Errorf("writing %s: %w", filepath.Join(c.path, specFile), err)
 	}
 	if err := c.save(); err != nil {
 		return nil, err

@@ -10,20 +10,43 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	ociinit "github.com/gantry/gantry/oci/init"
 	"github.com/gantry/gantry/oci/runc"
+	"github.com/gantry/gantry/oci/sealed"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
-// asRuntime makes the test binary the runtime.
-const asRuntime = "GANTRY_TEST_AS_RUNTIME"
+// asRuntime makes the test binary the runtime. With byInit in the environment of the tests
+// it starts everything by init; otherwise it is protected, as the program is by package
+// entry, and forks.
+const (
+	asRuntime = "GANTRY_TEST_AS_RUNTIME"
+	byInit    = "GANTRY_TEST_BY_INIT"
+)
+
+// protect executes this program again through a read-only mount that is nobody's.
+func protect() error {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, "/proc/self/exe", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return err
+	}
+	return syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), os.Args, os.Environ())
+}
 
 func TestMain(m *testing.M) {
 	ociinit.Main()
 	if os.Getenv(asRuntime) != "" {
+		if os.Getenv(byInit) == "" && !sealed.Runs() && os.Getuid() == 0 {
+			fmt.Fprintln(os.Stderr, protect())
+		}
 		os.Exit(runc.Main(os.Args[1:]))
 	}
 	code := m.Run()

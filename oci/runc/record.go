@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantry/gantry/internal/atomicfile"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/plainjson"
 	"github.com/gantry/gantry/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -30,6 +30,7 @@ var (
 // The files in a container's state directory.
 const (
 	stateFile  = "state.json"
+	stateTemp  = ".state.json" // to become it
 	specFile   = "config.json" // the bundle's, as it was at create
 	startFile  = "start.sock"  // there until the program runs
 	maxJSON    = 16 << 20
@@ -146,8 +147,36 @@ func (c *container) lock(wait bool) error {
 
 func (c *container) unlock() { _ = unix.Flock(int(c.dir.Fd()), unix.LOCK_UN) }
 
+// save replaces the record. The caller has the lock.
 func (c *container) save() error {
-	return atomicfile.WriteJSON(filepath.Join(c.path, stateFile), &c.record, 0o600, false)
+	b, err := json.Marshal(&c.record)
+	if err == nil {
+		err = c.create(stateTemp, b)
+	}
+	if err == nil {
+		err = unix.Renameat(int(c.dir.Fd()), stateTemp, int(c.dir.Fd()), stateFile)
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", filepath.Join(c.path, stateFile), err)
+	}
+	return nil
+}
+
+// create writes a file of the state directory.
+func (c *container) create(name string, b []byte) error {
+	fd, err := unix.Openat(int(c.dir.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for len(b) > 0 {
+		n, err := unix.Write(fd, b)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		b = b[max(n, 0):]
+	}
+	return nil
 }
 
 // status finds out how the container is now.
@@ -194,8 +223,16 @@ func (c *container) spec() (*specs.Spec, error) {
 	return s, nil
 }
 
-// remove deletes the state.
-func (c *container) remove() error { return os.RemoveAll(c.path) }
+// remove deletes the state: its usual files, then whatever else there is.
+func (c *container) remove() error {
+	for _, f := range [...]string{stateFile, specFile} {
+		_ = unix.Unlinkat(int(c.dir.Fd()), f, 0)
+	}
+	if unix.Rmdir(c.path) == nil {
+		return nil
+	}
+	return os.RemoveAll(c.path)
+}
 
 // readAll reads a regular file of bounded size.
 func readAll(path string) ([]byte, error) {
@@ -229,7 +266,7 @@ func readJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(b, v); err != nil {
+	if err := plainjson.Unmarshal(b, v); err != nil {
 		return errclass.Invalid("%s: %w", path, err)
 	}
 	return nil

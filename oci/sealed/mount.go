@@ -35,3 +35,21 @@ func readOnlySelf() (int, error) {
 	}
 	return fd, nil
 }
+
+// detached tells whether the mount that fd was opened through is read-only and in no mount
+// namespace, as the one is that package entry has this program executed from again: its
+// last descriptor was closed by execve. Nobody can make such a mount writable: changing
+// one takes a descriptor of it that is older than that, or its place in the caller's
+// namespace. It is not in ours, or it could be cloned; who has us execute a file through a
+// mount of another's namespace could as well have us execute any file.
+func detached(fd int) bool {
+	var st unix.Statfs_t
+	if unix.Fstatfs(fd, &st) != nil || st.Flags&unix.ST_RDONLY == 0 {
+		return false
+	}
+	tree, err := unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err == nil {
+		unix.Close(tree)
+	}
+	return err == unix.EINVAL
+}

@@ -27,16 +27,18 @@ func openSelf() (fd int, sealed bool, err error) {
 	return fd, err == nil && s&seals == seals, nil
 }
 
-// Runs tells whether this process runs from a sealed copy, so that its forks may
-// come near a container.
+// Runs tells whether what this process runs from cannot be changed by anybody, so that its
+// forks may come near a container: it is a sealed copy, or a file seen through a mount that
+// is read-only and nobody's (detached). Only the kernel is asked.
 func Runs() bool { return runs() }
 
 var runs = sync.OnceValue(func() bool {
 	fd, sealed, err := openSelf()
-	if err == nil {
-		unix.Close(fd)
+	if err != nil {
+		return false
 	}
-	return sealed
+	defer unix.Close(fd)
+	return sealed || detached(fd)
 })
 
 // Run makes this process one that runs from a sealed copy of its executable,
@@ -45,7 +47,11 @@ var runs = sync.OnceValue(func() bool {
 // program in a container whose interpreter is /proc/self/exe executes what the fork
 // ran from, and reaches the file by that (CVE-2019-5736).
 func Run() error {
-	if Runs() {
+	fd, sealed, err := openSelf()
+	if err == nil {
+		unix.Close(fd)
+	}
+	if sealed {
 		// What the kernel has taken for the name is a descriptor's number.
 		_ = os.WriteFile("/proc/self/comm", []byte(initmsg.Arg0), 0)
 		return nil
@@ -63,6 +69,10 @@ func Run() error {
 func Exe() (int, error) { return exe() }
 
 var exe = sync.OnceValues(func() (int, error) {
+	if Runs() {
+		fd, _, err := openSelf() // for reading: through the same mount
+		return fd, err
+	}
 	if fd, err := readOnlySelf(); err == nil {
 		return fd, nil
 	}

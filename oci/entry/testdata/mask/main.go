@@ -1,10 +1,14 @@
-// Command mask prints the signal mask that it began with.
+// Command mask prints whether it began with signals blocked, whether nobody can change
+// what it runs from, whether that is read-only, and its name.
 package main
 
 import (
 	"fmt"
+	"os"
+	"strings"
 
 	_ "github.com/gantry/gantry/oci/entry"
+	"github.com/gantry/gantry/oci/sealed"
 	"golang.org/x/sys/unix"
 )
 
@@ -13,5 +17,7 @@ func main() {
 	if err := unix.PthreadSigmask(unix.SIG_BLOCK, nil, &now); err != nil {
 		panic(err)
 	}
-	fmt.Println(now.Val[0]&(1<<(unix.SIGUSR1-1)) != 0)
+	err := unix.Access("/proc/self/exe", unix.W_OK) // opening answers that it is being executed
+	comm, _ := os.ReadFile("/proc/self/comm")
+	fmt.Println(now.Val[0]&(1<<(unix.SIGUSR1-1)) != 0, sealed.Runs(), err == unix.EROFS, strings.TrimSpace(string(comm)))
 }
