@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/caps"
+	"github.com/gantry/gantry/oci/entry"
 	"github.com/gantry/gantry/oci/initmsg"
 	"github.com/gantry/gantry/oci/sealed"
 	"github.com/gantry/gantry/oci/stage"
@@ -119,7 +120,7 @@ func spawn(ctx context.Context, o *spawnOpts) (*child, error) {
 	c := &child{conn: conn}
 	if o.stage != nil {
 		c.pid, c.pidfd, err = o.stage.Start(ctx, files, argv, attr.Env)
-	} else if c.pid, err = syscall.ForkExec(path, argv, attr); err == nil {
+	} else if c.pid, err = forkExec(path, argv, attr); err == nil {
 		c.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
 	}
 	unix.Close(sock)
@@ -129,6 +130,14 @@ func spawn(ctx context.Context, o *spawnOpts) (*child, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// forkExec is that of package syscall from a thread as the program was started with.
+func forkExec(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	entry.Settle()
+	return syscall.ForkExec(path, argv, attr)
 }
 
 // kill ends and reaps the child and lets go of everything it holds here.

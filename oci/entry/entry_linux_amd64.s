@@ -117,6 +117,17 @@ again:
 	LEAQ	name<>(SB), SI
 	SYSCALL
 block:
+	MOVL	$157, AX // prctl
+	MOVL	$30, DI // PR_GET_TIMERSLACK
+	SYSCALL
+	TESTQ	AX, AX
+	JLE	mask
+	MOVQ	AX, ·slack(SB)
+	MOVL	$157, AX
+	MOVL	$29, DI // PR_SET_TIMERSLACK
+	MOVL	$1000000, SI
+	SYSCALL
+mask:
 	TESTL	R12, R12
 	JEQ	done
 	MOVL	$14, AX // rt_sigprocmask

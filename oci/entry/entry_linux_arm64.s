@@ -115,6 +115,17 @@ again:
 	MOVD	$name<>(SB), R1
 	SVC
 block:
+	MOVD	$167, R8 // prctl
+	MOVD	$30, R0 // PR_GET_TIMERSLACK
+	SVC
+	CMP	$0, R0
+	BLE	mask
+	MOVD	R0, ·slack(SB)
+	MOVD	$167, R8
+	MOVD	$29, R0 // PR_SET_TIMERSLACK
+	MOVD	$1000000, R1
+	SVC
+mask:
 	CBZ	R20, done
 	MOVD	$135, R8 // rt_sigprocmask
 	MOVD	$0, R0

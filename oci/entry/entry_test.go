@@ -19,7 +19,7 @@ func TestStart(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
-	const usual, blocked, protected = "false false false mask", "true true true gantry-runtime", "false true true gantry-runtime"
+	const usual, blocked, protected = "false false false mask 50000 50000", "true true true gantry-runtime 1000000 50000", "false true true gantry-runtime 1000000 50000"
 	for line, want := range map[string]string{
 		"":                          usual,
 		"run x":                     blocked,
@@ -59,7 +59,7 @@ func TestStart(t *testing.T) {
 	}
 	defer f.Close()
 	cmd := &exec.Cmd{Path: "/dev/fd/3", Args: []string{prog, "run"}, ExtraFiles: []*os.File{f}}
-	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "true false false gantry-runtime\n" {
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "true false false gantry-runtime 1000000 50000\n" {
 		t.Errorf("%q, %v", out, err)
 	}
 }

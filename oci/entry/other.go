@@ -1,4 +1,7 @@
 //go:build !amd64 && !arm64
 
-// Package entry is empty here: the program begins as any other.
+// Package entry does nothing here: the program begins as any other.
 package entry
+
+// Settle does nothing.
+func Settle() {}

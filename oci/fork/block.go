@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/entry"
 	"golang.org/x/sys/unix"
 )
 
@@ -82,7 +83,7 @@ type cloneArgs struct {
 // cloneClearSighand is CLONE_CLEAR_SIGHAND: no handler of ours runs in the child.
 const cloneClearSighand = 0x100000000
 
-// clone3 forks. The child calls run, entry's, with p on the stack that args names; the
+// clone3 forks. The child calls run, runCode, with p on the stack that args names; the
 // parent gets its pid or a negative errno.
 //
 //go:noescape
@@ -141,7 +142,8 @@ func (b *Block) start(args *cloneArgs) (int, syscall.Errno) {
 		return 0, e
 	}
 	keepThread()
-	r := clone3(args, size, b.prog, entry())
+	entry.Settle()
+	r := clone3(args, size, b.prog, runCode())
 	runtime.KeepAlive(b)
 	if r < 0 {
 		return 0, syscall.Errno(-r)
@@ -216,7 +218,7 @@ func findAreas() (*areas, error) {
 	if err != nil {
 		return nil, err
 	}
-	code, err := codeIn(maps, entry())
+	code, err := codeIn(maps, runCode())
 	if err != nil {
 		return nil, err
 	}
@@ -227,8 +229,8 @@ func findAreas() (*areas, error) {
 	return a, nil
 }
 
-// entry is where the code of runProgram begins.
-func entry() uintptr {
+// runCode is where the code of runProgram begins.
+func runCode() uintptr {
 	f := runProgram
 	return **(**uintptr)(unsafe.Pointer(&f))
 }

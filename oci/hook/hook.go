@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/entry"
 	"github.com/gantry/gantry/oci/initmsg"
 	"golang.org/x/sys/unix"
 )
@@ -102,7 +103,8 @@ func Run(h *initmsg.Hook, state []byte, done <-chan struct{}) error {
 }
 
 // forkExec starts a program with no signal blocked: we may have begun with all of
-// them blocked (package entry), and a child gets the mask of the thread that forks.
+// them blocked (package entry), and a child gets the mask of the thread that forks, and
+// its timer slack.
 func forkExec(file string, args []string, attr *syscall.ProcAttr) (int, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -110,6 +112,7 @@ func forkExec(file string, args []string, attr *syscall.ProcAttr) (int, error) {
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &none, &old); err != nil {
 		return 0, err
 	}
+	entry.Settle()
 	pid, err := syscall.ForkExec(file, args, attr)
 	if serr := unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil); err == nil {
 		err = serr // never: the arguments are ours

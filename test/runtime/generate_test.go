@@ -202,6 +202,7 @@ const probe = `sec() { echo "## $1"; }
 sec id; grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|Seccomp|Seccomp_filters|Cpus_allowed_list|Umask):' /proc/self/status
 sec limits; cat /proc/self/limits
 sec oom; cat /proc/self/oom_score_adj
+sec slack; cat /proc/self/timerslack_ns
 sec env; env | grep -v -E '^(SHLVL|_|PWD|OLDPWD)=' | sort
 sec cwd; pwd -P; umask
 sec names; hostname; cat /proc/sys/kernel/domainname

@@ -1,13 +1,15 @@
 // Command mask prints whether it began with signals blocked, whether nobody can change
-// what it runs from, whether that is read-only, and its name.
+// what it runs from, whether that is read-only, its name, and the timer slack that it
+// began with and that it has when it is settled.
 package main
 
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 
-	_ "github.com/gantry/gantry/oci/entry"
+	"github.com/gantry/gantry/oci/entry"
 	"github.com/gantry/gantry/oci/sealed"
 	"golang.org/x/sys/unix"
 )
@@ -19,5 +21,9 @@ func main() {
 	}
 	err := unix.Access("/proc/self/exe", unix.W_OK) // opening answers that it is being executed
 	comm, _ := os.ReadFile("/proc/self/comm")
-	fmt.Println(now.Val[0]&(1<<(unix.SIGUSR1-1)) != 0, sealed.Runs(), err == unix.EROFS, strings.TrimSpace(string(comm)))
+	runtime.LockOSThread()
+	began, _ := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	entry.Settle()
+	settled, _ := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	fmt.Println(now.Val[0]&(1<<(unix.SIGUSR1-1)) != 0, sealed.Runs(), err == unix.EROFS, strings.TrimSpace(string(comm)), began, settled)
 }
