@@ -18,7 +18,8 @@ import (
 // error, init has to do it: it would be too much for a forked process, or has failed
 // there, and init finds the words.
 func (s *starting) forkStart(o *CreateOpts, m *initmsg.Message, so *spawnOpts, g *cgroup.Group) (done bool, err error) {
-	if o.Fresh || o.Spec.Hooks != nil || s.noGroup || s.maps != nil || so.stage != nil || so.userNS != nil || so.uids != nil || confined() {
+	// A cgroup of systemd's is made for a process that is there already.
+	if o.Fresh || o.Spec.Hooks != nil || s.noGroup || s.proc.Cgroup.Systemd != "" || s.maps != nil || so.stage != nil || so.userNS != nil || so.uids != nil || confined() {
 		return false, nil
 	}
 	st := forkstart.Start{
