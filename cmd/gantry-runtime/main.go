@@ -1,12 +1,6 @@
 // Command gantry-runtime is the data plane of Gantry in one small binary: the shim
 // that holds every container of a daemon, what becomes a container's first process,
 // and a runc-compatible command line for everybody else.
-//
-// Go's runtime would look at every start for its cgroup's CPU limit, in the whole mount
-// table.
-//
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
 package main
 
 import (

@@ -8,6 +8,9 @@ GLOBL exe<>(SB), RODATA|NOPTR, $16
 DATA name<>+0(SB)/8, $"gantry-r"
 DATA name<>+8(SB)/8, $"untime\x00\x00"
 GLOBL name<>(SB), RODATA|NOPTR, $16
+DATA procs<>+0(SB)/8, $"GOMAXPRO"
+DATA procs<>+8(SB)/8, $"CS=1\x00\x00\x00\x00"
+GLOBL procs<>(SB), RODATA|NOPTR, $16
 DATA attr<>+0(SB)/8, $7
 DATA attr<>+8(SB)/8, $0
 DATA attr<>+16(SB)/8, $0x40000
@@ -67,6 +70,7 @@ env:
 	MOVD	(R13), R11
 	ADD	$8, R13
 	CBNZ	R11, env
+	SUB	R21, R13, R23 // its bytes, the end included
 aux:
 	MOVD	(R13), R11
 	CBZ	R11, block
@@ -96,11 +100,23 @@ found:
 	MOVD	$32, R4
 	SVC
 	CBNZ	R0, close
+
+	SUB	$16, RSP, R24 // below the stack
+	SUB	R23, R24, R24
+	MOVD	$procs<>(SB), R11
+	MOVD	R11, (R24)
+	ADD	$8, R24, R25
+copy:
+	SUB	$8, R23
+	MOVD	(R21)(R23), R11
+	MOVD	R11, (R25)(R23)
+	CBNZ	R23, copy
+
 	MOVD	$281, R8 // execveat
 	MOVD	R22, R0
 	MOVD	$exe<>+14(SB), R1
 	ADD	$8, RSP, R2
-	MOVD	R21, R3
+	MOVD	R24, R3
 	MOVD	$0x1000, R4
 	SVC
 close:

@@ -19,7 +19,7 @@ func TestStart(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
-	const usual, blocked, protected = "false false false mask 50000 50000", "true true true gantry-runtime 1000000 50000", "false true true gantry-runtime 1000000 50000"
+	const usual, blocked, protected = "false false false mask 50000 50000 A=1,B=2", "true true true gantry-runtime 1000000 50000 GOMAXPROCS=1,A=1,B=2", "false true true gantry-runtime 1000000 50000 GOMAXPROCS=1,A=1,B=2"
 	for line, want := range map[string]string{
 		"":                          usual,
 		"run x":                     blocked,
@@ -39,6 +39,7 @@ func TestStart(t *testing.T) {
 		"shim --root /run run exec": usual,
 	} {
 		cmd := exec.Command(prog, strings.Fields(line)...)
+		cmd.Env = []string{"A=1", "B=2"}
 		out, err := cmd.CombinedOutput()
 		got := strings.TrimSpace(string(out))
 		if os.Getuid() != 0 {
@@ -58,8 +59,8 @@ func TestStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	cmd := &exec.Cmd{Path: "/dev/fd/3", Args: []string{prog, "run"}, ExtraFiles: []*os.File{f}}
-	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "true false false gantry-runtime 1000000 50000\n" {
+	cmd := &exec.Cmd{Path: "/dev/fd/3", Args: []string{prog, "run"}, Env: []string{"A=1", "B=2"}, ExtraFiles: []*os.File{f}}
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "true false false gantry-runtime 1000000 50000 A=1,B=2\n" {
 		t.Errorf("%q, %v", out, err)
 	}
 }

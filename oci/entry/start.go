@@ -19,7 +19,8 @@ import (
 // may come near a container then: what a script there whose interpreter is
 // /proc/self/exe reaches can be changed by nobody. It is done once, since the kernel calls
 // a program executed by descriptor /dev/fd/N; whether it was done, package sealed asks the
-// kernel.
+// kernel. With it goes GOMAXPROCS=1: a command that does one thing after the other needs
+// no memory for a second processor.
 //
 // It has the thread's timers come late, by up to a millisecond, and with it those of all
 // other threads: Go's monitor, which sleeps for 20 µs at a time for as long as such a

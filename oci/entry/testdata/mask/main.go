@@ -1,6 +1,6 @@
 // Command mask prints whether it began with signals blocked, whether nobody can change
 // what it runs from, whether that is read-only, its name, and the timer slack that it
-// began with and that it has when it is settled.
+// began with that it has when it is settled, and its environment.
 package main
 
 import (
@@ -25,5 +25,5 @@ func main() {
 	began, _ := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
 	entry.Settle()
 	settled, _ := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
-	fmt.Println(now.Val[0]&(1<<(unix.SIGUSR1-1)) != 0, sealed.Runs(), err == unix.EROFS, strings.TrimSpace(string(comm)), began, settled)
+	fmt.Println(now.Val[0]&(1<<(unix.SIGUSR1-1)) != 0, sealed.Runs(), err == unix.EROFS, strings.TrimSpace(string(comm)), began, settled, strings.Join(os.Environ(), ","))
 }
