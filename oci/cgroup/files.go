@@ -45,7 +45,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	b := make([]byte, 0, 4096)
+	b := make([]byte, 0, 512)
 	for len(b) < maxFile {
 		if len(b) == cap(b) {
 			b = append(b, 0)[:len(b)]
