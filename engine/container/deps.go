@@ -58,6 +58,7 @@ type Networks interface {
 	Connect(ctx context.Context, ns *os.File, r network.SandboxRequest) (*network.Sandbox, error)
 	Disconnect(ctx context.Context, ns *os.File, containerID, ref string, keep func(network.Record)) (network.Record, error)
 	Known(ref string) (id, name, driver string, err error)
+	SetLinks(containerID string, to []string) error
 	CheckEndpoint(ref string, es *networktypes.EndpointSettings) error
 }
 

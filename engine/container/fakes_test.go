@@ -181,6 +181,7 @@ func (f *fakeNetworks) Disconnect(_ context.Context, _ *os.File, id, _ string, k
 }
 
 func (f *fakeNetworks) CheckEndpoint(string, *networktypes.EndpointSettings) error { return nil }
+func (f *fakeNetworks) SetLinks(string, []string) error                            { return nil }
 
 func (f *fakeNetworks) Known(ref string) (id, name, driver string, err error) {
 	ref = strings.TrimPrefix(ref, "net-")

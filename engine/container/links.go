@@ -122,6 +122,15 @@ func (st *starting) links() error {
 	return nil
 }
 
+// targets are the containers that a container's links mean.
+func targets(r *record) []string {
+	var out []string
+	for _, l := range r.Links {
+		out = append(out, l.Target)
+	}
+	return out
+}
+
 // linkEnv are the variables that a container gets by its links. Containers that do not run
 // add none.
 func linkEnv(s *Service, r *record) []string {
@@ -184,6 +193,7 @@ func dropLink(o *owner, alias string) error {
 	o.rec.Store(&r)
 	if o.state.Phase.Up() {
 		o.editFile("hosts", func(b []byte) []byte { return links.Drop(b, alias) })
+		return o.s.deps.Networks.SetLinks(r.ID, targets(&r))
 	}
 	return nil
 }

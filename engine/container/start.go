@@ -143,7 +143,7 @@ func (st *starting) network(ctx context.Context) error {
 		eps[n] = e.Copy()
 	}
 	req := sandboxRequest(st.r, eps)
-	req.Links = st.linkHosts
+	req.Links, req.LinkedTo = st.linkHosts, targets(st.r)
 	sb, err := st.s.deps.Networks.Acquire(ctx, req)
 	if err != nil {
 		return prefix("failed to set up container networking: ", err)

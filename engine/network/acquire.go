@@ -87,7 +87,12 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 		sb.ends = append(sb.ends, j.e)
 		s.announce(j.n, j.e)
 	}
+	sb.links = linkingOf(r, s.cfg.ICC)
+	out.Record.LinkedTo, out.Record.Exposed = sb.links.to, sb.links.exposed
 	s.mu.Unlock()
+	if err := relink(s); err != nil {
+		s.log.Error("opening the ports of linked containers", "container", r.ContainerID, "error", err)
+	}
 	s.refreshView(sb)
 	for _, j := range joins {
 		emit(s.bus, events.ActionConnect, j.n, map[string]string{"container": r.ContainerID})
@@ -113,7 +118,7 @@ func (s *Service) makeSandbox(r SandboxRequest, sb *sandbox, joins []*joining, p
 	if !named(joins) {
 		return nil
 	}
-	out.Record.DNS = s.cfg.dnsRecord(r)
+	out.Record.DNS = dnsRecord(&s.cfg, r)
 	if err := s.resolve(sb, socks, out.Record.DNS); err != nil {
 		return err
 	}

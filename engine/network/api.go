@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/gantry/gantry/engine/network/etcfiles"
+	"github.com/gantry/gantry/engine/network/records"
 	"github.com/moby/moby/api/types/network"
 )
 
@@ -32,6 +33,9 @@ type SandboxRequest struct {
 	Sysctls    map[string]string
 	// Links are further lines for /etc/hosts: containers linked on the default bridge.
 	Links []HostLine
+	// LinkedTo are the IDs of those containers: where icc is off this one may reach the
+	// ports that they expose.
+	LinkedTo []string
 }
 
 // HostLine is one line of an /etc/hosts.
@@ -53,58 +57,14 @@ type Sandbox struct {
 	ResolvConf, Hosts []byte
 }
 
-// Record is the durable part of a sandbox: plain data, JSON.
-type Record struct {
-	ContainerID string           `json:"container"`
-	Endpoints   []EndpointRecord `json:"endpoints,omitempty"`
-	// DNS is set when the container has a resolver of ours at 127.0.0.11.
-	DNS *DNSRecord `json:"dns,omitempty"`
-	// NetNS opens the running container's network namespace, for Restore, which uses
-	// it only for what the Keeper lost. Optional.
-	NetNS func() (*os.File, error) `json:"-"`
-}
-
-// DNSRecord is what a container's resolver needs to know beside the networks.
-type DNSRecord struct {
-	// Servers are asked instead of the host's.
-	Servers []netip.Addr `json:"servers,omitempty"`
-	// Ndots is set when the user chose ndots.
-	Ndots bool `json:"ndots,omitempty"`
-}
-
-// EndpointRecord is one container's place on one network.
-type EndpointRecord struct {
-	ID        string       `json:"id"`
-	NetworkID string       `json:"network"`
-	Name      string       `json:"name"` // the container's
-	IfName    string       `json:"if"`   // inside
-	HostIf    string       `json:"host_if"`
-	IPv4      netip.Prefix `json:"ip4"`
-	IPv6      netip.Prefix `json:"ip6"`
-	MAC       string       `json:"mac"`
-	// SrcIf is the name on the host of an interface that was moved into the container.
-	SrcIf string `json:"src_if,omitempty"`
-	// GW4 and GW6 are gateways that the network's driver named; Direct is a default
-	// route onto the interface.
-	GW4    netip.Addr `json:"gw4,omitzero"`
-	GW6    netip.Addr `json:"gw6,omitzero"`
-	Direct bool       `json:"direct,omitempty"`
-	// Priority is its gateway priority: the higher goes first, then the network's name.
-	Priority int          `json:"priority,omitempty"`
-	Ports    []PortRecord `json:"ports,omitempty"`
-	Aliases  []string     `json:"aliases,omitempty"`
-	// DNSNames are what the container is called on the network.
-	DNSNames []string `json:"dns_names,omitempty"`
-	// Links are names that only this container knows, and whom they mean.
-	Links map[string]string `json:"links,omitempty"`
-}
-
-// PortRecord is one published port, or Count of them in a row. HostPort is 0 where the
-// port is open on the container's own address (gateway mode routed).
-type PortRecord struct {
-	Proto         string     `json:"proto"`
-	HostIP        netip.Addr `json:"host_ip"`
-	HostPort      uint16     `json:"host_port"`
-	ContainerPort uint16     `json:"port"`
-	Count         uint16     `json:"count,omitempty"`
-}
+// What the engine keeps of a sandbox.
+type (
+	// Record is the durable part of a sandbox: plain data, JSON.
+	Record = records.Sandbox
+	// DNSRecord is what a container's resolver needs to know beside the networks.
+	DNSRecord = records.DNS
+	// EndpointRecord is one container's place on one network.
+	EndpointRecord = records.Endpoint
+	// PortRecord is one published port, or several in a row.
+	PortRecord = records.Port
+)

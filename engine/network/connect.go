@@ -71,7 +71,7 @@ func (s *Service) Connect(ctx context.Context, ns *os.File, r SandboxRequest) (_
 		return nil, err
 	}
 	if j.n.zone != nil && sb.resolver == nil {
-		if err := s.resolveLate(sb, ns, s.cfg.dnsRecord(r)); err != nil {
+		if err := s.resolveLate(sb, ns, dnsRecord(&s.cfg, r)); err != nil {
 			return nil, errors.Join(err, s.pullOut(ns, j.e))
 		}
 		u.Add(func() error { s.stopResolving(sb); return nil })
@@ -94,6 +94,9 @@ func (s *Service) Connect(ctx context.Context, ns *os.File, r SandboxRequest) (_
 	out.Record = sb.record()
 	s.mu.Unlock()
 	s.refreshView(sb)
+	if err := relink(s); err != nil {
+		s.log.Error("opening the ports of linked containers", "container", r.ContainerID, "error", err)
+	}
 	emit(s.bus, events.ActionConnect, j.n, map[string]string{"container": r.ContainerID})
 	return out, nil
 }
@@ -141,7 +144,7 @@ func (s *Service) joinMore(r SandboxRequest, sb *sandbox) (*joining, map[string]
 }
 
 func (sb *sandbox) record() Record {
-	r := Record{ContainerID: sb.id, DNS: sb.dns}
+	r := Record{ContainerID: sb.id, DNS: sb.dns, LinkedTo: sb.links.to, Exposed: sb.links.exposed}
 	for _, e := range sb.ends {
 		r.Endpoints = append(r.Endpoints, e.EndpointRecord)
 	}
@@ -194,6 +197,9 @@ func (s *Service) Disconnect(ctx context.Context, ns *os.File, containerID, ref 
 	delete(n.users, containerID)
 	s.mu.Unlock()
 	s.refreshView(sb)
+	if err := relink(s); err != nil {
+		s.log.Error("closing the ports of linked containers", "container", containerID, "error", err)
+	}
 	emit(s.bus, events.ActionDisconnect, n, map[string]string{"container": containerID})
 	return rec, nil
 }

@@ -22,7 +22,7 @@ func named(joins []*joining) bool {
 }
 
 // dnsRecord is what the request says about the resolver.
-func (c *Config) dnsRecord(r SandboxRequest) *DNSRecord {
+func dnsRecord(c *Config, r SandboxRequest) *DNSRecord {
 	set := etcfiles.ResolvConf{}.Override(c.DNS, nil, c.DNSOptions).Override(r.DNS, nil, r.DNSOptions)
 	return &DNSRecord{Servers: set.Servers, Ndots: slices.ContainsFunc(set.Options, func(o string) bool {
 		n, ok := strings.CutPrefix(o, "ndots:")

@@ -62,6 +62,9 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 		}
 	}
 	s.mu.Unlock()
+	if err := relink(s); err != nil {
+		s.log.Error("closing the ports of linked containers", "container", containerID, "error", err)
+	}
 	for i, e := range ends {
 		if e.HostIf != "" {
 			s.reaper.Later(e.HostIf)
@@ -103,6 +106,9 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 	}
 	dropRest()
 	dropRestDNS()
+	if err := relink(s); err != nil {
+		return err
+	}
 	replayAddresses(ctx, s)
 	if err := s.forwarding(); err != nil {
 		return err
@@ -193,7 +199,7 @@ func replayAddresses(ctx context.Context, s *Service) {
 
 // adopt takes one running container's endpoints and ports back.
 func (s *Service) adopt(r Record, take func(string) *os.File) {
-	sb := &sandbox{id: r.ContainerID}
+	sb := &sandbox{id: r.ContainerID, links: linking{r.LinkedTo, r.Exposed}}
 	s.mu.Lock()
 	s.sandboxes[r.ContainerID] = sb
 	for _, er := range r.Endpoints {

@@ -58,6 +58,8 @@ type Service struct {
 
 	drivers *drivers
 
+	linking sync.Mutex // held while links are computed and applied
+
 	closing sync.Once
 	closed  error // what closing met
 
@@ -77,6 +79,7 @@ type sandbox struct {
 	gone     bool
 	ends     []*endpoint
 	bindings []ports.Binding
+	links    linking
 	// resolver serves it at 127.0.0.11 once it has been on a user-defined network.
 	resolver *dns.Resolver
 	dns      *DNSRecord
@@ -114,7 +117,7 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 		}
 	}
 	s.fw = firewall.NewLive(s.nft, cfg.AllowDirectRouting)
-	if s.subnets, err = subnets.New(cfg.AddressPools, s.bridgeIndices, s.ownerOf, s.nl, s.log, cfg.DataRoot); err != nil {
+	if s.subnets, err = subnets.New(cfg.AddressPools, s.bridgeIndices, func(p netip.Prefix) string { return ownerOf(s.nets, p) }, s.nl, s.log, cfg.DataRoot); err != nil {
 		return nil, err
 	}
 	first, last := ports.Ephemeral()
@@ -355,10 +358,9 @@ func (s *Service) bridgeIndices() map[int]bool {
 	return out
 }
 
-// ownerOf names the network that has a range of addresses, "" where none of ours has. s.mu
-// is held, or nobody else knows s yet.
-func (s *Service) ownerOf(p netip.Prefix) string {
-	for _, n := range s.nets {
+// ownerOf names the network that has a range of addresses, "" where none has.
+func ownerOf(nets map[string]*netw, p netip.Prefix) string {
+	for _, n := range nets {
 		if slices.ContainsFunc(n.claims(), p.Overlaps) {
 			return n.net.Name
 		}

@@ -83,6 +83,9 @@ func (c *Conn) stmt(s Stmt) ([]expr.Any, error) {
 	case PortSet:
 		look, err := c.lookup(s.Set, reg1, 0, false, false)
 		return append(addrProtoPort(s.Family), look...), err
+	case PairPort:
+		look, err := c.lookup(s.Set, reg1, 0, false, false)
+		return append(pairPort(s.Family), look...), err
 	default:
 		return c.action(s)
 	}
@@ -186,6 +189,19 @@ func addrProtoPort(f Family) []expr.Any {
 		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: off, Len: l},
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg32(next)},
 		&expr.Payload{DestRegister: reg32(next + 1), Base: expr.PayloadBaseTransportHeader, Offset: transportDport, Len: 2})
+}
+
+// pairPort loads source, destination, protocol and port.
+func pairPort(f Family) []expr.Any {
+	off, l, next := uint32(ipv4Src), uint32(4), 1
+	if f == V6 {
+		off, l, next = ipv6Src, 16, 4
+	}
+	return append(isFamily(f),
+		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: off, Len: l},
+		&expr.Payload{DestRegister: reg32(next), Base: expr.PayloadBaseNetworkHeader, Offset: off + l, Len: l},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg32(2 * next)},
+		&expr.Payload{DestRegister: reg32(2*next + 1), Base: expr.PayloadBaseTransportHeader, Offset: transportDport, Len: 2})
 }
 
 func isFamily(f Family) []expr.Any {

@@ -290,6 +290,17 @@ func (s PortSet) text() string {
 	return s.Family.ip() + " daddr . meta l4proto . th dport @" + s.Set
 }
 
+// PairPort matches source, destination, protocol and port against a set.
+type PairPort struct {
+	Family Family
+	Set    string
+}
+
+func (s PairPort) text() string {
+	ip := s.Family.ip()
+	return ip + " saddr . " + ip + " daddr . meta l4proto . th dport @" + s.Set
+}
+
 // DNATByPort translates the destination by a map keyed by protocol and port.
 type DNATByPort struct {
 	Family Family

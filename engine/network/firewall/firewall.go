@@ -59,6 +59,7 @@ const (
 	SetRange4   = "range4"
 	SetRange6   = "range6"
 	SetGate6    = "gate6"
+	SetLinks4   = "links4"
 )
 
 // GatewayMode is how a bridge network's containers are reached from outside
@@ -103,6 +104,13 @@ type Port struct {
 	Gate bool
 }
 
+// Link lets one container reach one port of another where icc is off (docker run --link).
+type Link struct {
+	From, To netip.Addr // IPv4
+	Proto    string
+	Port     uint16
+}
+
 // State is everything the table depends on.
 type State struct {
 	Bridges []Bridge
@@ -115,6 +123,8 @@ type State struct {
 	// Foreign are the other bridges of the host. DropForward is not about what they bridge,
 	// which passes the IP hooks too when br_netfilter is on: the host forwards nothing there.
 	Foreign []string
+	// Links are what containers of one bridge may reach of each other although icc is off.
+	Links []Link
 }
 
 // Compute returns the table for a state. Equal states give equal tables, whatever
@@ -127,6 +137,9 @@ func Compute(s State) nft.Ruleset {
 		}
 	}
 	for _, se := range foreignElems(s.Foreign) {
+		sets.add(se)
+	}
+	for _, se := range linkElems(s.Links) {
 		sets.add(se)
 	}
 	modes := s.modes()
@@ -194,6 +207,14 @@ func foreignElems(names []string) []nft.SetElems {
 	var out []nft.SetElems
 	for _, n := range names {
 		out = append(out, nft.SetElems{Set: SetForeign, Elems: []nft.Elem{{Key: []nft.Value{n, n}}}})
+	}
+	return out
+}
+
+func linkElems(links []Link) []nft.SetElems {
+	var out []nft.SetElems
+	for _, l := range links {
+		out = append(out, nft.SetElems{Set: SetLinks4, Elems: []nft.Elem{{Key: []nft.Value{l.From, l.To, l.Proto, l.Port}}}})
 	}
 	return out
 }
@@ -322,6 +343,7 @@ func inRules(s State) []nft.Rule {
 	rules := []nft.Rule{
 		{nft.Established{}, nft.Accept{}},
 		{nft.Translated{}, nft.Accept{}},
+		{nft.PairPort{Family: nft.V4, Set: SetLinks4}, nft.Accept{}},
 		// Neighbours that may not talk (icc off): no mode of the gateway opens that.
 		{nft.IfPair{Set: SetSame}, nft.Drop{}},
 		{nft.IsFamily{Family: nft.V4}, nft.OutIf{Set: SetOpen + "4"}, nft.Accept{}},
@@ -395,6 +417,7 @@ func newSets() *setList {
 		def("nets"+f.n, []nft.Type{f.t}, nil)
 		l.sets[l.at["nets"+f.n]].Interval = true
 	}
+	def(SetLinks4, append([]nft.Type{nft.IPv4, nft.IPv4}, port...), nil)
 	def(SetGate6, append([]nft.Type{nft.IPv6}, port...), []nft.Type{nft.Service})
 	l.sets[l.at[SetGate6]].Interval = true
 	return l

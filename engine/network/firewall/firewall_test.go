@@ -24,8 +24,10 @@ func TestCompute(t *testing.T) {
 			web,
 			{Bridge: "docker0", Proto: "udp", HostIP: addr("127.0.0.1"), HostPort: 53, IP: addr("172.17.0.3"), Port: 5353},
 		}},
-		"icc-off-router": {Bridges: []Bridge{{Name: "docker0", Masq4: true}}, DropForward: true, Foreign: []string{"virbr0"}},
-		"internal":       {Bridges: []Bridge{docker0, {Name: "br-i", ICC: true, Internal: true, Masq4: true}}},
+		"icc-off-router": {Bridges: []Bridge{{Name: "docker0", Masq4: true}}, DropForward: true, Foreign: []string{"virbr0"}, Links: []Link{
+			{From: addr("172.17.0.3"), To: addr("172.17.0.2"), Proto: "tcp", Port: 5432}, {From: addr("172.17.0.3"), To: addr("172.17.0.2"), Proto: "udp", Port: 53},
+		}},
+		"internal": {Bridges: []Bridge{docker0, {Name: "br-i", ICC: true, Internal: true, Masq4: true}}},
 		"modes": {Bridges: []Bridge{
 			{Name: "br-r", ICC: true, Masq4: true, Masq6: true, Mode4: ModeRouted, Mode6: ModeNAT},
 			{Name: "br-u", ICC: true, Masq4: true, Mode4: ModeNATUnprotected},

@@ -22,6 +22,7 @@ type Live struct {
 	ports   map[string][]Port // by owner
 	drop    bool
 	foreign []string
+	links   []Link
 	want    map[string]*liveElem
 	dirty   map[string]struct{}
 	next    *liveBatch
@@ -89,6 +90,30 @@ func (f *Live) SetForeign(names []string) error {
 	f.foreign = slices.Clone(names)
 	f.ref(foreignElems(names), 1)
 	return f.flush()
+}
+
+// SetLinks replaces what containers may reach of each other although icc is off. When it
+// fails they are what they were.
+func (f *Live) SetLinks(links []Link) error {
+	f.mu.Lock()
+	old := f.links
+	if len(old) == 0 && len(links) == 0 {
+		f.mu.Unlock()
+		return nil
+	}
+	swap := func(from, to []Link) {
+		f.ref(linkElems(to), 1)
+		f.ref(linkElems(from), -1)
+		f.links = to
+	}
+	swap(old, slices.Clone(links))
+	if err := f.flush(); err != nil {
+		f.mu.Lock()
+		swap(f.links, old)
+		f.mu.Unlock()
+		return err
+	}
+	return nil
 }
 
 // Publish makes an owner's ports these, in one transaction; none where none were cost
@@ -288,7 +313,7 @@ func (f *Live) Ruleset() nft.Ruleset {
 }
 
 func (f *Live) state() State {
-	s := State{DirectRouting: f.direct, DropForward: f.drop, Foreign: f.foreign}
+	s := State{DirectRouting: f.direct, DropForward: f.drop, Foreign: f.foreign, Links: f.links}
 	for _, b := range f.bridges {
 		s.Bridges = append(s.Bridges, b)
 	}
