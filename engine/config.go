@@ -60,6 +60,10 @@ type Config struct {
 	AllowDirectRouting                       bool
 	IP                                       string
 	HostGatewayIPs                           []string
+	DefaultNetworkOpts                       map[string]map[string]string // by driver
+	ResolvConf, AcceptMark                   string
+	FirewallBackend, UserlandProxyPath       string
+	NetworkControlPlaneMTU                   int
 	DNS, DNSOpts, DNSSearch                  []string
 	StorageDriver                            string
 	LiveRestore, Experimental                bool

@@ -29,8 +29,9 @@ func TestConfigMerges(t *testing.T) {
 		"debug": true, "hosts": ["unix:///a", "/b"], "labels": ["x=y"], "log-opts": {"max-size": "1m"}, "mtu": 1400,
 		"default-shm-size": "128m", "insecure-registries": ["10.0.0.0/8"], "default-address-pools": [{"base": "10.1.0.0/16", "size": 24}],
 		"dns": ["1.1.1.1"], "live-restore": true, "features": {"containerd-snapshotter": true}, "selinux-enabled": false,
-		"host-gateway-ip": "10.9.9.9", "deprecated-key-path": "x", "exec-opts": ["native.cgroupdriver=cgroupfs"], "default-ulimits": {}
-	}`, "--data-root", "/d", "--log-level=warn")
+		"host-gateway-ip": "10.9.9.9", "deprecated-key-path": "x", "exec-opts": ["native.cgroupdriver=cgroupfs"], "default-ulimits": {},
+		"default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1337", "x": "a=b"}}, "resolv-conf": "/r"
+	}`, "--data-root", "/d", "--log-level=warn", "--bridge-accept-fwmark=0x1/3", "--firewall-backend=nftables", "--userland-proxy-path=/x", "--network-control-plane-mtu=1400")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +42,8 @@ func TestConfigMerges(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	n, err := c.networkConfig()
-	if err != nil || n.AddressPools[0].Size != 24 || n.DNS[0].String() != "1.1.1.1" || !n.ICC {
+	if err != nil || n.AddressPools[0].Size != 24 || n.DNS[0].String() != "1.1.1.1" || !n.ICC || n.ResolvConf != "/r" ||
+		n.NetworkOptions["bridge"]["com.docker.network.driver.mtu"] != "1337" || n.NetworkOptions["bridge"]["x"] != "a=b" || n.AcceptMark != 1 || n.AcceptMask != 3 {
 		t.Errorf("%+v %v", n, err)
 	}
 }

@@ -33,7 +33,7 @@ func keyFlags() map[string]string {
 // unbuiltKeys are keys without a flag that this engine does not have yet.
 func unbuiltKeys() []string {
 	return []string{
-		"builder", "min-api-version", "swarm-raft-heartbeat-tick", "swarm-raft-election-tick", "resolv-conf",
+		"builder", "min-api-version", "swarm-raft-heartbeat-tick", "swarm-raft-election-tick",
 		"default-init", "proxies",
 	}
 }
@@ -264,6 +264,18 @@ func fileValues(f *pflag.Flag, raw json.RawMessage) ([]string, error) {
 		var out []string
 		for _, k := range slices.Sorted(maps.Keys(m)) {
 			out = append(out, k+"="+m[k])
+		}
+		return out, nil
+	case "mapmap":
+		m := map[string]map[string]string{}
+		if err := json.Unmarshal(raw, &m); err != nil {
+			return nil, err
+		}
+		var out []string
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			for _, k := range slices.Sorted(maps.Keys(m[name])) {
+				out = append(out, name+"="+k+"="+m[name][k])
+			}
 		}
 		return out, nil
 	default:

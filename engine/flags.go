@@ -77,6 +77,13 @@ func networkFlags(fs *pflag.FlagSet, c *Config) {
 	fs.BoolVar(&c.UserlandProxy, "userland-proxy", c.UserlandProxy, "Forward what the kernel cannot")
 	fs.BoolVar(&c.AllowDirectRouting, "allow-direct-routing", false, "Allow remote access to published ports on container IP addresses")
 	fs.StringVar(&c.IP, "ip", "", "Host IP for port publishing from the default bridge network")
+	fs.Var(mapMapValue{&c.DefaultNetworkOpts}, "default-network-opt", "Default network options (driver=option=value)")
+	fs.StringVar(&c.AcceptMark, "bridge-accept-fwmark", "", "In bridge networks, accept packets with this firewall mark/mask")
+	fs.StringVar(&c.FirewallBackend, "firewall-backend", "", `Firewall backend to use; "nftables" is the only one`)
+	fs.StringVar(&c.UserlandProxyPath, "userland-proxy-path", "", "Accepted for compatibility: the daemon forwards itself")
+	fs.IntVar(&c.NetworkControlPlaneMTU, "network-control-plane-mtu", 1500, "Accepted for compatibility: MTU of the cluster's own traffic")
+	fs.StringVar(&c.ResolvConf, "resolv-conf", "", "The host's resolver configuration")
+	fs.Lookup("resolv-conf").Hidden = true // only a key of the file with Docker
 	fs.Var(listValue{&c.HostGatewayIPs}, "host-gateway-ip", "IP addresses that the special 'host-gateway' string in --add-host resolves to")
 	fs.Var(listValue{&c.DNS}, "dns", "DNS server to use")
 	fs.Var(listValue{&c.DNSOpts}, "dns-opt", "DNS options to use")
@@ -89,12 +96,11 @@ func networkFlags(fs *pflag.FlagSet, c *Config) {
 func unbuiltFlags(fs *pflag.FlagSet) {
 	for typ, names := range map[string]string{
 		"bool": "cri-containerd raw-logs restart rootless selinux-enabled",
-		"string": `bridge-accept-fwmark containerd containerd-namespace containerd-plugins-namespace default-cgroupns-mode
-			default-ipc-mode firewall-backend http-proxy https-proxy no-proxy init-path metrics-addr swarm-default-advertise-addr
-			userland-proxy-path userns-remap cpu-rt-period cpu-rt-runtime max-concurrent-uploads network-control-plane-mtu
-			network-diagnostic-port`,
+		"string": `containerd containerd-namespace containerd-plugins-namespace default-cgroupns-mode
+			default-ipc-mode http-proxy https-proxy no-proxy init-path metrics-addr swarm-default-advertise-addr
+			userns-remap cpu-rt-period cpu-rt-runtime max-concurrent-uploads network-diagnostic-port`,
 		"list": "add-runtime authorization-plugin cdi-spec-dir node-generic-resource storage-opt default-ulimit",
-		"map":  "default-network-opt feature nri-opts",
+		"map":  "feature nri-opts",
 	} {
 		for name := range strings.FieldsSeq(names) {
 			v := unbuiltValue{name, typ}
@@ -157,6 +163,34 @@ func (v mapValue) Set(s string) error {
 		return fmt.Errorf("must be key=value")
 	}
 	v.m[key] = value
+	return nil
+}
+
+// mapMapValue takes "driver=option=value".
+type mapMapValue struct {
+	m *map[string]map[string]string
+}
+
+func (v mapMapValue) String() string {
+	if v.m == nil || len(*v.m) == 0 {
+		return ""
+	}
+	return strings.TrimPrefix(fmt.Sprint(*v.m), "map")
+}
+func (v mapMapValue) Type() string { return "mapmap" }
+func (v mapMapValue) Set(s string) error {
+	name, opt, ok := strings.Cut(s, "=")
+	key, value, ok2 := strings.Cut(opt, "=")
+	if !ok || !ok2 || name == "" || key == "" {
+		return fmt.Errorf("invalid map option %q: must be driver=option=value", s)
+	}
+	if *v.m == nil {
+		*v.m = map[string]map[string]string{}
+	}
+	if (*v.m)[name] == nil {
+		(*v.m)[name] = map[string]string{}
+	}
+	(*v.m)[name][key] = value
 	return nil
 }
 

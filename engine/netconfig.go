@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"net/netip"
 	"os"
 	"strconv"
@@ -18,8 +19,15 @@ func (c *Config) networkConfig() (network.Config, error) {
 	n.Firewall, n.Firewall6, n.IPv6 = c.IPTables, c.IP6Tables, c.IPv6
 	n.UserlandProxy, n.AllowDirectRouting = c.UserlandProxy, c.AllowDirectRouting
 	n.DNSSearch, n.DNSOptions = c.DNSSearch, c.DNSOpts
-	n.ResolvConf = os.Getenv("DOCKER_TEST_RESOLV_CONF_PATH") // as Docker's own tests say it
+	n.ResolvConf = cmp.Or(c.ResolvConf, os.Getenv("DOCKER_TEST_RESOLV_CONF_PATH")) // as Docker's own tests say it
+	n.NetworkOptions = c.DefaultNetworkOpts
+	if c.FirewallBackend != "" && c.FirewallBackend != "nftables" {
+		return n, errclass.Invalid("invalid firewall-backend %q: this engine's firewall is one nftables table, there is no other", c.FirewallBackend)
+	}
 	var err error
+	if n.AcceptMark, n.AcceptMask, err = markOf(c.AcceptMark); err != nil {
+		return n, err
+	}
 	for _, p := range []struct {
 		name, value string
 		to          *netip.Prefix
@@ -59,6 +67,28 @@ func (c *Config) networkConfig() (network.Config, error) {
 		n.AddressPools = append(n.AddressPools, p)
 	}
 	return n, nil
+}
+
+// markOf reads a packet mark and its mask, "0x1/0x3", as Docker does; "" is 0, 0.
+func markOf(s string) (mark, mask uint32, err error) {
+	if s == "" {
+		return 0, 0, nil
+	}
+	m, k, both := strings.Cut(s, "/")
+	a, err := strconv.ParseUint(m, 0, 32)
+	if err != nil {
+		return 0, 0, errclass.Invalid("invalid firewall mark %q: %w", s, err)
+	}
+	b := uint64(0xffffffff)
+	if both {
+		if b, err = strconv.ParseUint(k, 0, 32); err != nil {
+			return 0, 0, errclass.Invalid("invalid firewall mask %q: %w", s, err)
+		}
+	}
+	if b == 0 {
+		return 0, 0, errclass.Invalid("invalid firewall mask %q: it would accept everything", s)
+	}
+	return uint32(a), uint32(b), nil
 }
 
 // parsePool reads "base=CIDR,size=N".

@@ -182,6 +182,15 @@ func (s *Service) draft(r network.CreateRequest) (*netw, error) {
 	if n.ConfigOnly {
 		n.Driver = "null" // it has none, as Docker's
 	}
+	for k, v := range s.cfg.NetworkOptions[n.Driver] {
+		if _, said := n.Options[k]; !said && !n.ConfigOnly {
+			n.Options = maps.Clone(n.Options)
+			if n.Options == nil {
+				n.Options = map[string]string{}
+			}
+			n.Options[k] = v
+		}
+	}
 	if err := checks.Families(&n, r); err != nil {
 		return nil, err
 	}

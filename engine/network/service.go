@@ -116,7 +116,7 @@ func New(cfg Config, bus *event.Bus) (_ *Service, err error) {
 			return nil, err
 		}
 	}
-	s.fw = firewall.NewLive(s.nft, cfg.AllowDirectRouting)
+	s.fw = firewall.NewLive(s.nft, firewall.Settings{DirectRouting: cfg.AllowDirectRouting, Mark: cfg.AcceptMark, Mask: cfg.AcceptMask})
 	if s.subnets, err = subnets.New(cfg.AddressPools, s.bridgeIndices, func(p netip.Prefix) string { return ownerOf(s.nets, p) }, s.nl, s.log, cfg.DataRoot); err != nil {
 		return nil, err
 	}

@@ -71,6 +71,12 @@ func (c *Conn) stmt(s Stmt) ([]expr.Any, error) {
 		return bitMatch(&expr.Ct{Key: expr.CtKeySTATE, Register: reg1}, ctEstablished|ctRelated), nil
 	case Translated:
 		return bitMatch(&expr.Ct{Key: expr.CtKeySTATUS, Register: reg1}, ctStatusDNAT), nil
+	case Mark:
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: reg1},
+			&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: native32(s.Mask), Xor: native32(0)},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: native32(s.Value)},
+		}, nil
 	case L4:
 		n, ok := protoNumber(s.Proto)
 		if !ok {

@@ -275,6 +275,11 @@ type Translated struct{}
 
 func (Translated) text() string { return "ct status dnat" }
 
+// Mark matches the packet's mark under a mask.
+type Mark struct{ Value, Mask uint32 }
+
+func (s Mark) text() string { return fmt.Sprintf("meta mark & 0x%08x == 0x%08x", s.Mask, s.Value) }
+
 // L4 matches the transport protocol by name: "tcp", "udp", "sctp", "icmp" or "ipv6-icmp".
 type L4 struct{ Proto string }
 

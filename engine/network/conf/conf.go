@@ -61,6 +61,12 @@ type Config struct {
 	DNSOptions []string
 	// AddressPools are where new networks' subnets come from; nil is Docker's defaults.
 	AddressPools []ipam.Pool
+	// NetworkOptions are driver options that new networks get where the user says nothing,
+	// by driver (default-network-opts).
+	NetworkOptions map[string]map[string]string
+	// AcceptMark and AcceptMask, when the mask is not 0, let packets with this firewall mark
+	// into all bridge networks (bridge-accept-fwmark).
+	AcceptMark, AcceptMask uint32
 	// ResolvConf is the host's resolver configuration; "" is /etc/resolv.conf (or
 	// systemd-resolved's own when that names only its stub).
 	ResolvConf string

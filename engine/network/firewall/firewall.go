@@ -111,12 +111,20 @@ type Link struct {
 	Port     uint16
 }
 
+// Settings are the daemon's, which do not change.
+type Settings struct {
+	// DirectRouting lets other hosts reach published ports by containers' addresses.
+	DirectRouting bool
+	// Mark and Mask, when the mask is not 0, let packets so marked into all networks but
+	// internal ones.
+	Mark, Mask uint32
+}
+
 // State is everything the table depends on.
 type State struct {
 	Bridges []Bridge
 	Ports   []Port
-	// DirectRouting lets other hosts reach published ports by containers' addresses.
-	DirectRouting bool
+	Settings
 	// DropForward drops forwarded packets that are none of ours: for a host whose
 	// forwarding was switched on by the daemon and that was no router before.
 	DropForward bool
@@ -343,6 +351,11 @@ func inRules(s State) []nft.Rule {
 	rules := []nft.Rule{
 		{nft.Established{}, nft.Accept{}},
 		{nft.Translated{}, nft.Accept{}},
+	}
+	if s.Mask != 0 {
+		rules = append(rules, nft.Rule{nft.Mark{Value: s.Mark, Mask: s.Mask}, nft.Accept{}})
+	}
+	rules = append(rules, []nft.Rule{
 		{nft.PairPort{Family: nft.V4, Set: SetLinks4}, nft.Accept{}},
 		// Neighbours that may not talk (icc off): no mode of the gateway opens that.
 		{nft.IfPair{Set: SetSame}, nft.Drop{}},
@@ -354,7 +367,7 @@ func inRules(s State) []nft.Rule {
 		{nft.OutIf{Set: "routed6"}, nft.L4{Proto: "ipv6-icmp"}, nft.Accept{}},
 		{nft.IfPair{Set: SetTrusted}, nft.PortSet{Family: nft.V4, Set: SetDirect4}, nft.Accept{}},
 		{nft.IfPair{Set: SetTrusted}, nft.PortSet{Family: nft.V6, Set: SetDirect6}, nft.Accept{}},
-	}
+	}...)
 	if s.DirectRouting {
 		rules = append(rules,
 			nft.Rule{nft.PortSet{Family: nft.V4, Set: SetDirect4}, nft.Accept{}},

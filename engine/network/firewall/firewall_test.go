@@ -47,7 +47,7 @@ func TestCompute(t *testing.T) {
 			{Bridge: "docker0", Proto: "tcp", HostIP: any4, HostPort: 8000, IP: addr("172.17.0.2"), Port: 9000, Count: 2},
 			{Bridge: "br-t", Proto: "sctp", HostIP: addr("192.0.2.1"), HostPort: 7000, IP: addr("172.18.0.2"), Port: 7000, Count: 3},
 		}},
-		"direct": {Bridges: []Bridge{docker0}, Ports: []Port{web}, DirectRouting: true},
+		"direct": {Bridges: []Bridge{docker0}, Ports: []Port{web}, Settings: Settings{DirectRouting: true, Mark: 1, Mask: 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := Compute(s).String()

@@ -11,8 +11,8 @@ import (
 // in while a transaction runs share the next one: a commit costs the same for one
 // port and for a hundred. Safe for concurrent use.
 type Live struct {
-	conn   *nft.Conn // nil: the firewall is switched off
-	direct bool
+	conn     *nft.Conn // nil: the firewall is switched off
+	settings Settings
 
 	commit sync.Mutex // held by the one who talks to the kernel
 
@@ -41,10 +41,10 @@ type liveBatch struct {
 }
 
 // NewLive returns an empty firewall; nothing is applied before Apply, and nothing ever
-// when conn is nil. direct is the daemon's allow-direct-routing.
-func NewLive(conn *nft.Conn, direct bool) *Live {
+// when conn is nil.
+func NewLive(conn *nft.Conn, settings Settings) *Live {
 	return &Live{
-		conn: conn, direct: direct, bridges: map[string]Bridge{}, ports: map[string][]Port{},
+		conn: conn, settings: settings, bridges: map[string]Bridge{}, ports: map[string][]Port{},
 		want: map[string]*liveElem{}, dirty: map[string]struct{}{},
 	}
 }
@@ -157,7 +157,7 @@ func (f *Live) Unpublish(owner string) error {
 
 func (f *Live) refPorts(ports []Port, n int) {
 	for _, p := range ports {
-		f.ref(portElems(p, f.bridges[p.Bridge], f.direct), n)
+		f.ref(portElems(p, f.bridges[p.Bridge], f.settings.DirectRouting), n)
 	}
 }
 
@@ -313,7 +313,7 @@ func (f *Live) Ruleset() nft.Ruleset {
 }
 
 func (f *Live) state() State {
-	s := State{DirectRouting: f.direct, DropForward: f.drop, Foreign: f.foreign, Links: f.links}
+	s := State{Settings: f.settings, DropForward: f.drop, Foreign: f.foreign, Links: f.links}
 	for _, b := range f.bridges {
 		s.Bridges = append(s.Bridges, b)
 	}
