@@ -29,7 +29,7 @@ export CGO_ENABLED := 0
 export GOFLAGS     ?= -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit e2e conformance vm race lint fmt vet fuzz bench quickstart install deps clean
+.PHONY: help build test test-unit e2e conformance vm vm-systemd race lint fmt vet fuzz bench quickstart install deps clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ conformance: ## gantry-runtime beside runc and crun: the OCI's validation progra
 
 vm: ## the runtime and the engine on a pure cgroup v2 hierarchy: Debian's kernel under qemu (5 min; not part of test)
 	@test/vm/run.sh; rc=$$?; [ $$rc = 77 ] || exit $$rc
+
+vm-systemd: ## the systemd cgroup driver, podman and checkpoints on Debian run by systemd, cgroup v2 and v1 (5 min)
+	@for v in v2 v1; do test/vm/systemd.sh $$v; rc=$$?; [ $$rc = 77 ] || [ $$rc = 0 ] || exit $$rc; done
 
 race: ## unit tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /test/e2e)

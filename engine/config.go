@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/go-units"
+	"github.com/gantry/gantry/engine/container"
 	"github.com/gantry/gantry/internal/errclass"
 )
 
@@ -149,10 +151,13 @@ func (c *Config) checkWords() error {
 		switch {
 		case !strings.EqualFold(key, "native.cgroupdriver"):
 			return errclass.Invalid("invalid exec-opt %q", o)
-		case value == "systemd":
-			return errclass.Invalid("exec-opt native.cgroupdriver=systemd is not built yet in this engine (cgroupfs is)")
-		case value != "cgroupfs":
+		case value != cgroupfsDriver && value != systemdDriver:
 			return errclass.Invalid("invalid setting for native.cgroupdriver: %q", value)
+		}
+	}
+	if c.systemdCgroup() {
+		if err := container.CheckSlice(c.CgroupParent); err != nil {
+			return err
 		}
 	}
 	for _, l := range c.Labels {
@@ -257,3 +262,21 @@ func addrsOf(option string, list []string) ([]netip.Addr, error) {
 func (c *Config) String() string {
 	return fmt.Sprintf("config file %s, data-root %s, exec-root %s, hosts %s", c.ConfigFile, c.DataRoot, c.ExecRoot, strings.Join(c.Hosts, " "))
 }
+
+// The drivers that exec-opt native.cgroupdriver names.
+const (
+	cgroupfsDriver = "cgroupfs"
+	systemdDriver  = "systemd"
+)
+
+// cgroupDriver is who makes cgroups; the last word counts.
+func (c *Config) cgroupDriver() string {
+	for _, o := range slices.Backward(c.ExecOpts) {
+		if key, value, _ := strings.Cut(o, "="); strings.EqualFold(key, "native.cgroupdriver") {
+			return value
+		}
+	}
+	return cgroupfsDriver
+}
+
+func (c *Config) systemdCgroup() bool { return c.cgroupDriver() == systemdDriver }

@@ -207,7 +207,7 @@ func (c *Config) imageConfig() image.Config {
 func (c *Config) containerConfig() (container.Config, error) {
 	cc := container.Config{
 		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, Runtimes: []string{RuntimeName, "runc"}, DefaultRuntime: c.DefaultRuntime,
-		CgroupParent: c.CgroupParent, LogOpts: c.LogOpts, LogDriver: c.LogDriver, Init: c.Init, ShmSize: c.DefaultShmSize,
+		CgroupParent: c.CgroupParent, SystemdCgroup: c.systemdCgroup(), LogOpts: c.LogOpts, LogDriver: c.LogDriver, Init: c.Init, ShmSize: c.DefaultShmSize,
 		NoNewPrivileges: c.NoNewPrivileges, StopTimeout: c.stopTimeout(),
 	}
 	switch c.SeccompProfile {

@@ -61,7 +61,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		MemoryLimit: l.memory, SwapLimit: l.swap, OomKillDisable: l.oomKill, CPUCfsPeriod: l.cfsPeriod, CPUCfsQuota: l.cfsQuota,
 		CPUShares: l.shares, CPUSet: l.cpuset, PidsLimit: l.pids, IPv4Forwarding: ipForwarding(),
 		Debug: cfg.Debug, NFd: openFiles(), NGoroutines: runtime.NumGoroutine(), NEventsListener: e.bus.Subscribers(),
-		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: cfg.LogDriver, CgroupDriver: "cgroupfs", CgroupVersion: "1",
+		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: cfg.LogDriver, CgroupDriver: cfg.cgroupDriver(), CgroupVersion: "1",
 		KernelVersion: e.host.kernel, OperatingSystem: e.host.os, OSVersion: e.host.osVersion, OSType: runtime.GOOS, Architecture: machine(),
 		NCPU: runtime.NumCPU(), MemTotal: e.host.memory, DockerRootDir: cfg.DataRoot,
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: registryConfig(cfg),

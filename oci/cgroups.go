@@ -1,11 +1,16 @@
 package oci
 
 import (
+	"context"
 	"os"
+	"path"
+	"strings"
 	"sync"
 	"syscall"
 
+	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/cgroup"
+	"github.com/gantry/gantry/oci/systemd"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -17,7 +22,63 @@ func openCgroup(ref CgroupRef) (*cgroup.Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sys.Open(ref.Paths)
+	g, err := sys.Open(ref.Paths)
+	if err == nil && ref.Systemd != "" {
+		g.WithUnit(manager().Unit(ref.Systemd))
+	}
+	return g, err
+}
+
+// manager is the systemd that makes this process's units.
+var manager = sync.OnceValue(func() *systemd.Manager { return systemd.NewManager(confined()) })
+
+// locateCgroup says where a container's cgroup is to be, and nothing is touched but
+// that a user's own systemd is asked for its place.
+func locateCgroup(ctx context.Context, sys *cgroup.System, id string, spec *specs.Spec, bySystemd bool) (CgroupRef, systemd.Place, error) {
+	p := ""
+	if spec.Linux != nil {
+		p = spec.Linux.CgroupsPath
+	}
+	if !bySystemd {
+		dir, err := cgroupPath(id, p)
+		return CgroupRef{Paths: sys.Paths(dir)}, systemd.Place{}, err
+	}
+	place, err := systemd.ParsePath(p, id, confined())
+	if err != nil {
+		return CgroupRef{}, place, err
+	}
+	if confined() && !sys.Unified() {
+		return CgroupRef{}, place, errclass.NotImplemented("a user's own systemd makes cgroups on cgroup v2 only")
+	}
+	root, err := manager().Root(ctx)
+	if err != nil {
+		return CgroupRef{}, place, err
+	}
+	return CgroupRef{Paths: sys.Paths(path.Join(root, place.Path())), Systemd: place.Name}, place, nil
+}
+
+// cgroupPath is where a container's cgroup is below every hierarchy.
+func cgroupPath(id, p string) (string, error) {
+	if p == "" {
+		return "/gantry/" + id, nil
+	}
+	if !path.IsAbs(p) && strings.Count(p, ":") == 2 {
+		return "", errclass.Invalid("cgroupsPath %q is one for the systemd cgroup driver, which was not asked for (--systemd-cgroup)", p)
+	}
+	clean := path.Clean("/" + p)
+	if clean == "/" {
+		return "", errclass.Invalid("cgroupsPath %q: the root cannot be a container's cgroup", p)
+	}
+	return clean, nil
+}
+
+// startUnit has systemd make the container's cgroup with its first process in it.
+func startUnit(ctx context.Context, sys *cgroup.System, place systemd.Place, pid int, annotations map[string]string) error {
+	extra, err := systemd.Annotated(annotations)
+	if err != nil {
+		return err
+	}
+	return manager().Start(ctx, place, pid, sys.Unified(), extra)
 }
 
 // DeleteCgroup removes the container's cgroup directories, nested ones first. It

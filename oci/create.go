@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -83,6 +82,8 @@ type starting struct {
 	// maps gives a user namespace its mappings when the kernel does not let us do so
 	// at the fork.
 	maps func(pid int) error
+	// unit has systemd make the cgroup with a process in it; nil: it is ours to make.
+	unit func(pid int) error
 	// runtimeHooks runs the hooks that are ours while init waits.
 	runtimeHooks func() error
 }
@@ -115,16 +116,15 @@ func (s *starting) create(o *CreateOpts) error {
 	if err != nil {
 		return err
 	}
-	cgPath, err := cgroupPath(o)
+	ref, place, err := locateCgroup(s.ctx, sys, o.ID, o.Spec, o.SystemdCgroup)
 	if err != nil {
 		return err
 	}
-	ref := CgroupRef{Paths: sys.Paths(cgPath)}
-	group, err := sys.Open(ref.Paths)
+	group, err := openCgroup(ref)
 	if err != nil {
 		return err
 	}
-	if confined() {
+	if confined() && ref.Systemd == "" {
 		if group, ref, err = s.ownGroup(o, sys, group, ref); err != nil {
 			return err
 		}
@@ -144,6 +144,9 @@ func (s *starting) create(o *CreateOpts) error {
 		return err
 	}
 	s.proc = &Process{Cgroup: ref}
+	if ref.Systemd != "" {
+		s.unit = func(pid int) error { return startUnit(s.ctx, sys, place, pid, o.Spec.Annotations) }
+	}
 	if ok, err := s.forkStart(o, m, so, group); ok || err != nil {
 		return err
 	}
@@ -211,6 +214,12 @@ func (s *starting) limitInit(res *specs.LinuxResources, m *initmsg.Message, g *c
 		m.WaitGo = true
 	}
 	switch {
+	case s.unit != nil:
+		if err := s.unit(s.child.pid); err != nil {
+			return err
+		}
+		s.group = g
+		return s.limit(g, &now)
 	case s.group == nil:
 		return s.limit(g, &now)
 	case s.late == nil:
@@ -308,22 +317,6 @@ func (s *starting) console(fd int) error {
 	}
 	s.proc.Console = os.NewFile(uintptr(fd), "pty")
 	return nil
-}
-
-// cgroupPath is where the container's cgroup is below every hierarchy.
-func cgroupPath(o *CreateOpts) (string, error) {
-	p := o.Spec.Linux.CgroupsPath
-	if p == "" {
-		return "/gantry/" + o.ID, nil
-	}
-	if !path.IsAbs(p) && strings.Count(p, ":") == 2 {
-		return "", errclass.NotImplemented("cgroupsPath %q: the systemd cgroup driver is not supported", p)
-	}
-	clean := path.Clean("/" + p)
-	if clean == "/" {
-		return "", errclass.Invalid("cgroupsPath %q: the root cannot be a container's cgroup", p)
-	}
-	return clean, nil
 }
 
 // planCgroupBinds lists what a cgroup mount shows.

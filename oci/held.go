@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -85,21 +86,15 @@ func Frozen(ref CgroupRef) (bool, error) {
 }
 
 // CgroupOf tells where Create will put a container's cgroup, without making it.
-// Class ErrInvalidArgument or ErrNotImplemented for paths that cannot be.
-func CgroupOf(id string, spec *specs.Spec) (CgroupRef, error) {
+// bySystemd is CreateOpts.SystemdCgroup. Class ErrInvalidArgument or
+// ErrNotImplemented for paths that cannot be.
+func CgroupOf(ctx context.Context, id string, spec *specs.Spec, bySystemd bool) (CgroupRef, error) {
 	sys, err := cgroups()
 	if err != nil {
 		return CgroupRef{}, err
 	}
-	s := *spec
-	if s.Linux == nil {
-		s.Linux = &specs.Linux{}
-	}
-	p, err := cgroupPath(&CreateOpts{ID: id, Spec: &s})
-	if err != nil {
-		return CgroupRef{}, err
-	}
-	return CgroupRef{Paths: sys.Paths(p)}, nil
+	ref, _, err := locateCgroup(ctx, sys, id, spec, bySystemd)
+	return ref, err
 }
 
 // CapabilityNames are the capabilities this runtime knows, in the kernel's order.

@@ -82,6 +82,10 @@ type CreateOpts struct {
 	// Fresh has the process start through a fresh init, never by a fork of this process,
 	// which is cheaper. Nothing else differs.
 	Fresh bool
+	// SystemdCgroup has systemd make the cgroup, as a unit: the spec's cgroupsPath is
+	// slice:prefix:name then, and annotations org.systemd.property.NAME are properties
+	// of the unit.
+	SystemdCgroup bool
 	// Bundle is the path that hooks are told. Create runs the hooks prestart,
 	// createRuntime, createContainer and startContainer; poststart and
 	// poststop are the caller's, by RunHooks.

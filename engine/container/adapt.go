@@ -24,7 +24,7 @@ const minMemory = 6 << 20
 func (s *Service) adapt(c *container.Config, h *container.HostConfig) (warnings []string, err error) {
 	s.defaults(h)
 	for _, check := range []func(*container.Config, *container.HostConfig) error{
-		checkConfig, checkNetwork, checkModes, checkRestart, s.checkRuntime, s.checkLog, s.checkResources, checkSecurity,
+		checkConfig, checkNetwork, checkModes, checkRestart, s.checkRuntime, checkParent(s.cfg.SystemdCgroup), s.checkLog, s.checkResources, checkSecurity,
 	} {
 		if err := check(c, h); err != nil {
 			return nil, err

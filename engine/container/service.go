@@ -23,7 +23,8 @@ type Config struct {
 	// Runtimes are the names --runtime may give, besides DefaultRuntime.
 	Runtimes       []string
 	DefaultRuntime string // "" is "gantry"
-	CgroupParent   string // "" is "/docker"
+	CgroupParent   string // "" is "/docker", with SystemdCgroup "system.slice"
+	SystemdCgroup  bool
 	// LogOpts are json-file's options where a container has none of its own.
 	LogOpts map[string]string
 	// LogDriver is the log driver where a container names none; "" is "json-file".

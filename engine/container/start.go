@@ -101,7 +101,7 @@ func (st *starting) start(ctx context.Context) (_ *runInfo, err error) {
 	}
 	// Where it will be and what it holds is on record before it runs: whoever finds it
 	// half started can end it, or take it over with its network.
-	if cg, err := oci.CgroupOf(st.o.id, req.Spec); err == nil {
+	if cg, err := oci.CgroupOf(ctx, st.o.id, req.Spec, req.SystemdCgroup); err == nil {
 		st.rec.Cgroup = cg
 	}
 	if err := file.save(&st.rec); err != nil {
@@ -296,7 +296,7 @@ func (st *starting) request(ctx context.Context) (*shim.StartRequest, error) {
 	h := st.r.HostConfig
 	in := spec.Input{
 		ID: st.o.id, Config: st.r.Config, Host: h, Path: st.r.Path, Args: st.r.Args, User: user,
-		Mounts: st.mounts, Held: st.s.held, Joined: st.joined, CgroupParent: st.s.cfg.CgroupParent,
+		Mounts: st.mounts, Held: st.s.held, Joined: st.joined, CgroupParent: st.s.cfg.CgroupParent, SystemdCgroup: st.s.cfg.SystemdCgroup,
 		NoNewPrivileges: st.s.cfg.NoNewPrivileges, BlockDevice: hostdev.Block,
 		ConsoleSize: h.ConsoleSize, LinkEnv: linkEnv(st.s, st.r),
 	}
@@ -318,6 +318,8 @@ func (st *starting) request(ctx context.Context) (*shim.StartRequest, error) {
 		OpenStdin: st.r.Config.OpenStdin, StdinOnce: st.r.Config.StdinOnce,
 		ConsoleSize: oci.WinSize{Rows: uint16(h.ConsoleSize[0]), Cols: uint16(h.ConsoleSize[1])},
 		InitReaper:  h.Init != nil && *h.Init || h.Init == nil && st.s.cfg.Init,
+
+		SystemdCgroup: st.s.cfg.SystemdCgroup,
 	}
 	if req.Log, err = st.s.logConfig(st.s.logPath(st.o.id), h.LogConfig); err != nil {
 		return nil, err

@@ -128,13 +128,13 @@ func TestCPUWeight(t *testing.T) {
 func TestParseMountinfo(t *testing.T) {
 	s, err := parseMountinfo(strings.NewReader(`25 30 0:23 / /sys rw - sysfs sysfs rw
 31 25 0:27 / /sys/fs/cgroup ro - tmpfs tmpfs ro,mode=755
-32 31 0:28 / /sys/fs/cgroup/unified rw shared:1 - cgroup2 cgroup2 rw
+32 31 0:28 / /sys/fs/cgroup/unified rw shared:1 - cgroup2 cgroup2 rw,nsdelegate
 33 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
 34 31 0:30 / /sys/fs/cgroup/with\040space rw - cgroup cgroup rw,xattr,name=systemd
 35 31 0:29 / /elsewhere rw - cgroup cgroup rw,cpu,cpuacct
 short line
 `))
-	want := &System{V2: "/sys/fs/cgroup/unified", V1: []Hierarchy{
+	want := &System{V2: "/sys/fs/cgroup/unified", NSDelegate: true, V1: []Hierarchy{
 		{[]string{"cpu", "cpuacct"}, "/sys/fs/cgroup/cpu,cpuacct"}, {[]string{"name=systemd"}, "/sys/fs/cgroup/with space"},
 	}}
 	if err != nil || !reflect.DeepEqual(s, want) {

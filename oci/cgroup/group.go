@@ -147,7 +147,9 @@ type Procs struct {
 // Writing to cgroup.procs takes a lock that waits for an RCU grace period, some 10 ms
 // when nobody did so before; "0" written to version 1's tasks does not take it
 // (cgroup_procs_write_start in the kernel), nor does a birth there. Where version 2 has
-// limits, a birth would be subject to the number of processes, which joining is not.
+// limits, a birth would be subject to the number of processes, which joining is not; and
+// where it is mounted with nsdelegate, as by systemd, nobody is born into a cgroup out
+// of a cgroup namespace that does not hold his own.
 func (g *Group) OpenProcs(other int) ([]Procs, error) {
 	out := make([]Procs, 0, len(g.unique))
 	dirs := g.beside(other)
@@ -157,7 +159,7 @@ func (g *Group) OpenProcs(other int) ([]Procs, error) {
 	for _, d := range dirs {
 		p, flags, into := d+"/tasks", unix.O_WRONLY, false
 		switch {
-		case g.sys.Unified():
+		case g.sys.Unified(), d == g.dirs[""] && g.sys.NSDelegate:
 			p = d + "/cgroup.procs"
 		case d == g.dirs[""]:
 			p, flags, into = d, unix.O_RDONLY|unix.O_DIRECTORY, true
@@ -208,15 +210,15 @@ func (g *Group) beside(other int) []string {
 // Set applies limits; what res does not mention stays. Devices are set only by
 // SetDevices.
 func (g *Group) Set(res *specs.LinuxResources) error {
-	var ws []write
-	var err error
-	if g.sys.Unified() {
-		ws, err = writesV2(res)
-	} else {
-		ws, err = writesV1(res)
-	}
+	ws, err := writes(res, g.sys.Unified())
 	if err != nil {
 		return err
+	}
+	if g.unit != nil {
+		// First: it writes the files it knows, too, by its own rules.
+		if err := g.unit.Limit(settings(ws)); err != nil {
+			return err
+		}
 	}
 	for i := 0; i < len(ws); i++ {
 		err := g.write(ws[i])
@@ -268,6 +270,11 @@ func (g *Group) SetDevices(rules []specs.LinuxDeviceCgroup) error {
 	if g.sys.Unified() {
 		return attachDeviceProgram(g.dirs[""], deviceProgram(rules))
 	}
+	if g.unit != nil {
+		if err := g.unit.AllowDevices(rules); err != nil {
+			return err
+		}
+	}
 	dir, ok := g.dirs["devices"]
 	if !ok {
 		return errclass.NotImplemented("the devices cgroup controller is not mounted")
@@ -294,9 +301,12 @@ func (g *Group) SetDevices(rules []specs.LinuxDeviceCgroup) error {
 	return nil
 }
 
-// Writable tells whether this process may change the settings of a controller
-// that has files of its own here.
+// Writable tells whether this process, an ordinary user or root of a user namespace
+// only, may change the settings of a controller.
 func (g *Group) Writable(controller string) bool {
+	if g.sys.Unified() && controller == "devices" {
+		return false // by eBPF, which the kernel keeps from such users
+	}
 	d, ok := g.dirs[controller]
 	if !ok {
 		d, ok = g.dirs[""]
@@ -363,6 +373,12 @@ func backoff(try int) time.Duration {
 // Delete removes the directories, nested ones first. Class ErrFailedPrecondition
 // when processes are left after about a second of trying.
 func (g *Group) Delete() error {
+	if g.unit != nil {
+		// It removes the directories it made; what is left is the rest of us.
+		if err := g.unit.Stop(); err != nil {
+			return err
+		}
+	}
 	var last error
 	for _, d := range g.unique {
 		for try := range deleteTries {

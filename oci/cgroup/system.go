@@ -28,6 +28,9 @@ type System struct {
 	// V2 is the mount point of version 2: the only hierarchy when V1 is empty,
 	// otherwise one without controllers beside them; "" when not mounted.
 	V2 string
+	// NSDelegate: version 2 is mounted so that cgroup namespaces are borders of
+	// delegation (nsdelegate).
+	NSDelegate bool
 }
 
 // Hierarchy is one mounted v1 hierarchy.
@@ -83,6 +86,7 @@ func parseMountinfo(r io.Reader) (*System, error) {
 		case "cgroup2":
 			if s.V2 == "" {
 				s.V2 = mount
+				s.NSDelegate = slices.Contains(strings.Split(b[2], ","), "nsdelegate")
 			}
 		case "cgroup":
 			var h Hierarchy
@@ -167,6 +171,7 @@ type Group struct {
 	sys    *System
 	dirs   map[string]string // controller → host directory
 	unique []string          // the directories, each once
+	unit   Unit              // nil: the cgroup is nobody's but ours
 }
 
 // Dir returns the host's directory of a controller.

@@ -262,7 +262,7 @@ func TestErrorLog(t *testing.T) {
 	if line.Level != "error" || !strings.Contains(line.Msg, `exec: "nosuch": executable file not found in $PATH`) || line.Time.IsZero() {
 		t.Errorf("%+v", line)
 	}
-	b.refused("systemd cgroup driver", "--systemd-cgroup", "create", "{ID}")
+	b.refused("slice:prefix:name", "--systemd-cgroup", "create", "{ID}")
 	b.refused("CRIU", "checkpoint", "--image-path", "/x", "{ID}")
 	b.refused("CRIU", "restore", "{ID}")
 	b.refused("requires exactly 1 argument", "state")

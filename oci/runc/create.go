@@ -170,9 +170,6 @@ func isBind(m *specs.Mount) bool {
 
 // create makes a container; with start its program runs, too.
 func (a *app) create(id string, f *createFlags, start bool) error {
-	if a.systemd {
-		return errclass.NotImplemented("the systemd cgroup driver is not built: leave out --systemd-cgroup and give a cgroupsPath that is a path")
-	}
 	if err := checkID(id); err != nil {
 		return err
 	}
@@ -184,7 +181,7 @@ func (a *app) create(id string, f *createFlags, start bool) error {
 	if err != nil {
 		return err
 	}
-	ref, err := oci.CgroupOf(id, spec)
+	ref, err := oci.CgroupOf(a.ctx, id, spec, a.systemd)
 	if err != nil {
 		return err
 	}
@@ -230,7 +227,7 @@ func (a *app) make(c *container, raw []byte, spec *specs.Spec, f *createFlags, l
 	spec.Process.Env = append(spec.Process.Env, l.env...)
 	o := &oci.CreateOpts{
 		ID: c.ID, Spec: spec, Rootfs: oci.Rootfs{Path: spec.Root.Path}, Bundle: c.Bundle, Hold: true,
-		Preserve: l.preserve, NoPivot: f.noPivot, NoNewKeyring: f.noKeyring, Stdio: stdio(),
+		Preserve: l.preserve, NoPivot: f.noPivot, NoNewKeyring: f.noKeyring, SystemdCgroup: a.systemd, Stdio: stdio(),
 	}
 	if !f.detach {
 		l.fg = newForeground(l.terminal, spec.Hooks != nil)

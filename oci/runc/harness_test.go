@@ -71,6 +71,7 @@ type bundle struct {
 	t         testing.TB
 	dir, root string
 	id        string
+	flags     []string // of the program itself
 	spec      *specs.Spec
 }
 
@@ -144,7 +145,7 @@ func (b *bundle) command(args ...string) *exec.Cmd {
 	b.t.Helper()
 	exe, err := os.Executable()
 	must(b.t, err)
-	all := []string{"--root", b.root}
+	all := append([]string{"--root", b.root}, b.flags...)
 	for _, a := range args {
 		all = append(all, strings.NewReplacer("{ID}", b.id, "{DIR}", b.dir).Replace(a))
 	}

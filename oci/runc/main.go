@@ -183,7 +183,7 @@ type globals struct {
 
 func globalFlags() (*flags, *globals) {
 	g := &globals{root: defaultRoot}
-	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" && os.Geteuid() != 0 {
+	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" && unprivileged() {
 		g.root = filepath.Join(d, program)
 	}
 	f := &flags{stopAtArg: true}
@@ -191,11 +191,21 @@ func globalFlags() (*flags, *globals) {
 	f.str(&g.log, "log", "FILE", "where errors and warnings are appended (default: standard error)")
 	f.str(&g.logFormat, "log-format", "FORMAT", "text or json (default: text)")
 	f.ignored("debug", "", "accepted: there are no debug messages")
-	f.boolean(&g.systemd, "systemd-cgroup", "let systemd make cgroups (not built: refused)")
+	f.boolean(&g.systemd, "systemd-cgroup", "let systemd make cgroups: cgroupsPath is slice:prefix:name")
 	f.ignored("rootless", "MODE", "accepted: found out by itself")
 	f.ignored("criu", "PATH", "accepted: checkpoints are off")
 	f.boolean(&g.version, "version,v", "print the version")
 	return f, g
+}
+
+// unprivileged tells an ordinary user, also where a user namespace makes him root of
+// his own (podman, rootlesskit). As with runc, USER=root says that he is at home there.
+func unprivileged() bool {
+	if os.Geteuid() != 0 {
+		return true
+	}
+	b, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && strings.Join(strings.Fields(string(b)), " ") != "0 0 4294967295" && os.Getenv("USER") != "root"
 }
 
 func help(f *flags) string {

@@ -76,7 +76,7 @@ func unanswered(err error) bool {
 // that nobody holds. Only its cgroup tells of it. A shim that lives and holds it after all
 // reaps it, and forgets it in time.
 func (c *Client) endUnheld(r *StartRequest) {
-	ref, err := oci.CgroupOf(r.Key.Container, r.Spec)
+	ref, err := oci.CgroupOf(context.Background(), r.Key.Container, r.Spec, r.SystemdCgroup)
 	if err == nil {
 		if err = oci.KillAll(ref, unix.SIGKILL); err == nil {
 			err = oci.DeleteCgroup(ref)

@@ -63,18 +63,20 @@ type AttachSpec struct {
 // StartRequest starts a container. Descriptors: first one per entry of
 // NamespaceFDs (in order), then one connection per entry of Attach.
 type StartRequest struct {
-	Key          Key                        `json:"key"`
-	Spec         *specs.Spec                `json:"spec"`
-	Rootfs       oci.Rootfs                 `json:"rootfs"`
-	Seccomp      []byte                     `json:"seccomp,omitempty"`
-	SeccompFlags uint32                     `json:"seccomp_flags,omitempty"`
-	InitReaper   bool                       `json:"init_reaper,omitempty"` // as oci.CreateOpts.InitReaper
-	NamespaceFDs []specs.LinuxNamespaceType `json:"ns,omitempty"`
-	OpenStdin    bool                       `json:"open_stdin,omitempty"`
-	StdinOnce    bool                       `json:"stdin_once,omitempty"`
-	ConsoleSize  oci.WinSize                `json:"console"`
-	Log          *LogConfig                 `json:"log,omitempty"`
-	Attach       []AttachSpec               `json:"attach,omitempty"`
+	Key          Key         `json:"key"`
+	Spec         *specs.Spec `json:"spec"`
+	Rootfs       oci.Rootfs  `json:"rootfs"`
+	Seccomp      []byte      `json:"seccomp,omitempty"`
+	SeccompFlags uint32      `json:"seccomp_flags,omitempty"`
+	InitReaper   bool        `json:"init_reaper,omitempty"` // as oci.CreateOpts.InitReaper
+	// SystemdCgroup is oci.CreateOpts.SystemdCgroup.
+	SystemdCgroup bool                       `json:"systemd_cgroup,omitempty"`
+	NamespaceFDs  []specs.LinuxNamespaceType `json:"ns,omitempty"`
+	OpenStdin     bool                       `json:"open_stdin,omitempty"`
+	StdinOnce     bool                       `json:"stdin_once,omitempty"`
+	ConsoleSize   oci.WinSize                `json:"console"`
+	Log           *LogConfig                 `json:"log,omitempty"`
+	Attach        []AttachSpec               `json:"attach,omitempty"`
 }
 
 // ExecRequest starts a process in a running container. Descriptors: one

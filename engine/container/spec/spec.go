@@ -4,6 +4,7 @@
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path"
@@ -57,6 +58,8 @@ type Input struct {
 	Joined []specs.LinuxNamespaceType
 	// CgroupParent is used where the container names none.
 	CgroupParent string
+	// SystemdCgroup: systemd makes cgroups; a parent is a slice then.
+	SystemdCgroup bool
 	// NoNewPrivileges is the daemon's default.
 	NoNewPrivileges bool
 	// BlockDevice looks up a block device of the host for I/O limits.
@@ -200,11 +203,11 @@ func cgroupsPath(in Input) string {
 	if parent == "" {
 		parent = in.CgroupParent
 	}
+	if in.SystemdCgroup {
+		return cmp.Or(parent, "system.slice") + ":docker:" + in.ID
+	}
 	if parent == "" {
 		parent = "/docker"
-	}
-	if strings.HasSuffix(parent, ".slice") {
-		return parent + ":docker:" + in.ID
 	}
 	return path.Join("/", parent, in.ID)
 }

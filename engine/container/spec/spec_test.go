@@ -114,3 +114,25 @@ func TestMergeEnv(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestCgroupsPath(t *testing.T) {
+	for _, c := range []struct {
+		systemd      bool
+		daemon, mine string
+		want         string
+	}{
+		{false, "", "", "/docker/id"},
+		{false, "/d", "", "/d/id"},
+		{false, "/d", "m", "/m/id"},
+		{false, "", "x.slice", "/x.slice/id"},
+		{true, "", "", "system.slice:docker:id"},
+		{true, "d.slice", "", "d.slice:docker:id"},
+		{true, "d.slice", "a-b.slice", "a-b.slice:docker:id"},
+	} {
+		in := Input{ID: "id", CgroupParent: c.daemon, SystemdCgroup: c.systemd, Host: &container.HostConfig{}}
+		in.Host.CgroupParent = c.mine
+		if got := cgroupsPath(in); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}

@@ -22,7 +22,7 @@ import (
 // cgroup is there.
 func inCgroup(t testing.TB, q *shim.StartRequest) (pids []int, exists bool) {
 	t.Helper()
-	ref, err := oci.CgroupOf(q.Key.Container, q.Spec)
+	ref, err := oci.CgroupOf(t.Context(), q.Key.Container, q.Spec, false)
 	must(t, err)
 	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
 		dirs, err := filepath.Glob(pattern + "/gantry-shim-test/" + q.Key.Container)
@@ -75,7 +75,7 @@ func TestStartWithoutDescriptors(t *testing.T) {
 				failed, worked = failed+1, 0
 				if pids, exists := inCgroup(t, q); len(pids) > 0 || exists {
 					t.Errorf("with %d descriptors: %v, but processes %v, cgroup %t", n, err, pids, exists)
-					ref, _ := oci.CgroupOf(q.Key.Container, q.Spec)
+					ref, _ := oci.CgroupOf(t.Context(), q.Key.Container, q.Spec, false)
 					_ = oci.KillAll(ref, unix.SIGKILL)
 					_ = oci.DeleteCgroup(ref)
 				}

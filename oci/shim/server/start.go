@@ -166,6 +166,7 @@ func (s *Server) start(ctx context.Context, r *shim.StartRequest, fds []int) (*p
 	op, err := oci.Create(ctx, &oci.CreateOpts{
 		ID: r.Key.Container, Spec: r.Spec, Rootfs: r.Rootfs, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
 		Namespaces: namespaces, Stdio: t.theirs, ConsoleSize: r.ConsoleSize, InitReaper: r.InitReaper,
+		SystemdCgroup: r.SystemdCgroup,
 	})
 	if err == nil {
 		if err = s.hold(p, op, &t, r.OpenStdin); err != nil {
