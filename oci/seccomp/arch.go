@@ -2,6 +2,7 @@ package seccomp
 
 import (
 	_ "embed"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,19 +14,30 @@ import (
 //go:embed syscalls.tsv
 var syscallsTSV string
 
-// table maps names to numbers, by column of syscalls.tsv; parsed at first use.
-var table = sync.OnceValue(func() [4]map[string]uint32 {
-	var t [4]map[string]uint32
-	for i := range t {
-		t[i] = make(map[string]uint32, 512)
-	}
+// tableLine is a line of syscalls.tsv: a name with its number in each column, noNumber where
+// it has none.
+type tableLine struct {
+	name string
+	nr   [4]uint32
+}
+
+const noNumber = 1<<32 - 1
+
+// table is syscalls.tsv, sorted by name; parsed at first use.
+var table = sync.OnceValue(func() []tableLine {
+	t := make([]tableLine, 0, 512)
 	for line := range strings.Lines(syscallsTSV) {
-		f := strings.Split(strings.TrimSpace(line), "\t")
-		for i := range t {
-			if v, err := strconv.ParseUint(f[i+1], 10, 32); err == nil {
-				t[i][f[0]] = uint32(v)
+		name, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		c := tableLine{name: name}
+		for i := range c.nr {
+			var s string
+			s, rest, _ = strings.Cut(rest, "\t")
+			c.nr[i] = noNumber
+			if v, err := strconv.ParseUint(s, 10, 32); s != "-" && err == nil {
+				c.nr[i] = uint32(v)
 			}
 		}
+		t = append(t, c)
 	}
 	return t
 })
@@ -121,8 +133,12 @@ func (a *arch) number(name string) (uint32, bool) {
 			return 0, false
 		}
 	}
-	nr, ok := table()[a.column][name]
-	return nr + a.base, ok
+	t := table()
+	i, ok := slices.BinarySearchFunc(t, name, func(c tableLine, name string) int { return strings.Compare(c.name, name) })
+	if !ok || t[i].nr[a.column] == noNumber {
+		return 0, false
+	}
+	return t[i].nr[a.column] + a.base, true
 }
 
 // socketCalls and ipcCalls are in the order of their numbers as the first argument

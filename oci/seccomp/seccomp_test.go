@@ -2,8 +2,10 @@ package seccomp
 
 import (
 	"encoding/binary"
+	"iter"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -259,7 +261,7 @@ func TestRandomProfiles(t *testing.T) {
 	ops := []specs.LinuxSeccompOperator{specs.OpNotEqual, specs.OpLessThan, specs.OpLessEqual, specs.OpEqualTo, specs.OpGreaterEqual, specs.OpGreaterThan, specs.OpMaskedEqual}
 	acts := []specs.LinuxSeccompAction{specs.ActAllow, specs.ActErrno, specs.ActKillProcess, specs.ActTrap, specs.ActTrace, specs.ActLog, specs.ActNotify, specs.ActKill}
 	var names []string
-	for n := range table()[0] {
+	for n := range callNames() {
 		names = append(names, n)
 	}
 	for seed := range uint64(30) {
@@ -382,5 +384,35 @@ func BenchmarkCompileDefault(b *testing.B) {
 		if _, _, err := Compile(s); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// callNames are those of x86-64's system calls.
+func callNames() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, c := range table() {
+			if c.nr[0] != noNumber && !yield(c.name) {
+				return
+			}
+		}
+	}
+}
+
+// TestTable: it is sorted, which lookups count on, and complete.
+func TestTable(t *testing.T) {
+	if !slices.IsSortedFunc(table(), func(a, b tableLine) int { return strings.Compare(a.name, b.name) }) {
+		t.Error("not sorted")
+	}
+	for name, want := range map[string][4]uint32{"accept": {43, noNumber, 202, 285}, "read": {0, 3, 63, 3}, "write": {1, 4, 64, 4}} {
+		for column, nr := range want {
+			a := &arch{column: column}
+			got, ok := a.number(name)
+			if ok != (nr != noNumber) || ok && got != nr {
+				t.Errorf("%s in column %d: %d %v, want %d", name, column, got, ok, nr)
+			}
+		}
+	}
+	if _, ok := (&arch{}).number("nope"); ok {
+		t.Error("a call that is not there")
 	}
 }
