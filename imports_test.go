@@ -199,7 +199,7 @@ func allowedVars() map[string]string {
 		"internal/version.Version":   "set by the linker, never written by the program",
 		"internal/version.Commit":    "set by the linker, never written by the program",
 		"internal/version.BuildTime": "set by the linker, never written by the program",
-		"oci/entry.slack":            "written once, before Go's runtime starts",
+		"oci/entry.slack":            "set by the program's first instructions, before Go's runtime begins",
 	}
 }
 

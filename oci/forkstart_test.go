@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -504,4 +505,24 @@ func TestHeldMemory(t *testing.T) {
 	must(t, p.Release())
 	wait(t, p)
 	must(t, oci.DeleteCgroup(p.Cgroup))
+}
+
+// TestTimerSlack: a process has the timer slack that the runtime was started with, whatever
+// that of the thread that starts it has become.
+func TestTimerSlack(t *testing.T) {
+	root := newRootfs(t)
+	p, eb := running(t, root)
+	bothWays(t, func(t *testing.T, fresh bool) {
+		runtime.LockOSThread() // for good: it ends with this goroutine
+		must(t, unix.Prctl(unix.PR_SET_TIMERSLACK, 7777777, 0, 0, 0))
+		const script = "cat /proc/self/timerslack_ns"
+		if out, _ := newBoxBy(fresh, root, "sh", "-c", script).run(t); out != "50000\n" {
+			t.Errorf("start: %q", out)
+		}
+		must(t, unix.Prctl(unix.PR_SET_TIMERSLACK, 7777777, 0, 0, 0))
+		out, _, err := execBy(t, p, eb, &specs.Process{Args: []string{"sh", "-c", script}}, fresh, func(*oci.ExecOpts) {})
+		if err != nil || out != "50000\n" {
+			t.Errorf("exec: %q %v", out, err)
+		}
+	})
 }

@@ -5,12 +5,6 @@
 // as any other and works the same, some milliseconds slower.
 package entry
 
-import (
-	"syscall"
-
-	"golang.org/x/sys/unix"
-)
-
 // Start is the program's entry point; nobody calls it. For the commands run, exec and
 // create it does three things and goes on to Go's own entry point.
 //
@@ -40,11 +34,3 @@ func Start()
 // slack is the timer slack that the program was started with, in nanoseconds, when
 // Start has changed it.
 var slack uint64
-
-// Settle gives the calling thread the timer slack that the program was started with, for
-// what it starts, which inherits it. The goroutine must be locked to its thread.
-func Settle() {
-	if slack != 0 {
-		_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, unix.PR_SET_TIMERSLACK, uintptr(slack), 0)
-	}
-}
