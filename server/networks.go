@@ -54,6 +54,9 @@ func (s networkAPI) networkCreate(c *call) error {
 	if err := c.decode(&r, false); err != nil {
 		return err
 	}
+	if c.version.before(48) {
+		r.EnableIPv4 = nil // not known yet: every network had IPv4
+	}
 	resp, err := s.Networks.Create(c.steady(), r.CreateRequest)
 	if err != nil {
 		return err

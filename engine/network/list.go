@@ -71,7 +71,7 @@ func (s *Service) Inspect(_ context.Context, ref string) (network.Inspect, error
 	if err != nil {
 		return network.Inspect{}, err
 	}
-	out := network.Inspect{Network: n.public(), Containers: map[string]network.EndpointResource{}}
+	out := network.Inspect{Network: n.public(), Containers: map[string]network.EndpointResource{}, Status: n.status()}
 	for cid, e := range n.users {
 		out.Containers[cid] = network.EndpointResource{
 			Name: e.Name, EndpointID: e.ID, MacAddress: parseMAC(e.MAC),
@@ -79,6 +79,22 @@ func (s *Service) Inspect(_ context.Context, ref string) (network.Inspect, error
 		}
 	}
 	return out, nil
+}
+
+// status tells how much of its addresses a network uses. Of those that a plugin hands out
+// nobody here knows.
+func (n *netw) status() *network.Status {
+	out := &network.Status{}
+	if n.elsewhere() {
+		return out
+	}
+	for _, sp := range n.spaces {
+		if out.IPAM.Subnets == nil {
+			out.IPAM.Subnets = network.SubnetStatuses{}
+		}
+		out.IPAM.Subnets[sp.Subnet()] = network.SubnetStatus{IPsInUse: uint64(sp.Used()), DynamicIPsAvailable: sp.Free()}
+	}
+	return out
 }
 
 // public is a copy that the caller may keep.

@@ -5,6 +5,7 @@ package ipam
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 
 	"github.com/containerd/errdefs"
@@ -85,6 +86,23 @@ func (s *Space) Release(a netip.Addr) {
 
 // Used returns how many addresses are taken, the reserved ones included.
 func (s *Space) Used() int { return len(s.used) }
+
+// Free returns how many addresses Next can still hand out, 2⁶⁴-1 where there are more.
+func (s *Space) Free() uint64 {
+	var used uint64
+	for a := range s.used {
+		if s.rng.Contains(a) {
+			used++
+		}
+	}
+	switch n := s.rng.Addr().BitLen() - s.rng.Bits(); {
+	case n < 64:
+		return 1<<n - used
+	case n == 64 && used > 0:
+		return -used // 2⁶⁴ less those, which fits
+	}
+	return math.MaxUint64
+}
 
 // Last returns the highest address of a prefix.
 func Last(p netip.Prefix) netip.Addr {

@@ -139,3 +139,38 @@ func TestMAC(t *testing.T) {
 		t.Errorf("%x", m)
 	}
 }
+
+func TestFree(t *testing.T) {
+	for _, c := range []struct {
+		subnet, rng string
+		take        int
+		used        int
+		free        uint64
+	}{
+		{"10.0.0.0/24", "", 1, 3, 253},
+		{"10.0.0.0/24", "10.0.0.128/25", 2, 4, 125},
+		{"10.0.0.0/31", "", 0, 0, 2},
+		{"10.0.0.0/8", "", 0, 2, 1<<24 - 2},
+		{"fd00::/64", "", 1, 2, 1<<64 - 2},
+		{"fd00::/48", "fd00:0:0:1::/64", 0, 1, 1<<64 - 1},
+		{"fd00::/48", "", 0, 1, 1<<64 - 1},
+		{"fd00::/96", "", 0, 1, 1<<32 - 1},
+	} {
+		var rng netip.Prefix
+		if c.rng != "" {
+			rng = pfx(c.rng)
+		}
+		s, err := NewSpace(pfx(c.subnet), rng)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range c.take {
+			if _, err := s.Next(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s.Used() != c.used || s.Free() != c.free {
+			t.Errorf("%s %s: %d used, %d free; want %d, %d", c.subnet, c.rng, s.Used(), s.Free(), c.used, c.free)
+		}
+	}
+}
