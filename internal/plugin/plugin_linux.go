@@ -6,6 +6,7 @@ package plugin
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,8 +48,8 @@ func Default() *Registry {
 
 // Client calls one plugin. Safe for concurrent use; it holds no connection.
 type Client struct {
-	name string
-	http *http.Client
+	name, base string
+	http       *http.Client
 }
 
 var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
@@ -67,7 +68,7 @@ func (r *Registry) Find(name string) (*Client, error) {
 				if err != nil {
 					return nil, err
 				}
-				return newClient(name, "unix", path), nil
+				return newClient(name, "unix", path, nil), nil
 			}
 		}
 		for _, dir := range r.Specs {
@@ -126,45 +127,66 @@ func fromSpec(name, path string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("plugin file: %w", err)
 	}
-	network, addr, err := parseSpec(data, strings.HasSuffix(path, ".json"))
+	s, err := parseSpec(data, strings.HasSuffix(path, ".json"))
 	if err != nil {
 		return nil, errclass.Invalid("plugin file %s: %v", path, err)
 	}
-	return newClient(name, network, addr), nil
+	var conf *tls.Config
+	if s.tls != nil {
+		if conf, err = s.tls.load(s.addr); err != nil {
+			return nil, errclass.Invalid("plugin file %s: %v", path, err)
+		}
+	}
+	return newClient(name, s.network, s.addr, conf), nil
+}
+
+// spec is where a plugin is, and how it is spoken to.
+type spec struct {
+	network, addr string
+	tls           *tlsConfig // nil: without TLS
 }
 
 // parseSpec finds the address in a spec file.
-func parseSpec(data []byte, isJSON bool) (network, addr string, err error) {
+func parseSpec(data []byte, isJSON bool) (s spec, err error) {
 	where := strings.TrimSpace(string(data))
 	if isJSON {
-		var spec struct {
+		var file struct {
 			Addr      string
-			TLSConfig *struct{ InsecureSkipVerify bool }
+			TLSConfig *tlsConfig
 		}
-		if err := json.Unmarshal(data, &spec); err != nil {
-			return "", "", fmt.Errorf("decoding: %w", err)
+		if err := json.Unmarshal(data, &file); err != nil {
+			return s, fmt.Errorf("decoding: %w", err)
 		}
-		if spec.TLSConfig != nil {
-			return "", "", errors.New("plugins over TLS are not supported")
-		}
-		where = spec.Addr
+		where, s.tls = file.Addr, file.TLSConfig
 	}
 	u, err := url.Parse(where)
 	switch {
 	case err != nil:
-		return "", "", fmt.Errorf("address: %w", err)
+		return s, fmt.Errorf("address: %w", err)
 	case u.Scheme == "unix" && strings.HasPrefix(u.Path, "/"):
-		return "unix", u.Path, nil
-	case (u.Scheme == "tcp" || u.Scheme == "http") && u.Port() != "":
-		return "tcp", u.Host, nil
+		s.network, s.addr = "unix", u.Path
+		return s, nil
+	case u.Port() != "" && (u.Scheme == "tcp" || u.Scheme == "http" || u.Scheme == "https"):
+		s.network, s.addr = "tcp", u.Host
+		if u.Scheme == "https" && s.tls == nil {
+			s.tls = &tlsConfig{}
+		}
+		return s, nil
 	}
-	return "", "", fmt.Errorf("address %q is neither unix:///path nor tcp://host:port", where)
+	return s, fmt.Errorf("address %q is neither unix:///path nor tcp://host:port", where)
 }
 
-func newClient(name, network, addr string) *Client {
+// newClient makes a client; conf is nil for plugins without TLS.
+func newClient(name, network, addr string, conf *tls.Config) *Client {
 	var d net.Dialer
-	return &Client{name: name, http: &http.Client{
+	base := "http://plugin/"
+	if conf != nil {
+		base = "https://plugin/"
+	}
+	return &Client{name: name, base: base, http: &http.Client{
 		Transport: &http.Transport{
+			TLSClientConfig:        conf,
+			TLSHandshakeTimeout:    CallTimeout,
 			DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, network, addr) },
 			DisableKeepAlives:      true,
 			MaxResponseHeaderBytes: 1 << 16,
@@ -200,7 +222,7 @@ func (c *Client) Call(ctx context.Context, method string, in, out any) error {
 			return fmt.Errorf("plugin %s: %s: %w", c.name, method, err)
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://plugin/"+method, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+method, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("plugin %s: %s: %w", c.name, method, err)
 	}

@@ -2,10 +2,15 @@ package plugin
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,7 +45,7 @@ func TestFindAndCall(t *testing.T) {
 	go s.Serve(l)
 	defer s.Close()
 	for name, text := range map[string]string{
-		"two.spec": "unix://" + socks + "/one.sock\n", "three.json": `{"Name":"x","Addr":"unix://` + socks + `/one.sock"}`, "bad.spec": "ftp://x", "tls.json": `{"Addr":"tcp://a:1","TLSConfig":{}}`,
+		"two.spec": "unix://" + socks + "/one.sock\n", "three.json": `{"Name":"x","Addr":"unix://` + socks + `/one.sock"}`, "bad.spec": "ftp://x", "tls.json": `{"Addr":"tcp://a:1","TLSConfig":{"CAFile":"/nowhere"}}`,
 	} {
 		if err := os.WriteFile(filepath.Join(specs, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -82,6 +87,60 @@ func TestFindAndCall(t *testing.T) {
 	s.Close()
 	if err := c.Call(ctx, "X.Y", nil, nil); !errors.Is(err, errdefs.ErrUnavailable) {
 		t.Error(err)
+	}
+}
+
+// A plugin over TLS is believed when its authority is, and shown our certificate when it asks.
+func TestTLS(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"Implements":["NetworkDriver"]}`)
+	}))
+	s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	dir := t.TempDir()
+	pair := s.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, "key.pem": {Type: "PRIVATE KEY", Bytes: key}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := &Registry{Specs: []string{dir}}
+	ours := `,"CertFile":"` + dir + `/cert.pem","KeyFile":"` + dir + `/key.pem"`
+	for _, c := range []struct {
+		addr, conf string
+		find, call bool // that they work
+	}{
+		{"https", `{"CAFile":"` + dir + `/cert.pem"` + ours + `}`, true, true},
+		{"tcp", `{"CAFile":"` + dir + `/cert.pem"` + ours + `}`, true, true},
+		{"tcp", `{"InsecureSkipVerify":true` + ours + `}`, true, true},
+		{"https", `{"InsecureSkipVerify":false` + ours + `}`, true, false},
+		{"https", `{"CAFile":"` + dir + `/cert.pem"}`, true, false},
+		{"tcp", `{"CAFile":"` + dir + `/key.pem"}`, false, false},
+		{"tcp", `{"CertFile":"` + dir + `/cert.pem"}`, false, false},
+		{"tcp", `{"CertFile":"` + dir + `/cert.pem","KeyFile":"` + dir + `/cert.pem"}`, false, false},
+		{"https", `null`, true, false},
+		{"tcp", `null`, true, false},
+	} {
+		text := `{"Addr":"` + c.addr + "://" + s.Listener.Addr().String() + `","TLSConfig":` + c.conf + `}`
+		if err := os.WriteFile(filepath.Join(dir, "p.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		client, err := r.Find("p")
+		if (err == nil) != c.find {
+			t.Errorf("%s %s: %v", c.addr, c.conf, err)
+		}
+		if err != nil {
+			continue
+		}
+		if err := client.Activate(context.Background(), "NetworkDriver"); (err == nil) != c.call {
+			t.Errorf("%s %s: %v", c.addr, c.conf, err)
+		}
 	}
 }
 
@@ -127,7 +186,8 @@ func FuzzSpec(f *testing.F) {
 	f.Add([]byte("unix:///run/x.sock"), false)
 	f.Add([]byte(`{"Addr":"tcp://a:1","TLSConfig":null}`), true)
 	f.Fuzz(func(t *testing.T, data []byte, isJSON bool) {
-		network, addr, err := parseSpec(data, isJSON)
+		s, err := parseSpec(data, isJSON)
+		network, addr := s.network, s.addr
 		if err == nil && (addr == "" || network != "unix" && network != "tcp") {
 			t.Errorf("%q %q", network, addr)
 		}
