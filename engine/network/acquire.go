@@ -3,12 +3,10 @@ package network
 import (
 	"cmp"
 	"context"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 
 	"github.com/gantry/gantry/engine/network/checks"
 	"github.com/gantry/gantry/engine/network/dns"
@@ -27,8 +25,9 @@ type joining struct {
 	n        *netw
 	e        *endpoint
 	settings *network.EndpointSettings
-	plug     *plumb.Plug // nil for host and none
-	prefix   string      // of the interface's name; "" is eth
+	plug     *plumb.Plug     // nil for host and none
+	view     driver.Endpoint // what its driver was told
+	prefix   string          // of the interface's name; "" is eth
 }
 
 // Acquire makes the network side of a container: namespace, endpoints, ports. When it
@@ -68,6 +67,7 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 		return nil, err
 	}
 	u.Add(func() error { s.pub.unbind(sb.bindings); return nil })
+	programs := s.drivers.programs(gw4, gw6)
 	out, err := s.describe(r, joins)
 	if err != nil {
 		return nil, err
@@ -76,6 +76,9 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 		if err := s.makeSandbox(r, sb, joins, plugs, out, &u); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.drivers.program(ctx, programs, out.Ports, &u); err != nil {
+		return nil, endpointError(ws, r, err)
 	}
 	if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(ws.endpoints()...)); err != nil {
 		return nil, err
@@ -184,32 +187,18 @@ func (s *Service) join(r SandboxRequest, sb *sandbox) ([]*joining, error) {
 // numberInterfaces names the interfaces inside: a wished name, else the network's
 // prefix and the next free number. Names in has are used already.
 func numberInterfaces(joins []*joining, has map[string]bool) error {
-	used := map[string]bool{"lo": true}
-	maps.Copy(used, has)
+	var named []plumb.Named
 	for _, j := range joins {
-		if j.plug == nil || j.plug.IfName == "" {
-			continue
+		if j.plug != nil {
+			named = append(named, plumb.Named{Plug: j.plug, Prefix: j.prefix, Sysctls: j.settings.DriverOpts[optSysctls]})
 		}
-		if used[j.plug.IfName] {
-			return errclass.Invalid("interface name %s is wanted twice", j.plug.IfName)
-		}
-		used[j.plug.IfName] = true
+	}
+	if err := plumb.Name(named, has); err != nil {
+		return err
 	}
 	for _, j := range joins {
-		if j.plug == nil {
-			continue
-		}
-		for i := 0; j.plug.IfName == ""; i++ {
-			if name := cmp.Or(j.prefix, "eth") + strconv.Itoa(i); !used[name] {
-				j.plug.IfName, used[name] = name, true
-			}
-		}
-		j.e.IfName = j.plug.IfName
-		if opt := j.settings.DriverOpts[optSysctls]; opt != "" {
-			var err error
-			if j.plug.Sysctls, err = plumb.ParseEndpointSysctls(opt, j.plug.IfName); err != nil {
-				return err
-			}
+		if j.plug != nil {
+			j.e.IfName = j.plug.IfName
 		}
 	}
 	return nil
@@ -238,7 +227,7 @@ func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.En
 			return nil, err
 		}
 	}
-	j := &joining{n: n, e: e, settings: es}
+	j := &joining{n: n, e: e, settings: es, view: driver.Endpoint{Ports: r.Ports, Exposed: r.Exposed}}
 	if !n.hasInterfaces() {
 		n.users[sb.id] = e
 		return j, nil

@@ -13,6 +13,7 @@ import (
 	"github.com/gantry/gantry/internal/id"
 	"github.com/gantry/gantry/internal/undo"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 )
 
@@ -78,14 +79,9 @@ func (s *Service) Connect(ctx context.Context, ns *os.File, r SandboxRequest) (_
 	}
 	moveRoutes(s, ns, sb, turn)
 	if turn.published() {
-		for _, from := range turn.losers() {
-			s.pub.move(sb, from, turn.ways)
-		}
-		if err := s.publishAll(sb, turn.ends); err != nil {
+		if out.Ports, err = s.publishTurn(ctx, sb, j, r, turn, &u); err != nil {
 			return nil, errors.Join(err, s.pullOut(ns, j.e))
 		}
-		s.pub.forgetFlows(true, way{j.n, j.e})
-		out.Ports = portMap(r, turn.ends)
 	}
 	u.Keep()
 	s.mu.Lock()
@@ -99,6 +95,29 @@ func (s *Service) Connect(ctx context.Context, ns *os.File, r SandboxRequest) (_
 	}
 	emit(s.bus, events.ActionConnect, j.n, map[string]string{"container": r.ContainerID})
 	return out, nil
+}
+
+// publishTurn publishes a container's ports on its ways out of now and tells what is shown.
+// What was begun is in u.
+func (s *Service) publishTurn(ctx context.Context, sb *sandbox, j *joining, r SandboxRequest, turn turn, u *undo.List) (network.PortMap, error) {
+	programs := s.drivers.programs(j)
+	for _, from := range turn.losers() {
+		s.pub.move(sb, from, turn.ways)
+	}
+	if err := s.publishAll(sb, turn.ends); err != nil {
+		return nil, err
+	}
+	s.pub.forgetFlows(true, way{j.n, j.e})
+	shown := portMap(r, turn.ends)
+	if err := s.drivers.program(ctx, programs, shown, u); err != nil {
+		return nil, endpointError(turn.ways, r, err)
+	}
+	for _, from := range turn.losers() {
+		if n := s.netOf(from); n != nil {
+			s.drivers.unprogram(ctx, n, from)
+		}
+	}
+	return shown, nil
 }
 
 // claim finds a container's sandbox and makes it busy.

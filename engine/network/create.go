@@ -152,7 +152,7 @@ func (n *netw) choose(from *subnets.Chooser) (err error) {
 
 // configure gives a network what its configuration network says.
 func configure(n *network.Network, from *netw) {
-	c := from.public()
+	c := records.Public(from.net)
 	n.ConfigFrom = network.ConfigReference{Network: c.Name}
 	n.IPAM, n.Options, n.Labels, n.EnableIPv4, n.EnableIPv6 = c.IPAM, c.Options, c.Labels, c.EnableIPv4, c.EnableIPv6
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strconv"
 
 	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/engine/network/driver"
@@ -12,6 +14,7 @@ import (
 	"github.com/gantry/gantry/engine/network/vlan"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/undo"
+	"github.com/moby/moby/api/types/network"
 )
 
 // drivers is the table of all there are. Its methods need no lock of the service.
@@ -146,8 +149,9 @@ func (d *drivers) attachOne(ctx context.Context, j *joining, u *undo.List) error
 		}
 	}
 	net, end := j.n.view(), j.e.view()
-	end.Options = j.settings.DriverOpts
+	end.Options, end.Ports, end.Exposed = j.settings.DriverOpts, j.view.Ports, j.view.Exposed
 	end.MACChosen = chosenMAC
+	j.view = end
 	i, err := dr.Join(ctx, net, end)
 	if err != nil {
 		return err
@@ -195,9 +199,60 @@ func (j *joining) addrs() []netip.Prefix {
 	return out
 }
 
+// programs are those of some endpoints, nil among them, whose drivers publish ports
+// themselves, each once. Their records say so.
+func (d *drivers) programs(ways ...*joining) (out []*joining) {
+	for _, j := range ways {
+		if j == nil || slices.Contains(out, j) {
+			continue
+		}
+		if _, ok := d.get(j.n.net.Driver).(driver.Publisher); ok {
+			j.e.Programmed = true
+			out = append(out, j)
+		}
+	}
+	return out
+}
+
+// program has drivers publish the ports of endpoints that are ways out; shown gets what they
+// did. What was begun is in u.
+func (d *drivers) program(ctx context.Context, joins []*joining, shown network.PortMap, u *undo.List) error {
+	for _, j := range joins {
+		p, ok := d.get(j.n.net.Driver).(driver.Publisher)
+		if !ok {
+			continue
+		}
+		n := j.n.view()
+		u.Add(func() error { return p.Unpublish(context.WithoutCancel(ctx), n, j.view) })
+		got, err := p.Publish(ctx, n, j.view)
+		if err != nil {
+			return err
+		}
+		for _, b := range got {
+			if port, ok := network.PortFrom(b.Port, network.IPProtocol(b.Proto)); ok && shown != nil {
+				shown[port] = append(shown[port], network.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))})
+			}
+		}
+	}
+	return nil
+}
+
+// unprogram ends what program began; that it cannot is logged.
+func (d *drivers) unprogram(ctx context.Context, n *netw, e *endpoint) {
+	p, ok := d.get(n.net.Driver).(driver.Publisher)
+	if !ok || !e.Programmed {
+		return
+	}
+	e.Programmed = false
+	if err := p.Unpublish(ctx, n.view(), e.view()); err != nil {
+		d.log.Error("a network's driver taking back published ports", "network", n.net.Name, "endpoint", e.ID, "error", err)
+	}
+}
+
 // detach has a driver give an endpoint up; that it cannot is logged.
 func (d *drivers) detach(ctx context.Context, n *netw, e *endpoint) {
 	defer d.giveBack(ctx, n, e)
+	d.unprogram(ctx, n, e)
 	dr := d.get(n.net.Driver)
 	if dr == nil {
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,5 +143,67 @@ func TestPluginGateway(t *testing.T) {
 	}
 	if err := s.Remove(ctx, "net"); err != nil {
 		t.Error(err)
+	}
+}
+
+// A plugin publishes the ports of containers whose way out it is: it is told when they run,
+// what it did is shown, and it is told when it is the way out no more.
+func TestPluginPublishes(t *testing.T) {
+	lan(t)
+	plugins := &plugin.Registry{Sockets: []string{t.TempDir()}}
+	p := networktest.ServePlugin(t, plugins.Sockets[0], "wire")
+	s := starter(t, plugins)(nil)
+	defer s.Close()
+	ctx := context.Background()
+	for _, r := range []network.CreateRequest{{Name: "net", Driver: "wire"}, {Name: "zz", Driver: "wire"}} {
+		if _, err := s.Create(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := box("a", nil)
+	r.Ports = network.PortMap{network.MustParsePort("80/tcp"): {{HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: "8080"}}}
+	r.Exposed = network.PortSet{network.MustParsePort("53/udp"): {}}
+	b, err := s.Acquire(ctx, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.NetNS.Close()
+	told := b.Ports[network.MustParsePort("80/tcp")]
+	if len(told) != 1 || told[0].HostIP != netip.MustParseAddr("192.0.2.1") || told[0].HostPort != "8080" {
+		t.Errorf("shown: %v", b.Ports)
+	}
+	has := func(n int) {
+		t.Helper()
+		if got := strings.Count(p.Open(), "ports of "); got != n {
+			t.Errorf("%d endpoints publish, want %d: %s", got, n, p.Open())
+		}
+	}
+	has(1)
+	more := r
+	more.Endpoints = map[string]*network.EndpointSettings{"zz": {GwPriority: 5}}
+	c, err := s.Connect(ctx, b.NetNS, more)
+	if err != nil {
+		t.Fatal(err)
+	}
+	has(1)
+	if len(c.Ports[network.MustParsePort("80/tcp")]) != 1 {
+		t.Errorf("shown after connecting: %v", c.Ports)
+	}
+	for _, e := range c.Record.Endpoints {
+		if e.Programmed != (e.Priority == 5) {
+			t.Errorf("recorded: %+v", e)
+		}
+	}
+	if err := s.Release(ctx, b.Record.ContainerID); err != nil {
+		t.Error(err)
+	}
+	has(0)
+	for _, name := range []string{"net", "zz"} {
+		if err := s.Remove(ctx, name); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := p.Open(); got != "" {
+		t.Errorf("left in the plugin: %s", got)
 	}
 }

@@ -3,11 +3,10 @@ package network
 import (
 	"cmp"
 	"context"
-	"maps"
-	"regexp"
 	"slices"
-	"time"
 
+	"github.com/gantry/gantry/engine/network/checks"
+	"github.com/gantry/gantry/engine/network/records"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/moby/moby/api/types/network"
@@ -38,28 +37,18 @@ func (s *Service) List(_ context.Context, f filter.Args) ([]network.Summary, err
 	for _, n := range s.nets {
 		builtin := isPredefined(n.net.Name)
 		ok := f.Any("driver", func(v string) bool { return v == n.net.Driver }) &&
-			f.Any("id", func(v string) bool { return match(v, n.net.ID) }) &&
-			f.Any("name", func(v string) bool { return match(v, n.net.Name) }) &&
+			f.Any("id", func(v string) bool { return checks.Match(v, n.net.ID) }) &&
+			f.Any("name", func(v string) bool { return checks.Match(v, n.net.Name) }) &&
 			f.Any("scope", func(v string) bool { return v == n.net.Scope }) &&
 			f.Any("type", func(v string) bool { return (v == "builtin") == builtin }) &&
 			f.Labels("label", n.net.Labels) &&
 			(dangling == nil || *dangling == (len(n.users) == 0 && !builtin))
 		if ok {
-			out = append(out, network.Summary{Network: n.public()})
+			out = append(out, network.Summary{Network: records.Public(n.net)})
 		}
 	}
 	slices.SortFunc(out, func(a, b network.Summary) int { return cmp.Compare(a.Name, b.Name) })
 	return out, nil
-}
-
-// match compares as Docker's filters do: equal, or the value is a regular expression that
-// fits somewhere. (Go's expressions take linear time, whoever wrote them.)
-func match(value, s string) bool {
-	if value == s {
-		return true
-	}
-	re, err := regexp.Compile(value)
-	return err == nil && re.MatchString(s)
 }
 
 // Inspect returns one network by name, ID or unambiguous prefix of an ID. Errors are
@@ -71,7 +60,7 @@ func (s *Service) Inspect(_ context.Context, ref string) (network.Inspect, error
 	if err != nil {
 		return network.Inspect{}, err
 	}
-	out := network.Inspect{Network: n.public(), Containers: map[string]network.EndpointResource{}, Status: n.status()}
+	out := network.Inspect{Network: records.Public(n.net), Containers: map[string]network.EndpointResource{}, Status: n.status()}
 	for cid, e := range n.users {
 		out.Containers[cid] = network.EndpointResource{
 			Name: e.Name, EndpointID: e.ID, MacAddress: parseMAC(e.MAC),
@@ -95,24 +84,6 @@ func (n *netw) status() *network.Status {
 		out.IPAM.Subnets[sp.Subnet()] = network.SubnetStatus{IPsInUse: uint64(sp.Used()), DynamicIPsAvailable: sp.Free()}
 	}
 	return out
-}
-
-// public is a copy that the caller may keep.
-func (n *netw) public() network.Network {
-	c := n.net
-	c.Options, c.Labels = maps.Clone(c.Options), maps.Clone(c.Labels)
-	if c.Options == nil {
-		c.Options = map[string]string{}
-	}
-	if c.Labels == nil {
-		c.Labels = map[string]string{}
-	}
-	c.IPAM.Config = slices.Clone(c.IPAM.Config)
-	if c.IPAM.Config == nil {
-		c.IPAM.Config = []network.IPAMConfig{}
-	}
-	c.Created = c.Created.In(time.Local)
-	return c
 }
 
 // Known tells a network's ID, name and driver by any reference to it. Errors are as

@@ -6,13 +6,12 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/flows"
 	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/engine/network/proxy"
+	"github.com/gantry/gantry/engine/network/records"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/moby/moby/api/types/network"
 )
@@ -63,7 +62,7 @@ func waysOf(gw4, gw6 *joining) (ws ways) {
 func (pb *publisher) action(a netip.Addr, ws ways) (portAction, way) {
 	// An IPv6 address of the host without IPv6 behind it: the daemon forwards to IPv4.
 	if a.Is6() && ws.v6.n == nil {
-		if ws.v4.n == nil || !natMode(ws.v4.n.bridge.Mode4) || !pb.cfg.UserlandProxy {
+		if ws.v4.n == nil || !ws.v4.n.bridge.Mode4.Translates() || !pb.cfg.UserlandProxy {
 			return portSkip, way{}
 		}
 		return portProxy, ws.v4
@@ -82,7 +81,7 @@ func (pb *publisher) action(a netip.Addr, ws ways) (portAction, way) {
 	switch {
 	case mode == firewall.ModeRouted:
 		return portOpen, w
-	case !natMode(mode):
+	case !mode.Translates():
 		return portSkip, way{}
 	}
 	return portBind, w
@@ -120,7 +119,7 @@ func (pb *publisher) wishes(ws ways, r SandboxRequest) ([]ports.Wish, error) {
 	if first.n.bridge.BindIP.IsValid() {
 		bind = first.n.bridge.BindIP
 	}
-	v6 := hostHasIPv6()
+	v6 := ports.HostHasIPv6()
 	// What the daemon forwards for many ports in a row comes to one socket by a rule.
 	inRows := !pb.cfg.UserlandProxy || pb.cfg.Firewall && (pb.cfg.Firewall6 || !v6)
 	return ports.Wishes(r.Ports, r.Exposed, r.PublishAll, bind, v6, inRows)
@@ -326,34 +325,11 @@ func (pb *publisher) forgetFlows(opened bool, on ...way) {
 	flows.Forget(pb.nl, pb.log, opened, pb.firewallPorts(on...))
 }
 
-func natMode(m firewall.GatewayMode) bool {
-	return m == "" || m == firewall.ModeNAT || m == firewall.ModeNATUnprotected
-}
-
-// hostHasIPv6 tells whether sockets on [::] can be had.
-func hostHasIPv6() bool {
-	data, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6")
-	return err == nil && strings.TrimSpace(string(data)) == "0"
-}
-
 // portMap is what inspect shows: bindings as taken, and exposed ports without one.
 func portMap(r SandboxRequest, ends []*endpoint) network.PortMap {
-	out := network.PortMap{}
-	for p := range r.Exposed {
-		out[p] = nil
-	}
-	for p := range r.Ports {
-		out[p] = nil
-	}
+	var taken []PortRecord
 	for _, e := range ends {
-		for _, p := range e.Ports {
-			for i := range max(p.Count, 1) {
-				port, ok := network.PortFrom(p.ContainerPort+i, network.IPProtocol(p.Proto))
-				if ok && p.HostPort != 0 {
-					out[port] = append(out[port], network.PortBinding{HostIP: p.HostIP, HostPort: strconv.Itoa(int(p.HostPort + i))})
-				}
-			}
-		}
+		taken = append(taken, e.Ports...)
 	}
-	return out
+	return records.Shown(r.Exposed, r.Ports, taken)
 }

@@ -1,6 +1,7 @@
 package checks
 
 import (
+	"regexp"
 	"strconv"
 	"time"
 
@@ -96,4 +97,14 @@ func Families(n *network.Network, r network.CreateRequest) error {
 		return errclass.Invalid("IPv4 or IPv6 must be enabled")
 	}
 	return nil
+}
+
+// Match compares as Docker's filters do: equal, or the value is a regular expression that
+// fits somewhere. (Go's expressions take linear time, whoever wrote them.)
+func Match(value, s string) bool {
+	if value == s {
+		return true
+	}
+	re, err := regexp.Compile(value)
+	return err == nil && re.MatchString(s)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/moby/moby/api/types/network"
 )
 
 // Driver makes one kind of network. Implementations are safe for concurrent use; calls
@@ -39,6 +40,25 @@ type Driver interface {
 	// Leave gives up an endpoint; one that is unknown is no error. The interface is away
 	// already, or back in the host's namespace under its old name when it was moved.
 	Leave(ctx context.Context, n Network, e Endpoint) error
+}
+
+// Publisher is a driver that publishes ports itself. Calls are as the driver's others; they
+// come when the interface is up.
+type Publisher interface {
+	// Publish is called when an endpoint has become its container's way out. It returns what
+	// is published where, to be shown. Unpublish ends what it began, also when it fails.
+	Publish(ctx context.Context, n Network, e Endpoint) ([]Published, error)
+	// Unpublish is called when it is the way out no more; an endpoint that is unknown is no
+	// error.
+	Unpublish(ctx context.Context, n Network, e Endpoint) error
+}
+
+// Published is one port as it was published.
+type Published struct {
+	Proto    string // "tcp", "udp" or "sctp"
+	Port     uint16
+	HostIP   netip.Addr
+	HostPort uint16
 }
 
 // Network is what a driver sees of a network. Drivers change nothing in it.
@@ -70,6 +90,9 @@ type Endpoint struct {
 	MACChosen bool
 	// Options are the endpoint's (docker network connect --driver-opt).
 	Options map[string]string
+	// Ports are what the container wants published, Exposed what it exposes.
+	Ports   network.PortMap
+	Exposed network.PortSet
 }
 
 // Interface is how an endpoint's interface comes into the container: one of Port, Child

@@ -188,7 +188,7 @@ func bridgeElems(b Bridge) []nft.SetElems {
 	put(true, SetSame, nft.Elem{Key: pair})
 	put(b.ICC, SetICC, nft.Elem{Key: pair})
 	put(b.Internal, SetInternal, nft.Elem{Key: one})
-	nat4, nat6 := isNAT(b.Mode4) && !b.Internal, isNAT(b.Mode6) && !b.Internal
+	nat4, nat6 := b.Mode4.Translates() && !b.Internal, b.Mode6.Translates() && !b.Internal
 	put(nat4 && b.SNAT4.IsValid(), SetSNAT4, nft.Elem{Key: one, Data: []nft.Value{b.SNAT4}})
 	put(nat6 && b.SNAT6.IsValid(), SetSNAT6, nft.Elem{Key: one, Data: []nft.Value{b.SNAT6}})
 	put(nat4 && b.Masq4, SetMasq4, nft.Elem{Key: one})
@@ -227,7 +227,10 @@ func linkElems(links []Link) []nft.SetElems {
 	return out
 }
 
-func isNAT(m GatewayMode) bool { return m == "" || m == ModeNAT || m == ModeNATUnprotected }
+// Translates tells whether ports are published on the host's addresses.
+func (m GatewayMode) Translates() bool {
+	return m == "" || m == ModeNAT || m == ModeNATUnprotected
+}
 
 // gateElems lead a row's ports to the one that has a socket.
 func gateElems(p Port) []nft.SetElems {
@@ -261,7 +264,7 @@ func portElems(p Port, b Bridge, direct bool) []nft.SetElems {
 	}
 	count := max(p.Count, 1)
 	reachable := mode == ModeRouted || direct || len(b.Trusted) > 0
-	translated := isNAT(mode) && !b.Internal
+	translated := mode.Translates() && !b.Internal
 	if translated && count > 1 && p.HostPort == p.Port {
 		// The same numbers on both sides: one element, whatever the count.
 		on := netip.PrefixFrom(p.HostIP, p.HostIP.BitLen())

@@ -32,6 +32,7 @@ type Plugin struct {
 	pools map[string]*ipam.Space
 	// gateways that containers of a network are told to use (option "gateway").
 	gateways map[string]string
+	ports    []any // what was asked to be published last
 }
 
 // ServePlugin runs a plugin on dir/name.sock until the test ends.
@@ -160,6 +161,21 @@ func (p *Plugin) answer(method string, q pluginRequest) (any, error) {
 				"StaticRoutes": []map[string]any{{"Destination": "198.51.100.0/24", "RouteType": 1}},
 			},
 			errors.Join(p.disown("tv"+end, false), p.disown("tc"+end, false))
+	case "NetworkDriver.ProgramExternalConnectivity":
+		if !p.open["sandbox of "+end] {
+			return nil, errors.New("nobody joined")
+		}
+		p.open["ports of "+end] = true
+		p.ports, _ = q.Options["com.docker.network.portmap"].([]any)
+		if exposed, _ := q.Options["com.docker.network.endpoint.exposedports"].([]any); len(exposed) < len(p.ports) {
+			return nil, errors.New("published ports are exposed, too")
+		}
+		return none, nil
+	case "NetworkDriver.EndpointOperInfo":
+		return map[string]any{"Value": map[string]any{"com.docker.network.portmap": p.ports}}, nil
+	case "NetworkDriver.RevokeExternalConnectivity":
+		delete(p.open, "ports of "+end)
+		return none, nil
 	case "NetworkDriver.Leave":
 		delete(p.open, "sandbox of "+end)
 		return none, nil

@@ -26,3 +26,9 @@ func Ephemeral() (first, last uint16) {
 	}
 	return uint16(a), uint16(b)
 }
+
+// HostHasIPv6 tells whether sockets on [::] can be had.
+func HostHasIPv6() bool {
+	data, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+	return err == nil && strings.TrimSpace(string(data)) == "0"
+}

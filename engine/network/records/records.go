@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/gantry/gantry/internal/atomicfile"
 	"github.com/gantry/gantry/internal/id"
@@ -94,4 +97,22 @@ func (s Store) Load() ([]Record, error) {
 		out = append(out, r)
 	}
 	return out, nil
+}
+
+// Public is a copy of a network that whoever gets it may keep, as the API shows it: nothing
+// that is a list or a map is null.
+func Public(n network.Network) network.Network {
+	n.Options, n.Labels = maps.Clone(n.Options), maps.Clone(n.Labels)
+	if n.Options == nil {
+		n.Options = map[string]string{}
+	}
+	if n.Labels == nil {
+		n.Labels = map[string]string{}
+	}
+	n.IPAM.Config = slices.Clone(n.IPAM.Config)
+	if n.IPAM.Config == nil {
+		n.IPAM.Config = []network.IPAMConfig{}
+	}
+	n.Created = n.Created.In(time.Local)
+	return n
 }

@@ -3,6 +3,7 @@ package records
 import (
 	"net/netip"
 	"os"
+	"strconv"
 
 	"github.com/moby/moby/api/types/network"
 )
@@ -46,6 +47,8 @@ type Endpoint struct {
 	GW4    netip.Addr `json:"gw4,omitzero"`
 	GW6    netip.Addr `json:"gw6,omitzero"`
 	Direct bool       `json:"direct,omitempty"`
+	// Programmed tells that the network's driver publishes ports for it.
+	Programmed bool `json:"programmed,omitempty"`
 	// Priority is its gateway priority: the higher goes first, then the network's name.
 	Priority int      `json:"priority,omitempty"`
 	Ports    []Port   `json:"ports,omitempty"`
@@ -64,4 +67,25 @@ type Port struct {
 	HostPort      uint16     `json:"host_port"`
 	ContainerPort uint16     `json:"port"`
 	Count         uint16     `json:"count,omitempty"`
+}
+
+// Shown is what inspect shows of ports: bindings as taken, and exposed and wanted ports
+// without one.
+func Shown(exposed network.PortSet, wanted network.PortMap, taken []Port) network.PortMap {
+	out := network.PortMap{}
+	for p := range exposed {
+		out[p] = nil
+	}
+	for p := range wanted {
+		out[p] = nil
+	}
+	for _, p := range taken {
+		for i := range max(p.Count, 1) {
+			port, ok := network.PortFrom(p.ContainerPort+i, network.IPProtocol(p.Proto))
+			if ok && p.HostPort != 0 {
+				out[port] = append(out[port], network.PortBinding{HostIP: p.HostIP, HostPort: strconv.Itoa(int(p.HostPort + i))})
+			}
+		}
+	}
+	return out
 }

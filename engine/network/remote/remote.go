@@ -157,7 +157,7 @@ func (d *Driver) Join(ctx context.Context, n driver.Network, e driver.Endpoint) 
 	if e.MACChosen {
 		ask.MacAddress = e.MAC.String()
 	}
-	opts := map[string]any{}
+	opts := portOptions(e)
 	for k, v := range e.Options {
 		opts[k] = v
 	}
