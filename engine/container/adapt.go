@@ -86,6 +86,9 @@ func (s *Service) defaults(h *container.HostConfig) {
 	if h.PidsLimit != nil && *h.PidsLimit <= 0 {
 		h.PidsLimit = nil
 	}
+	if h.MemorySwappiness != nil && *h.MemorySwappiness == -1 {
+		h.MemorySwappiness = nil // the command line's way not to say
+	}
 	if h.PortBindings == nil {
 		h.PortBindings = networktypes.PortMap{}
 	}

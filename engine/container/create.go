@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -204,15 +205,11 @@ func mergeImage(c *container.Config, img *image.Image) {
 	if c.WorkingDir == "" {
 		c.WorkingDir = i.WorkingDir
 	}
-	if len(i.Volumes) > 0 {
-		vols := map[string]struct{}{}
-		for v := range i.Volumes {
-			vols[v] = struct{}{}
-		}
-		for v := range c.Volumes {
-			vols[v] = struct{}{}
-		}
-		c.Volumes = vols
+	vols := map[string]struct{}{}
+	maps.Copy(vols, i.Volumes)
+	maps.Copy(vols, c.Volumes)
+	if c.Volumes = vols; len(vols) == 0 {
+		c.Volumes = nil
 	}
 	if c.StopSignal == "" {
 		c.StopSignal = i.StopSignal
