@@ -2,9 +2,9 @@ package container
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
-	"maps"
 	"slices"
 	"strings"
 	"time"

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gantry/gantry/engine/container/fsm"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
 )
 
 // emit publishes a container event with Docker's attributes: labels, image and name,
@@ -33,5 +34,20 @@ func (o *owner) tell(e fsm.Tell) {
 		})
 	default:
 		o.emit(action, nil)
+	}
+}
+
+// tellVolumes publishes that the container's volumes are mounted, or are not any more.
+func (o *owner) tellVolumes(action events.Action) {
+	for _, m := range o.rec.Load().Mounts {
+		if m.Type != mount.TypeVolume {
+			continue
+		}
+		attrs := map[string]string{"container": o.id, "driver": m.Driver}
+		if action == events.ActionMount {
+			attrs["destination"], attrs["propagation"] = m.Destination, string(m.Propagation)
+			attrs["read/write"] = strconv.FormatBool(m.RW)
+		}
+		o.s.deps.Bus.Emit(events.VolumeEventType, action, m.Name, attrs)
 	}
 }

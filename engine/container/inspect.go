@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/gantry/gantry/engine/container/fsm"
@@ -48,6 +49,9 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container
 	}
 	if v.Phase.Up() && v.run != nil && v.run.sandbox != nil {
 		resp.NetworkSettings.SandboxID = o.id
+		// Programs enter it by this path. No file of ours stands for a network namespace:
+		// this one is there for as long as the container runs.
+		resp.NetworkSettings.SandboxKey = fmt.Sprintf("/proc/%d/ns/net", v.run.pid)
 	}
 	if resp.NetworkSettings.Networks == nil {
 		resp.NetworkSettings.Networks = map[string]*networktypes.EndpointSettings{}

@@ -87,8 +87,8 @@ func TestLife(t *testing.T) {
 		acts = append(acts, string((<-sub.C()).Action))
 	}
 	want := []string{
-		"create", "start", "pause", "unpause", "rename", "kill", "die", "stop", "start",
-		"kill", "die", "stop", "restart", "start", "kill", "die", "destroy",
+		"create", "start", "pause", "unpause", "rename", "kill", "die", "stop", "start", "restart",
+		"kill", "die", "stop", "start", "restart", "kill", "die", "destroy",
 	}
 	if !slices.Equal(acts, want) {
 		t.Errorf("events %v\nwant   %v", acts, want)

@@ -20,6 +20,7 @@ import (
 	"github.com/gantry/gantry/internal/undo"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/oci/shim"
+	"github.com/moby/moby/api/types/events"
 	networktypes "github.com/moby/moby/api/types/network"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -38,6 +39,7 @@ func (o *owner) runRun(number uint64) {
 		o.send(message{ev: fsm.StartFailed{Run: number, Err: err, Code: code}})
 		return
 	}
+	o.tellVolumes(events.ActionMount)
 	o.send(message{
 		do:   func(o *owner) { o.run = info },
 		ev:   fsm.Started{Run: number},
@@ -382,6 +384,7 @@ func (o *owner) tearDown(ctx context.Context, run uint64) {
 	if err := o.s.deps.Networks.Release(ctx, o.id); err != nil {
 		o.s.log.Warn("releasing a container's network", "container", o.id, "error", err)
 	}
+	o.tellVolumes(events.ActionUnmount)
 	if o.rec.Load().HostConfig.AutoRemove {
 		return // removal drops the run's record: until then it tells that there was one
 	}

@@ -37,6 +37,10 @@ func (p *stepper) started(ev Started) {
 	p.Phase, p.Ran = Running, true
 	p.Last = Exit{}
 	p.do(Tell{What: "start"})
+	if p.tellAgain {
+		p.do(Tell{What: "restart"})
+	}
+	p.tellAgain = false
 	ts := p.starters
 	p.starters = nil
 	p.answerAll(ts, nil)
@@ -61,6 +65,7 @@ func (p *stepper) startFailed(ev StartFailed) {
 		p.do(Forget{Run: ev.Run})
 	}
 	p.earlyExit = nil
+	p.tellAgain = false
 	p.Last = Exit{Code: ev.Code, At: p.Last.At}
 	if ev.Err != nil {
 		p.Error = ev.Err.Error()
@@ -109,8 +114,8 @@ func (p *stepper) finished() {
 	case len(restarters) > 0:
 		p.answerAll(stoppers, nil)
 		p.wakeStopped(nil)
-		p.do(Tell{What: "restart"})
 		p.begin(restarters...)
+		p.tellAgain = true
 	case next:
 		p.answerAll(stoppers, nil)
 		p.wakeStopped(nil)

@@ -39,6 +39,7 @@ type State struct {
 	delay      time.Duration
 	cancelled  bool // no restart by policy after this run
 	tellStop   bool // a stop request ended this run: tell so
+	tellAgain  bool // the run that is starting was a restart request's wish: tell so when it runs
 	freezing   bool // a Freeze or Thaw is on its way
 	earlyExit  *HasExited
 	starters   []Ticket // start and restart requests of the run that is starting
@@ -263,6 +264,7 @@ func (p *stepper) restart(ev Restart) {
 		p.answer(ev.T, ErrDead)
 	default:
 		p.begin(ev.T)
+		p.tellAgain = p.Phase == Starting
 	}
 }
 
