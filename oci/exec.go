@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/become"
 	"github.com/gantry/gantry/oci/cgroup"
 	"github.com/gantry/gantry/oci/forkexec"
 	"github.com/gantry/gantry/oci/initmsg"
@@ -69,7 +70,7 @@ func (s *starting) exec(o *ExecOpts) error {
 		return precondition("container is paused")
 	}
 	if !o.Fresh && !o.IgnorePaused && len(o.Preserve) == 0 && inner == 0 && forkexec.Possible(p) && forkexec.Safe(o.InitPid) {
-		if err := s.fork(o, p, pidfd, group); err != forkexec.ErrNoForks { //nolint:errorlint // that very value
+		if err := s.fork(o, p, pidfd, group); err != become.ErrByInit { //nolint:errorlint // that very value
 			return err
 		}
 	}
@@ -132,7 +133,7 @@ func (s *starting) fork(o *ExecOpts, p *initmsg.Process, pidfd int, g *cgroup.Gr
 	if err != nil {
 		return err
 	}
-	s.proc = &Process{Pid: st.Pid, PidFD: st.PidFD, Cgroup: o.Cgroup, Started: time.Now(), Warnings: st.Warnings, forked: true}
+	s.proc = &Process{Pid: st.Pid, PidFD: st.PidFD, Console: st.Console, Cgroup: o.Cgroup, Started: time.Now(), Warnings: st.Warnings, forked: true}
 	return nil
 }
 

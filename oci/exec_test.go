@@ -148,14 +148,16 @@ func testExecInStoppedContainer(t *testing.T, fresh bool) {
 	must(t, oci.DeleteCgroup(p.Cgroup))
 }
 
-// TestExecHome: without HOME it comes from the image's users, which only init reads.
+// TestExecHome: without HOME it comes from the image's users.
 func TestExecHome(t *testing.T) {
 	p, b := running(t, newRootfs(t))
-	out, _, err := execBy(t, p, b, &specs.Process{Args: []string{"sh", "-c", "echo $HOME"}, User: specs.User{UID: 1000}}, true,
-		func(o *oci.ExecOpts) { o.Fresh, o.Process.Env = false, []string{"PATH=/bin"} })
-	if err != nil || out != "/home/user\n" {
-		t.Errorf("%q %v", out, err)
-	}
+	bothWays(t, func(t *testing.T, fresh bool) {
+		out, _, err := execBy(t, p, b, &specs.Process{Args: []string{"sh", "-c", "echo $HOME"}, User: specs.User{UID: 1000}}, fresh,
+			func(o *oci.ExecOpts) { o.Process.Env = []string{"PATH=/bin"} })
+		if err != nil || out != "/home/user\n" {
+			t.Errorf("%q %v", out, err)
+		}
+	})
 }
 
 // readAll reads a terminal until its other side is closed.
@@ -183,15 +185,59 @@ func testTerminal(t *testing.T, fresh bool) {
 	r, rb := running(t, root)
 	e, err := oci.Exec(t.Context(), &oci.ExecOpts{
 		ContainerID: rb.opts.ID, Init: r.PidFD, InitPid: r.Pid, Cgroup: r.Cgroup,
-		ConsoleSize: oci.WinSize{Rows: 7, Cols: 9},
-		Process:     &specs.Process{Terminal: true, Args: []string{"sh", "-c", "tty; stty size"}, Cwd: "/", Env: rb.opts.Spec.Process.Env, User: specs.User{UID: 1000}},
+		ConsoleSize: oci.WinSize{Rows: 7, Cols: 9}, Fresh: fresh,
+		Process: &specs.Process{Terminal: true, Args: []string{"sh", "-c", "tty; stty size; stat -c %u $(tty); ls -l /proc/self/fd | sed 's/.*-> //' | sort -u; echo $HOME; " + look}, Cwd: "/", Env: rb.opts.Spec.Process.Env, User: specs.User{UID: 1000}},
 	})
 	must(t, err)
+	if oci.Forked(e) == fresh && oci.Forks() {
+		t.Errorf("forked: %v", oci.Forked(e))
+	}
 	out = readAll(e.Console)
 	wait(t, e)
-	if out != "/dev/pts/0\n7 9\n" {
+	if !strings.HasPrefix(out, "/dev/pts/0\n7 9\n1000\n") || !strings.Contains(out, "\n/home/user\n") || !strings.Contains(out, "\nleader\n") {
 		t.Errorf("exec: %q", out)
 	}
+}
+
+// TestExecTerminalWaysAreTheSame: what a process sees of its terminal, and of HOME from the
+// container's passwd file.
+func TestExecTerminalWaysAreTheSame(t *testing.T) {
+	p, b := running(t, newRootfs(t))
+	for _, uid := range []uint32{0, 1000, 77} {
+		var outs [2]string
+		for i, w := range ways {
+			e, err := oci.Exec(t.Context(), &oci.ExecOpts{
+				ContainerID: b.opts.ID, Init: p.PidFD, InitPid: p.Pid, Cgroup: p.Cgroup, Fresh: w.fresh,
+				Process: &specs.Process{
+					Terminal: true, Args: []string{"sh", "-c", look + "\ntty; stty -a; stat -c '%u %g %a' $(tty); ls /dev/pts"}, Cwd: "/",
+					Env: b.opts.Spec.Process.Env, User: specs.User{UID: uid},
+				},
+			})
+			must(t, err)
+			if oci.Forked(e) == w.fresh && oci.Forks() {
+				t.Errorf("forked: %v", oci.Forked(e))
+			}
+			outs[i] = readAll(e.Console)
+			wait(t, e)
+		}
+		sameLines(t, outs[0], outs[1], 60)
+	}
+}
+
+// TestExecTerminalByInit: without a devpts init says what is wrong.
+func TestExecTerminalByInit(t *testing.T) {
+	bothWays(t, func(t *testing.T, fresh bool) {
+		b := newBox(newRootfs(t), "sleep", "1000")
+		b.opts.Spec.Mounts = withoutMount(b.opts.Spec.Mounts, "/dev/pts")
+		p := sleeping(t, b)
+		_, err := oci.Exec(t.Context(), &oci.ExecOpts{
+			ContainerID: b.opts.ID, Init: p.PidFD, InitPid: p.Pid, Cgroup: p.Cgroup, Fresh: fresh,
+			Process: &specs.Process{Terminal: true, Args: []string{"tty"}, Cwd: "/", Env: b.opts.Spec.Process.Env},
+		})
+		if err == nil || err.Error() != "open /dev/pts/ptmx: no such file or directory" {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 func TestStats(t *testing.T) {

@@ -33,6 +33,7 @@ type Plan struct {
 	fds     [3]int   // the streams'
 	files   *syscall.Rlimit
 	regs    fork.Reg
+	bad     bool // see Load
 }
 
 // Errnos are those of a step that are none of its errors.
@@ -76,8 +77,24 @@ func (f *Plan) Call(what string, ignore Errnos, nr uintptr, args ...uintptr) {
 	f.Add(what, s)
 }
 
+// Unfit says that the program cannot be.
+func (f *Plan) Unfit() { f.bad = true }
+
+// Load puts the finished program into the block. Class NotImplemented when it cannot be: a
+// string has a zero byte, or there are more registers than a program has.
+func (f *Plan) Load() error {
+	if f.bad {
+		return errclass.NotImplemented("this is not for a forked process")
+	}
+	return f.Block.Load(&f.Program)
+}
+
 // Reg is a register that nobody else uses.
 func (f *Plan) Reg() fork.Reg {
+	if f.regs == fork.LastReg {
+		f.bad = true
+		return f.regs
+	}
 	f.regs++
 	return f.regs
 }
@@ -165,7 +182,7 @@ func (f *Plan) OOMScore() {
 		score = *f.oom
 	}
 	text := strconv.Itoa(score)
-	f.Program.OOMPath, f.Program.OOMText, f.Program.OOMLen = f.Block.Str("/proc/self/oom_score_adj"), f.Block.Str(text), uintptr(len(text))
+	f.Program.OOMPath, f.Program.OOMText, f.Program.OOMLen = f.Str("/proc/self/oom_score_adj"), f.Str(text), uintptr(len(text))
 	f.Add("", fork.Step{Kind: fork.OOM, Soft: true})
 }
 
@@ -193,29 +210,22 @@ func (f *Plan) ownStream(i int) {
 	f.Call("fchown", Errnos{unix.EINVAL, unix.EPERM, unix.EROFS}, syscall.SYS_FCHOWN, uintptr(i), uintptr(f.proc.UID), ^uintptr(0))
 }
 
-// OwnTerminal is OwnStreams where all three are a new terminal, which is root's.
-func (f *Plan) OwnTerminal() {
-	if f.proc.UID != 0 {
-		f.ownStream(0)
-	}
-}
-
 // Keyring joins a session keyring of its own: the container must not see the host's keys.
 func (f *Plan) Keyring(id string) {
 	f.Call("join session keyring", Errnos{unix.ENOSYS, unix.EPERM, unix.EDQUOT},
-		unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, f.Block.Str("_ses."+id))
+		unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, f.Str("_ses."+id))
 }
 
 // Cwd enters the working directory.
 func (f *Plan) Cwd() {
-	f.Program.Cwd = f.Block.Str(f.proc.Cwd)
+	f.Program.Cwd = f.Str(f.proc.Cwd)
 	f.Program.How = unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	f.Add("cwd", fork.Step{Kind: fork.Cwd})
 }
 
 // Cgroups has the process put itself into cgroups, but for one that it is born in.
 func (f *Plan) Cgroups(procs []cgroup.Procs) {
-	zero := f.Block.Str("0") // the process that writes
+	zero := f.Str("0") // the process that writes
 	for i := range procs {
 		if !procs[i].Into {
 			f.Call("join cgroup: write to "+procs[i].Path, Errnos{}, syscall.SYS_WRITE, uintptr(procs[i].FD), zero, 1)
@@ -263,7 +273,7 @@ func (f *Plan) capset(c initmsg.Caps) (ambient uint64) {
 		data[i] = unix.CapUserData{Effective: uint32(c.Effective >> s), Permitted: uint32(c.Permitted >> s), Inheritable: uint32(ambient >> s)}
 	}
 	f.Add(what, fork.Step{
-		Nr: syscall.SYS_CAPSET, What: f.Block.Str(what),
+		Nr: syscall.SYS_CAPSET, What: f.Str(what),
 		Args: [5]uintptr{fork.Put(f.Block, unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}), fork.Put(f.Block, data)},
 	})
 	return ambient
@@ -279,7 +289,7 @@ func (f *Plan) LookUp(home uintptr) {
 		f.names = initmsg.Candidates(p.Args[0], initmsg.Getenv(env, "PATH"))
 	}
 	for _, n := range f.names {
-		f.Program.Files = append(f.Program.Files, f.Block.Str(n))
+		f.Program.Files = append(f.Program.Files, f.Str(n))
 	}
 	f.Program.Argv, f.Program.Envv = f.Block.Strs(p.Args), f.Block.Strs(env)
 	if i := slices.Index(env, "HOME="); i >= 0 && home != 0 {
@@ -318,7 +328,7 @@ func (f *Plan) Last() {
 		filter := fork.Place(f.Block, p.Seccomp)
 		prog := unix.SockFprog{Len: uint16(len(p.Seccomp) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&filter[0]))}
 		f.Add(what, fork.Step{
-			Nr: unix.SYS_SECCOMP, What: f.Block.Str(what),
+			Nr: unix.SYS_SECCOMP, What: f.Str(what),
 			Args: [5]uintptr{unix.SECCOMP_SET_MODE_FILTER, uintptr(p.SeccompFlags), fork.Put(f.Block, prog)},
 		})
 	}

@@ -1,12 +1,23 @@
 package become
 
 import (
+	"errors"
 	"fmt"
 
+	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/fork"
 	"github.com/gantry/gantry/oci/initmsg"
 	"golang.org/x/sys/unix"
 )
+
+// ErrByInit says that init has to do what a forked process did not: where processes
+// cannot be forked, or when a step has failed for which only init has the words. What was
+// done can be done again.
+var ErrByInit = errclass.With(errdefs.ErrNotImplemented, errors.New("a forked process does not do this"))
+
+// byInit is what steps are called whose errors are ErrByInit.
+const byInit = "by init"
 
 // Err words what a step reported, as init would.
 func (f *Plan) Err(r *fork.Report) error {
@@ -32,6 +43,9 @@ func (f *Plan) Err(r *fork.Report) error {
 		return initmsg.MissingError(name)
 	case fork.Exec, fork.Reaper:
 		return initmsg.ExecError(f.names[r.Extra], e)
+	}
+	if f.what[i] == byInit {
+		return ErrByInit
 	}
 	return fmt.Errorf("%s: %w", f.what[i], e)
 }

@@ -46,6 +46,9 @@ type Reg uint8
 // regs is how many registers there are, 0 among them; a power of two.
 const regs = 64
 
+// LastReg is the last register.
+const LastReg Reg = regs - 1
+
 // None is what a register has without a result, and stands for no descriptor.
 const None = ^uintptr(0)
 

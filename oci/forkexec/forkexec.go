@@ -29,11 +29,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
@@ -55,13 +52,10 @@ const tracers = 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS
 // does not do takes init; so does what would not be safe.
 func Possible(p *initmsg.Process) bool {
 	switch {
-	case p.Terminal, p.AppArmor != "", p.SELinux != "", p.SeccompFlags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0, p.NoGroups, !p.Tuning.None():
+	case p.AppArmor != "", p.SELinux != "", p.SeccompFlags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0, p.NoGroups, !p.Tuning.None():
 		return false
 	case (p.Caps.Bounding|p.Caps.Permitted)&tracers != 0, caps.Held()&(1<<unix.CAP_SYS_PTRACE) == 0:
 		return false
-	case !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }),
-		slices.Contains(p.Env, "HOME="):
-		return false // its value is in the container's /etc/passwd
 	}
 	return sealed.Runs() && fork.OpenFiles() != nil
 }
@@ -101,21 +95,19 @@ type Exec struct {
 	OOMScore *int
 }
 
-// Started is a process whose program runs. The caller reaps it and closes PidFD.
+// Started is a process whose program runs. The caller reaps it and closes the files.
 type Started struct {
 	Pid      int
 	PidFD    *os.File
+	Console  *os.File // non-blocking; nil without a terminal
 	Warnings []string // requests that could not be met and are not worth failing for
 }
 
-// ErrNoForks says that forked processes do not run here: the caller takes init.
-var ErrNoForks = errclass.With(errdefs.ErrNotImplemented, errors.New("processes cannot be forked here"))
-
 // Start starts the process and returns when its program runs. Its end by ctx kills
 // what has been started. Errors are those of init; class ErrFailedPrecondition when
-// the container has ended; ErrNoForks, and nothing has happened. It is safe for concurrent use.
+// the container has ended; become.ErrByInit, and the caller has init do it. It is safe for concurrent use.
 func (e *Exec) Start(ctx context.Context) (*Started, error) {
-	in, out, err := fork.Pipe()
+	in, out, err := become.Socket()
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +121,7 @@ func (e *Exec) Start(ctx context.Context) (*Started, error) {
 	unix.Close(out)
 	p.Close()
 	if errno == unix.ENOSYS || errno == unix.EINVAL || errno == unix.EPERM {
-		return nil, ErrNoForks
+		return nil, become.ErrByInit
 	}
 	if errno != 0 {
 		return nil, fmt.Errorf("fork: %w", errno)
@@ -143,6 +135,9 @@ func (e *Exec) Start(ctx context.Context) (*Started, error) {
 		fork.Kill(f.started.PidFD)
 		fork.Reap(f.started.Pid)
 		f.started.PidFD.Close()
+	}
+	if err != nil && f.started.Console != nil {
+		f.started.Console.Close()
 	}
 	return s, err
 }
@@ -160,32 +155,30 @@ type follower struct {
 	failure error
 }
 
-func (f *follower) follow(in io.Reader) (*Started, error) {
-	var b [fork.ReportSize]byte
+func (f *follower) follow(in *os.File) (*Started, error) {
 	for {
-		_, err := io.ReadFull(in, b[:])
+		r, fd, err := become.Receive(in)
 		switch {
-		case err == io.EOF && f.failure != nil:
-			return nil, f.failure
-		case err == io.EOF && f.started.PidFD == nil && !f.told:
-			// Not even the steps before the container: the code needs what a fork has not.
-			return nil, ErrNoForks
-		case err == io.EOF && (!f.ready || f.started.PidFD == nil || !fork.Executed(f.started.PidFD)):
-			// Nothing of it, or killed by somebody in the container on its last steps.
-			return nil, initmsg.ErrEndedEarly
-		case err == io.EOF:
-			return &f.started, nil
 		case err != nil:
 			return nil, fmt.Errorf("follow the start: %w", err)
+		case r == nil && f.failure != nil:
+			return nil, f.failure
+		case r == nil && !f.told:
+			// Not even the steps before the container: the code needs what a fork has not.
+			return nil, become.ErrByInit
+		case r == nil && (!f.ready || f.started.PidFD == nil || !fork.Executed(f.started.PidFD)):
+			// Nothing of it, or killed by somebody in the container on its last steps.
+			return nil, initmsg.ErrEndedEarly
+		case r == nil:
+			return &f.started, nil
 		}
-		r := fork.ParseReport(b[:])
-		if err := f.report(&r); err != nil {
+		if err := f.report(r, fd); err != nil {
 			return nil, err
 		}
 	}
 }
 
-func (f *follower) report(r *fork.Report) error {
+func (f *follower) report(r *fork.Report, terminal int) error {
 	f.told = true
 	switch r.Kind {
 	case fork.ReportPid:
@@ -200,6 +193,8 @@ func (f *follower) report(r *fork.Report) error {
 		f.stop = context.AfterFunc(f.ctx, func() { fork.Kill(fd) })
 	case fork.ReportReady:
 		f.ready = true
+	case fork.ReportFD:
+		return become.TakeTerminal(&f.started.Console, terminal)
 	case fork.ReportError:
 		if !f.plan.Soft(r) {
 			f.failure = f.failed(r)

@@ -1,6 +1,8 @@
 package forkexec
 
 import (
+	"os"
+
 	"github.com/gantry/gantry/oci/become"
 	"github.com/gantry/gantry/oci/fork"
 	"golang.org/x/sys/unix"
@@ -21,7 +23,11 @@ func (e *Exec) plan(reports int) (f *become.Plan, err error) {
 			f.Close()
 		}
 	}()
-	if err := f.Streams(e.Streams); err != nil {
+	streams := e.Streams
+	if e.Process.Terminal {
+		streams = [3]*os.File{}
+	}
+	if err := f.Streams(streams); err != nil {
 		return nil, err
 	}
 	needed := []int{e.Init}
@@ -42,16 +48,24 @@ func (e *Exec) plan(reports int) (f *become.Plan, err error) {
 	f.Add("fork", again)
 	// In the container.
 	f.Session()
-	if err := f.OwnStreams(); err != nil {
+	var root fork.Reg
+	if e.Process.Terminal || become.NeedsHome(e.Process) {
+		root = f.Reg()
+		f.Add("open /", fork.Step{Nr: unix.SYS_OPENAT, To: root, Args: [5]uintptr{^uintptr(99), f.Str("/"), unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC}})
+	}
+	if e.Process.Terminal {
+		f.Terminal(root, func(fork.Reg) {})
+	} else if err := f.OwnStreams(); err != nil {
 		return nil, err
 	}
 	f.Keyring(e.ID)
+	home := f.Home(root)
 	f.Cwd()
 	f.Cgroups(e.Procs)
 	f.Identity()
-	f.LookUp(0) // HOME is there, or this path is not taken
+	f.LookUp(home)
 	f.Limits()
 	f.Last()
 	f.Add("exec", fork.Step{Kind: fork.Exec})
-	return f, f.Block.Load(&f.Program)
+	return f, f.Load()
 }

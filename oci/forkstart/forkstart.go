@@ -20,8 +20,6 @@ import (
 	"runtime"
 	"slices"
 
-	"github.com/containerd/errdefs"
-	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/become"
 	"github.com/gantry/gantry/oci/cgroup"
 	"github.com/gantry/gantry/oci/fork"
@@ -95,7 +93,7 @@ func fits(s *Start) bool {
 // Start starts the process. Its end by ctx kills what has been started. After an error
 // nothing is left but what Start's package comment says.
 func (s *Start) Start(ctx context.Context) (*Started, error) {
-	conn, out, err := socket()
+	conn, out, err := become.Socket()
 	if err != nil {
 		return nil, err
 	}
@@ -142,21 +140,6 @@ func (s *Start) Start(ctx context.Context) (*Started, error) {
 	return &w.started, nil
 }
 
-// socket makes the socket to a process: its messages are reports one way and the byte
-// that lets it go on the other. The first end is for us.
-func socket() (*os.File, int, error) {
-	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, -1, fmt.Errorf("socketpair: %w", err)
-	}
-	if err := unix.SetNonblock(p[0], true); err != nil {
-		unix.Close(p[0])
-		unix.Close(p[1])
-		return nil, -1, fmt.Errorf("socketpair: %w", err)
-	}
-	return os.NewFile(uintptr(p[0]), "start"), p[1], nil
-}
-
 // follower reads the reports.
 type follower struct {
 	plan    *become.Plan
@@ -182,7 +165,7 @@ func (w *follower) abandon() {
 // report and execve cannot be told from a program that ended at once.
 func (w *follower) follow() error {
 	for {
-		r, fd, err := receive(w.conn)
+		r, fd, err := become.Receive(w.conn)
 		switch {
 		case err != nil:
 			return fmt.Errorf("follow the start: %w", err)
@@ -207,14 +190,7 @@ func (w *follower) report(r *fork.Report, fd int) error {
 	case fork.ReportReady:
 		w.ready = true
 	case fork.ReportFD:
-		if fd < 0 || w.started.Console != nil {
-			return errclass.Internal("no terminal was sent")
-		}
-		if err := unix.SetNonblock(fd, true); err != nil {
-			unix.Close(fd)
-			return err
-		}
-		w.started.Console = os.NewFile(uintptr(fd), "pty")
+		return become.TakeTerminal(&w.started.Console, fd)
 	case fork.ReportError:
 		if !w.plan.Soft(r) {
 			w.failure = w.plan.Err(r)
@@ -223,47 +199,6 @@ func (w *follower) report(r *fork.Report, fd int) error {
 		}
 	}
 	return nil
-}
-
-// receive reads one report with a descriptor, -1 when there is none. A nil report is the
-// end.
-func receive(f *os.File) (r *fork.Report, fd int, err error) {
-	rc, err := f.SyscallConn()
-	if err != nil {
-		return nil, -1, err
-	}
-	var b [fork.ReportSize]byte
-	var oob [24]byte // CMSG_SPACE of one descriptor
-	var n, oobn int
-	rerr := rc.Read(func(s uintptr) bool {
-		for {
-			n, oobn, _, _, err = unix.Recvmsg(int(s), b[:], oob[:], unix.MSG_CMSG_CLOEXEC)
-			if !errors.Is(err, unix.EINTR) {
-				return !errors.Is(err, unix.EAGAIN)
-			}
-		}
-	})
-	fd = -1
-	switch {
-	case rerr != nil:
-		return nil, -1, rerr
-	case errors.Is(err, unix.ECONNRESET), err == nil && n == 0:
-		return nil, -1, nil
-	case err != nil:
-		return nil, -1, err
-	case oobn != 0:
-		msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
-		if err != nil {
-			return nil, -1, err
-		}
-		fds, err := unix.ParseUnixRights(&msgs[0])
-		if err != nil {
-			return nil, -1, err
-		}
-		fd = fds[0]
-	}
-	rep := fork.ParseReport(b[:])
-	return &rep, fd, nil
 }
 
 // Held is a process that waits before execve. It is for one goroutine.
@@ -286,6 +221,3 @@ func (h *Held) Release() error {
 	}
 	return h.w.follow()
 }
-
-// errNoFit says that a message has strings which the kernel cannot take, or the like.
-var errNoFit = errclass.With(errdefs.ErrNotImplemented, errors.New("not for a forked process"))

@@ -37,13 +37,13 @@ func (f *plan) bind(mt *initmsg.Mount, source fork.Reg) {
 		// In its turn; kernels before 6.15 cannot.
 		f.Add(what, fork.Step{
 			Nr: unix.SYS_OPEN_TREE, To: f.tree, Regs: [5]fork.Reg{source}, Ignore: become.Errnos{fork.All}, Skip: 2,
-			Args: [5]uintptr{0, f.str(""), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | empty | unix.AT_RECURSIVE},
+			Args: [5]uintptr{0, f.Str(""), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | empty | unix.AT_RECURSIVE},
 		})
-		f.close(source)
+		f.CloseFD(source)
 		f.Add(what, fork.Step{Kind: fork.Copy, To: source, Regs: [5]fork.Reg{f.tree}})
 	}
 	if mt.NoSymlinks && mt.Dest == "/proc" {
-		f.fsType(what, source, unix.PROC_SUPER_MAGIC, false)
+		f.FSType(what, source, unix.PROC_SUPER_MAGIC, false)
 	}
 	f.makePath(what, mt.Dest, resolveFlags(mt), source)
 	f.outsideProc(mt)
@@ -54,7 +54,7 @@ func (f *plan) bind(mt *initmsg.Mount, source fork.Reg) {
 // outsideProc refuses a target that a link of the image has led into procfs.
 func (f *plan) outsideProc(mt *initmsg.Mount) {
 	if mt.Dest != "/proc" && !strings.HasPrefix(mt.Dest, "/proc/") {
-		f.fsType("mount "+mt.Dest, f.target, unix.PROC_SUPER_MAGIC, true)
+		f.FSType("mount "+mt.Dest, f.target, unix.PROC_SUPER_MAGIC, true)
 	}
 }
 
@@ -122,28 +122,28 @@ func (f *plan) cgroup1(mt *initmsg.Mount) {
 	f.newFS(what, f.fs("tmpfs", mt.Set&^ro, []initmsg.KV{{Key: "source", Value: "tmpfs"}, {Key: "mode", Value: "755"}}, nil), tmpfs)
 	for _, b := range mt.Binds {
 		if link, ok := strings.CutPrefix(b.Value, "@"); ok {
-			s := fork.Step{Nr: unix.SYS_SYMLINKAT, Args: [5]uintptr{f.str(link), 0, f.str(b.Key)}}
+			s := fork.Step{Nr: unix.SYS_SYMLINKAT, Args: [5]uintptr{f.Str(link), 0, f.Str(b.Key)}}
 			s.Regs[1] = tmpfs
 			f.Add(what, s)
 			continue
 		}
-		f.on(what, tmpfs, unix.SYS_MKDIRAT, f.str(b.Key), 0o755)
+		f.On(what, tmpfs, unix.SYS_MKDIRAT, f.Str(b.Key), 0o755)
 	}
-	move := fork.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.str(""), 0, f.str(""), unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH}}
+	move := fork.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.Str(""), 0, f.Str(""), unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH}}
 	move.Regs[0], move.Regs[2] = tmpfs, f.target
 	f.Add(what, move)
-	f.close(f.target)
+	f.CloseFD(f.target)
 	for _, b := range mt.Binds {
 		if strings.HasPrefix(b.Value, "@") {
 			continue
 		}
-		f.Add(what, fork.Step{Nr: unix.SYS_OPEN_TREE, To: f.tree, Args: [5]uintptr{cwd, f.str(b.Value), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC}})
+		f.Add(what, fork.Step{Nr: unix.SYS_OPEN_TREE, To: f.tree, Args: [5]uintptr{cwd, f.Str(b.Value), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC}})
 		f.attr(what, f.tree, 0, unix.MountAttr{Attr_set: mt.Set, Propagation: unix.MS_PRIVATE})
-		in := fork.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.str(""), 0, f.str(b.Key), unix.MOVE_MOUNT_F_EMPTY_PATH}}
+		in := fork.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.Str(""), 0, f.Str(b.Key), unix.MOVE_MOUNT_F_EMPTY_PATH}}
 		in.Regs[0], in.Regs[2] = f.tree, tmpfs
 		f.Add(what, in)
-		f.close(f.tree)
+		f.CloseFD(f.tree)
 	}
 	f.attr(what, tmpfs, 0, unix.MountAttr{Attr_set: ro})
-	f.close(tmpfs)
+	f.CloseFD(tmpfs)
 }

@@ -15,9 +15,8 @@ import (
 // in package ociinit, in its order.
 type plan struct {
 	*become.Plan
-	s   *Start
-	m   *initmsg.Message
-	bad bool // a string has a zero byte
+	s *Start
+	m *initmsg.Message
 	// root is the register of the container's root, dev that of its /dev, tree and target
 	// are for whatever is mounted at the moment.
 	root, dev, tree, target, file fork.Reg
@@ -41,10 +40,7 @@ func (s *Start) plan(out int) (*become.Plan, error) {
 	f := &plan{Plan: b, s: s, m: m}
 	f.root, f.dev, f.tree, f.target, f.file = f.Reg(), f.Reg(), f.Reg(), f.Reg(), f.Reg()
 	if err = f.steps(); err == nil {
-		err = f.Block.Load(&f.Program)
-	}
-	if err == nil && f.bad {
-		err = errNoFit
+		err = f.Load()
 	}
 	if err != nil {
 		b.Close()
@@ -121,52 +117,23 @@ func (f *plan) needed() (fds []int) {
 	return fds
 }
 
-// str puts a string for the kernel into the block.
-func (f *plan) str(s string) uintptr {
-	f.bad = f.bad || strings.IndexByte(s, 0) >= 0
-	return f.Block.Str(s)
-}
-
-// on adds a system call on a register, its first argument.
-func (f *plan) on(what string, r fork.Reg, nr uintptr, args ...uintptr) {
-	f.from(what, r, 0, nr, args...)
-}
-
-// from is on with a result.
-func (f *plan) from(what string, r, to fork.Reg, nr uintptr, args ...uintptr) {
-	s := fork.Step{Nr: nr, To: to}
-	s.Regs[0] = r
-	copy(s.Args[1:], args)
-	f.Add(what, s)
-}
-
-func (f *plan) close(r fork.Reg) { f.on("close", r, unix.SYS_CLOSE) }
-
 // open opens p below the container's root.
-func (f *plan) open(p string, flags, resolve uint64) fork.Step {
-	return fork.Step{Kind: fork.Open, Regs: [5]fork.Reg{f.root}, Args: [5]uintptr{0, f.str(p), f.how(flags, resolve)}}
-}
-
-func (f *plan) how(flags, resolve uint64) uintptr {
-	return fork.Put(f.Block, inRoot(flags, resolve))
-}
-
-func inRoot(flags, resolve uint64) unix.OpenHow {
-	return unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | resolve}
+func (f *plan) open(to fork.Reg, p string, flags, resolve uint64) fork.Step {
+	return f.Open(f.root, to, p, flags, resolve)
 }
 
 // makePath opens what p names below the root as f.target, made where it is missing: a
 // directory, or what suits the source in a register.
 func (f *plan) makePath(what, p string, resolve uint64, source fork.Reg) {
-	t := fork.Target{Dir: inRoot(unix.O_PATH|unix.O_DIRECTORY, resolve), Any: inRoot(unix.O_PATH, resolve)}
+	t := fork.Target{Dir: become.InRoot(unix.O_PATH|unix.O_DIRECTORY, resolve), Any: become.InRoot(unix.O_PATH, resolve)}
 	var ways []fork.Way
 	for at := p; ; {
 		i := strings.LastIndexByte(at, '/')
 		if at == "/" || i < 0 {
-			ways = append(ways, fork.Way{Full: f.str("/"), Base: f.str("/")})
+			ways = append(ways, fork.Way{Full: f.Str("/"), Base: f.Str("/")})
 			break
 		}
-		ways = append(ways, fork.Way{Full: f.str(at), Base: f.str(at[i+1:])})
+		ways = append(ways, fork.Way{Full: f.Str(at), Base: f.Str(at[i+1:])})
 		at = at[:max(i, 1)]
 	}
 	t.Ways = fork.Place(f.Block, ways)
@@ -180,7 +147,7 @@ func (f *plan) attr(what string, r fork.Reg, flags uintptr, a unix.MountAttr) {
 	if a == (unix.MountAttr{}) {
 		return
 	}
-	f.on(what, r, unix.SYS_MOUNT_SETATTR, f.str(""), empty|flags, fork.Put(f.Block, a), attrSize)
+	f.On(what, r, unix.SYS_MOUNT_SETATTR, f.Str(""), empty|flags, fork.Put(f.Block, a), attrSize)
 }
 
 // attrSize is the size of unix.MountAttr, the first version.
@@ -188,17 +155,17 @@ const attrSize = 32
 
 // cloneTree makes a detached copy of the mount that a register holds.
 func (f *plan) cloneTree(what string, r, to fork.Reg, flags uintptr) {
-	f.from(what, r, to, unix.SYS_OPEN_TREE, f.str(""), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|empty|flags)
+	f.From(what, r, to, unix.SYS_OPEN_TREE, f.Str(""), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|empty|flags)
 }
 
 // attach mounts the detached tree of one register on the target of another; both are
 // closed.
 func (f *plan) attach(what string, tree, target fork.Reg) {
-	s := fork.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.str(""), 0, f.str(""), unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH}}
+	s := fork.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.Str(""), 0, f.Str(""), unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH}}
 	s.Regs[0], s.Regs[2] = tree, target
 	f.Add(what, s)
-	f.close(tree)
-	f.close(target)
+	f.CloseFD(tree)
+	f.CloseFD(target)
 }
 
 func (f *plan) enter() {
@@ -216,31 +183,31 @@ func (f *plan) enter() {
 		}
 		lo := ifreq{name: [unix.IFNAMSIZ]byte{'l', 'o'}, flags: unix.IFF_UP | unix.IFF_LOOPBACK | unix.IFF_RUNNING}
 		f.Add("bring lo up", fork.Step{Nr: unix.SYS_SOCKET, To: f.file, Args: [5]uintptr{unix.AF_INET, unix.SOCK_DGRAM | unix.SOCK_CLOEXEC}})
-		f.on("bring lo up", f.file, unix.SYS_IOCTL, unix.SIOCSIFFLAGS, fork.Put(f.Block, lo))
-		f.close(f.file)
+		f.On("bring lo up", f.file, unix.SYS_IOCTL, unix.SIOCSIFFLAGS, fork.Put(f.Block, lo))
+		f.CloseFD(f.file)
 	}
 }
 
 func (f *plan) settings() {
 	if h := f.m.Hostname; h != "" {
-		f.Call("sethostname", none(), unix.SYS_SETHOSTNAME, f.str(h), uintptr(len(h)))
+		f.Call("sethostname", none(), unix.SYS_SETHOSTNAME, f.Str(h), uintptr(len(h)))
 	}
 	if d := f.m.Domainname; d != "" {
-		f.Call("setdomainname", none(), unix.SYS_SETDOMAINNAME, f.str(d), uintptr(len(d)))
+		f.Call("setdomainname", none(), unix.SYS_SETDOMAINNAME, f.Str(d), uintptr(len(d)))
 	}
 	if len(f.m.Sysctl) == 0 {
 		return
 	}
-	proc := fork.FS{Type: f.str("proc"), Attrs: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSUID}
+	proc := fork.FS{Type: f.Str("proc"), Attrs: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSUID}
 	f.Add("mount private procfs", fork.Step{Kind: fork.NewFS, To: f.tree, Args: [5]uintptr{fork.Put(f.Block, proc)}})
 	how := fork.Put(f.Block, unix.OpenHow{Flags: unix.O_WRONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_XDEV})
 	for _, kv := range f.m.Sysctl {
 		what := "write sysctl key " + kv.Key
-		f.Add(what, fork.Step{Kind: fork.Open, To: f.file, Regs: [5]fork.Reg{f.tree}, Args: [5]uintptr{0, f.str("sys/" + kv.Key), how}})
-		f.on(what, f.file, unix.SYS_WRITE, f.str(kv.Value), uintptr(len(kv.Value)))
-		f.close(f.file)
+		f.Add(what, fork.Step{Kind: fork.Open, To: f.file, Regs: [5]fork.Reg{f.tree}, Args: [5]uintptr{0, f.Str("sys/" + kv.Key), how}})
+		f.On(what, f.file, unix.SYS_WRITE, f.Str(kv.Value), uintptr(len(kv.Value)))
+		f.CloseFD(f.file)
 	}
-	f.close(f.tree)
+	f.CloseFD(f.tree)
 }
 
 // become is the rest; see package become.
@@ -248,14 +215,14 @@ func (f *plan) become() error {
 	m, p := f.m, &f.m.Process
 	f.Session()
 	if p.Terminal {
-		f.terminal()
+		f.Terminal(f.root, f.bindConsole)
 	} else if err := f.OwnStreams(); err != nil {
 		return err
 	}
 	if !m.Extra.NoNewKeyring {
 		f.Keyring(m.ID)
 	}
-	home := f.home()
+	home := f.Home(f.root)
 	f.Cwd()
 	f.Identity()
 	f.LookUp(home)
@@ -276,27 +243,6 @@ func (f *plan) become() error {
 	const programArg = 2
 	args := slices.Concat([]string{initmsg.ReaperArg0, "--", ""}, p.Args)
 	f.Program.Argv = f.Block.Strs(args)
-	f.Add("exec", fork.Step{Kind: fork.Reaper, Args: [5]uintptr{uintptr(f.s.Exe), programArg, f.str("")}})
+	f.Add("exec", fork.Step{Kind: fork.Reaper, Args: [5]uintptr{uintptr(f.s.Exe), programArg, f.Str("")}})
 	return nil
-}
-
-// home looks up what HOME is when nobody says; 0: somebody does.
-func (f *plan) home() uintptr {
-	p := &f.m.Process
-	missing := false
-	initmsg.Environment(p.Env, func() string { missing = true; return "" })
-	if !missing {
-		return 0
-	}
-	var t fork.HomeText
-	copy(t[:], "HOME=/")
-	if p.UID == 0 {
-		copy(t[:], "HOME=/root")
-	}
-	at := fork.Put(f.Block, t)
-	f.Add("HOME", fork.Step{
-		Kind: fork.Home, Regs: [5]fork.Reg{f.root},
-		Args: [5]uintptr{0, f.str("/etc/passwd"), f.how(unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0), uintptr(p.UID), at},
-	})
-	return at
 }

@@ -20,7 +20,7 @@ func (f *plan) setUpRoot() {
 	f.rootTree()
 	// Whatever is mounted from now on must not travel to the host.
 	f.propagate("make / private", unix.MS_PRIVATE, false)
-	move := fork.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.str(""), cwd, f.str("/"), unix.MOVE_MOUNT_F_EMPTY_PATH}}
+	move := fork.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.Str(""), cwd, f.Str("/"), unix.MOVE_MOUNT_F_EMPTY_PATH}}
 	move.Regs[0] = f.root
 	f.Add("mount the root", move)
 	for i := range m.Mounts {
@@ -31,7 +31,7 @@ func (f *plan) setUpRoot() {
 	}
 	if p := m.Process.Cwd; p != "/" {
 		f.makePath("make the working directory", p, 0, 0)
-		f.close(f.target)
+		f.CloseFD(f.target)
 	}
 	f.maskPaths()
 	f.pivot()
@@ -46,7 +46,7 @@ func (f *plan) propagate(what string, prop uint64, rec bool) {
 	if prop == 0 {
 		return
 	}
-	f.Call(what, none(), unix.SYS_MOUNT_SETATTR, cwd, f.str("/"), recursive(rec), fork.Put(f.Block, unix.MountAttr{Propagation: prop}), attrSize)
+	f.Call(what, none(), unix.SYS_MOUNT_SETATTR, cwd, f.Str("/"), recursive(rec), fork.Put(f.Block, unix.MountAttr{Propagation: prop}), attrSize)
 }
 
 func recursive(rec bool) uintptr {
@@ -73,7 +73,7 @@ func (f *plan) openSources() []fork.Reg {
 
 func (f *plan) openSource(mt *initmsg.Mount, to fork.Reg) {
 	f.Add("open "+mt.Source, fork.Step{Nr: unix.SYS_OPEN_TREE, To: to, Args: [5]uintptr{
-		cwd, f.str(mt.Source), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | recursive(mt.Recursive),
+		cwd, f.Str(mt.Source), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | recursive(mt.Recursive),
 	}})
 }
 
@@ -95,7 +95,7 @@ func (f *plan) rootTree() {
 	r := &f.m.Root
 	if len(r.Lower) == 0 {
 		f.Add("open "+r.Path, fork.Step{Nr: unix.SYS_OPEN_TREE, To: f.root, Args: [5]uintptr{
-			cwd, f.str(r.Path), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE,
+			cwd, f.Str(r.Path), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE,
 		}})
 		f.attr("make the root private", f.root, unix.AT_RECURSIVE, unix.MountAttr{Propagation: unix.MS_PRIVATE})
 		return
@@ -117,16 +117,16 @@ func (f *plan) rootTree() {
 }
 
 func (f *plan) param(cmd uintptr, key, value string) fork.Param {
-	p := fork.Param{Cmd: cmd, Key: f.str(key)}
+	p := fork.Param{Cmd: cmd, Key: f.Str(key)}
 	if cmd == unix.FSCONFIG_SET_STRING {
-		p.Value = f.str(value)
+		p.Value = f.Str(value)
 	}
 	return p
 }
 
 // fs describes a new file system; its parameters are not in the block yet.
 func (f *plan) fs(typ string, attrs uint64, data []initmsg.KV, flags []string) fork.FS {
-	fs := fork.FS{Type: f.str(typ), Attrs: uintptr(attrs)}
+	fs := fork.FS{Type: f.Str(typ), Attrs: uintptr(attrs)}
 	for _, kv := range data {
 		fs.Params = append(fs.Params, f.param(unix.FSCONFIG_SET_STRING, kv.Key, kv.Value))
 	}
@@ -147,15 +147,15 @@ func (f *plan) newFS(what string, fs fork.FS, to fork.Reg) {
 
 // pivot makes the root, mounted over the old one, the root, and lets go of that.
 func (f *plan) pivot() {
-	f.Add("open the old root", fork.Step{Nr: unix.SYS_OPENAT, To: f.file, Args: [5]uintptr{cwd, f.str("/"), unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC}})
-	f.on("enter the root", f.root, unix.SYS_FCHDIR)
-	dot := f.str(".")
+	f.Add("open the old root", fork.Step{Nr: unix.SYS_OPENAT, To: f.file, Args: [5]uintptr{cwd, f.Str("/"), unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC}})
+	f.On("enter the root", f.root, unix.SYS_FCHDIR)
+	dot := f.Str(".")
 	f.Call("pivot_root", none(), unix.SYS_PIVOT_ROOT, dot, dot)
 	// See init's pivot: the host's mounts must not go as well.
 	f.attr("keep the host's mounts", f.file, unix.AT_RECURSIVE, unix.MountAttr{Propagation: unix.MS_SLAVE})
 	f.Call("detach the host's root", none(), unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)
-	f.Call("chdir /", none(), unix.SYS_CHDIR, f.str("/"))
-	f.close(f.file)
+	f.Call("chdir /", none(), unix.SYS_CHDIR, f.Str("/"))
+	f.CloseFD(f.file)
 }
 
 // maskPaths hides and write-protects what the spec lists; what is missing has nothing
@@ -163,8 +163,8 @@ func (f *plan) pivot() {
 func (f *plan) maskPaths() {
 	m := f.m
 	missing := func(p string, skip uint8) {
-		s := f.open(p, unix.O_PATH, 0)
-		s.To, s.Ignore, s.Skip = f.target, become.Errnos{unix.ENOENT, unix.ENOTDIR}, skip
+		s := f.open(f.target, p, unix.O_PATH, 0)
+		s.Ignore, s.Skip = become.Errnos{unix.ENOENT, unix.ENOTDIR}, skip
 		f.Add("open "+p, s)
 	}
 	for _, p := range m.ReadonlyPaths {
@@ -176,28 +176,21 @@ func (f *plan) maskPaths() {
 	if len(m.MaskedPaths) == 0 {
 		return
 	}
-	null := f.open("/dev/null", unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
-	null.To = f.file
+	null := f.open(f.file, "/dev/null", unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
 	f.Add("/dev/null", null)
-	f.node("/dev/null", f.file, unix.S_IFCHR, 1, 3)
+	f.Node("/dev/null", f.file, unix.S_IFCHR, 1, 3)
 	const attrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 	covers := f.place(f.fs("tmpfs", attrs, []initmsg.KV{{Key: "source", Value: "tmpfs"}, {Key: "size", Value: "4k"}, {Key: "nr_inodes", Value: "2"}, {Key: "mode", Value: "755"}}, nil))
 	for _, p := range m.MaskedPaths {
 		missing(p, 2)
 		f.Add("mask "+p, fork.Step{Kind: fork.Cover, Regs: [5]fork.Reg{f.target, f.file}, Args: [5]uintptr{2: covers}})
-		f.close(f.target)
+		f.CloseFD(f.target)
 	}
-	f.close(f.file)
-}
-
-// node proves that a register is the node it should be.
-func (f *plan) node(what string, r fork.Reg, typ uint32, major, minor uint32) {
-	f.Add(what, fork.Step{Kind: fork.Node, Regs: [5]fork.Reg{r}, Args: [5]uintptr{0, uintptr(typ), uintptr(major), uintptr(minor)}})
+	f.CloseFD(f.file)
 }
 
 func (f *plan) setUpDev() {
-	dev := f.open("/dev", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
-	dev.To = f.dev
+	dev := f.open(f.dev, "/dev", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
 	f.Add("open /dev", dev)
 	for i := range f.m.Devices {
 		f.makeDevice(&f.m.Devices[i])
@@ -214,7 +207,7 @@ func (f *plan) setUpDev() {
 		if l[1] == "core" && unix.Access(l[0], unix.F_OK) != nil {
 			continue
 		}
-		s := fork.Step{Nr: unix.SYS_SYMLINKAT, Ignore: exists, Args: [5]uintptr{f.str(l[0]), 0, f.str(l[1])}}
+		s := fork.Step{Nr: unix.SYS_SYMLINKAT, Ignore: exists, Args: [5]uintptr{f.Str(l[0]), 0, f.Str(l[1])}}
 		s.Regs[1] = f.dev
 		f.Add("link /dev/"+l[1], s)
 	}
@@ -223,7 +216,7 @@ func (f *plan) setUpDev() {
 			f.attr("make /dev read-only", f.dev, 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 		}
 	}
-	f.close(f.dev)
+	f.CloseFD(f.dev)
 }
 
 // makeDevice makes a node. Where one is there already, or making one is not allowed,
@@ -239,7 +232,7 @@ func (f *plan) makeDevice(d *initmsg.Device) {
 	case 'p':
 		typ = unix.S_IFIFO
 	default:
-		f.bad = true
+		f.Unfit()
 		return
 	}
 	parent, base := path.Split(d.Path)
@@ -248,69 +241,34 @@ func (f *plan) makeDevice(d *initmsg.Device) {
 		f.makePath(what, parent, unix.RESOLVE_NO_SYMLINKS, 0)
 		dir = f.target
 	}
-	name := f.str(base)
-	f.on(what, dir, unix.SYS_MKNODAT, name, uintptr(typ|d.Mode), uintptr(unix.Mkdev(d.Major, d.Minor)))
+	name := f.Str(base)
+	f.On(what, dir, unix.SYS_MKNODAT, name, uintptr(typ|d.Mode), uintptr(unix.Mkdev(d.Major, d.Minor)))
 	if d.UID != 0 || d.GID != 0 {
-		f.from(what, dir, f.file, unix.SYS_OPENAT, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
-		f.node(what, f.file, typ, d.Major, d.Minor)
-		f.on(what, f.file, unix.SYS_FCHOWNAT, f.str(""), uintptr(d.UID), uintptr(d.GID), empty)
-		f.close(f.file)
+		f.From(what, dir, f.file, unix.SYS_OPENAT, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
+		f.Node(what, f.file, typ, d.Major, d.Minor)
+		f.On(what, f.file, unix.SYS_FCHOWNAT, f.Str(""), uintptr(d.UID), uintptr(d.GID), empty)
+		f.CloseFD(f.file)
 	}
 	if dir != f.dev {
-		f.close(dir)
+		f.CloseFD(dir)
 	}
-}
-
-// terminal opens a terminal of the container's own devpts, sends its master side away
-// and makes the other one the controlling terminal and the streams.
-func (f *plan) terminal() {
-	p := &f.m.Process
-	const what = "open terminal"
-	master, slave := f.Reg(), f.Reg()
-	ptmx := f.open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, unix.RESOLVE_NO_SYMLINKS)
-	ptmx.To = master
-	f.Add(what, ptmx)
-	f.fsType(what, master, unix.DEVPTS_SUPER_MAGIC, false)
-	f.node(what, master, unix.S_IFCHR, 5, 2)
-	f.on(what, master, unix.SYS_IOCTL, unix.TIOCSPTLCK, fork.Put(f.Block, int32(0)))
-	f.from(what, master, slave, unix.SYS_IOCTL, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-	if p.Rows != 0 || p.Cols != 0 {
-		f.on(what, master, unix.SYS_IOCTL, unix.TIOCSWINSZ, fork.Put(f.Block, unix.Winsize{Row: uint16(p.Rows), Col: uint16(p.Cols)}))
-	}
-	if f.m.SetupDev {
-		f.bindConsole(slave)
-	}
-	f.Add("send terminal", fork.Step{Kind: fork.Send, Regs: [5]fork.Reg{master}})
-	f.close(master)
-	f.on("set controlling terminal", slave, unix.SYS_IOCTL, unix.TIOCSCTTY, 0)
-	for fd := range uintptr(3) {
-		f.on("dup3", slave, unix.SYS_DUP3, fd, 0)
-	}
-	f.close(slave)
-	f.OwnTerminal()
-}
-
-func (f *plan) fsType(what string, r fork.Reg, magic uintptr, other bool) {
-	s := fork.Step{Kind: fork.FSType, Regs: [5]fork.Reg{r}, Args: [5]uintptr{1: magic}}
-	if other {
-		s.Args[2] = 1
-	}
-	f.Add(what, s)
 }
 
 // bindConsole puts the terminal on /dev/console.
 func (f *plan) bindConsole(slave fork.Reg) {
+	if !f.m.SetupDev {
+		return
+	}
 	const what = "bind /dev/console"
-	dev := f.open("/dev", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
-	dev.To = f.dev
+	dev := f.open(f.dev, "/dev", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
 	f.Add(what, dev)
 	s := fork.Step{
 		Nr: unix.SYS_OPENAT, To: f.target, Regs: [5]fork.Reg{f.dev},
-		Args:   [5]uintptr{0, f.str("console"), unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC, 0o620},
+		Args:   [5]uintptr{0, f.Str("console"), unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC, 0o620},
 		Ignore: become.Errnos{unix.EEXIST, unix.EROFS}, Skip: 4, // a device of that name
 	}
 	f.Add(what, s)
 	f.cloneTree(what, slave, f.tree, 0)
 	f.attach(what, f.tree, f.target)
-	f.close(f.dev)
+	f.CloseFD(f.dev)
 }
