@@ -160,36 +160,89 @@ func DefaultPools() []Pool {
 	}
 }
 
-// NextSubnet returns the first subnet of pools (of v6's family) that overlaps nothing
-// in any of taken. *ExhaustedError, of class Forbidden, tells that all are used.
-func NextSubnet(pools []Pool, v6 bool, taken ...*Taken) (netip.Prefix, error) {
+// Search finds free subnets in pools, the lowest first. It remembers how far it came: the
+// thousandth network must not cost a look at all others.
+type Search struct {
+	pools []Pool
+	from  []netip.Addr // in each pool: nothing below is free
+}
+
+// NewSearch makes one; pools have passed Check.
+func NewSearch(pools []Pool) *Search {
+	s := &Search{pools: pools}
+	s.Again()
+	return s
+}
+
+// Again forgets how far it came: ranges that were in the way may have gone.
+func (s *Search) Again() {
+	s.from = make([]netip.Addr, len(s.pools))
+	for i, p := range s.pools {
+		s.from[i] = p.Base.Masked().Addr()
+	}
+}
+
+// Freed tells that a range is in use no more.
+func (s *Search) Freed(p netip.Prefix) {
+	for i, pool := range s.pools {
+		if !pool.Base.Overlaps(p) {
+			continue
+		}
+		if a := netip.PrefixFrom(p.Addr(), pool.Size).Masked().Addr(); a.Less(s.from[i]) {
+			s.from[i] = maxAddr(a, pool.Base.Masked().Addr())
+		}
+	}
+}
+
+func maxAddr(a, b netip.Addr) netip.Addr {
+	if a.Less(b) {
+		return b
+	}
+	return a
+}
+
+// Next returns the first subnet of v6's family that overlaps nothing in any of taken.
+// *ExhaustedError, of class Forbidden, tells that all are used.
+func (s *Search) Next(v6 bool, taken ...*Taken) (netip.Prefix, error) {
+	if sub, ok := s.scan(v6, nil, taken); ok {
+		return sub, nil
+	}
+	// What is told to whom there is nothing for is worth a second look at everything.
 	full := &ExhaustedError{}
-	for _, pool := range pools {
+	s.Again()
+	if sub, ok := s.scan(v6, full, taken); ok {
+		return sub, nil
+	}
+	return netip.Prefix{}, errclass.With(errdefs.ErrPermissionDenied, full)
+}
+
+// scan looks from where the last one ended; full, if any, gets what is in the way.
+func (s *Search) scan(v6 bool, full *ExhaustedError, taken []*Taken) (netip.Prefix, bool) {
+	for i, pool := range s.pools {
 		if pool.Base.Addr().Is6() != v6 {
 			continue
 		}
 		base := pool.Base.Masked()
-		for sub := netip.PrefixFrom(base.Addr(), pool.Size); base.Contains(sub.Addr()); {
+		for s.from[i].IsValid() && base.Contains(s.from[i]) {
+			sub := netip.PrefixFrom(s.from[i], pool.Size)
 			over, hit := overlapAny(sub, taken)
 			if !hit {
-				return sub, nil
+				return sub, true
 			}
-			if full.Tried++; len(full.InWay) < maxInWay {
-				full.InWay = append(full.InWay, over)
+			if full != nil {
+				if full.Tried++; len(full.InWay) < maxInWay {
+					full.InWay = append(full.InWay, over)
+				}
 			}
 			// Go on behind whichever is larger: the subnet or what is in its way.
 			end := Last(sub)
 			if e := Last(over); over.Bits() < sub.Bits() && end.Less(e) {
 				end = e
 			}
-			next := end.Next()
-			if !next.IsValid() {
-				break
-			}
-			sub = netip.PrefixFrom(next, pool.Size)
+			s.from[i] = end.Next() // invalid behind the last address there is
 		}
 	}
-	return netip.Prefix{}, errclass.With(errdefs.ErrPermissionDenied, full)
+	return netip.Prefix{}, false
 }
 
 // maxInWay bounds how many ranges an ExhaustedError names.

@@ -93,22 +93,58 @@ func TestNextSubnet(t *testing.T) {
 		{[]netip.Prefix{pfx("10.0.0.0/8")}, "192.168.0.0/26"},
 		{[]netip.Prefix{pfx("10.0.0.0/8"), pfx("192.168.0.64/26"), pfx("192.168.0.0/26")}, "192.168.0.128/26"},
 	} {
-		if got, err := NextSubnet(pools, false, NewTaken(c.taken...)); err != nil || got != pfx(c.want) {
+		if got, err := NewSearch(pools).Next(false, NewTaken(c.taken...)); err != nil || got != pfx(c.want) {
 			t.Errorf("%v: %v %v, want %s", c.taken, got, err, c.want)
 		}
 	}
-	if _, err := NextSubnet(pools, false, NewTaken(pfx("0.0.0.0/0"))); err == nil {
+	if _, err := NewSearch(pools).Next(false, NewTaken(pfx("0.0.0.0/0"))); err == nil {
 		t.Error("subnet of nothing")
 	}
-	if _, err := NextSubnet(pools, true); err == nil {
+	if _, err := NewSearch(pools).Next(true); err == nil {
 		t.Error("IPv6 of IPv4 pools")
 	}
 }
 
+// What becomes free is found again, the lowest first, also by who did not hear of it but
+// asks when there is nothing else.
+func TestSearchFindsWhatWasFreed(t *testing.T) {
+	s, taken := NewSearch([]Pool{{pfx("10.0.0.0/22"), 24}}), NewTaken()
+	next := func(want string) {
+		t.Helper()
+		got, err := s.Next(false, taken)
+		if want == "" {
+			if err == nil {
+				t.Errorf("%v of nothing", got)
+			}
+			return
+		}
+		if err != nil || got != pfx(want) {
+			t.Errorf("%v %v, want %s", got, err, want)
+		}
+		taken.Add(got)
+	}
+	for _, want := range []string{"10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"} {
+		next(want)
+	}
+	taken.Remove(pfx("10.0.1.0/24"))
+	s.Freed(pfx("10.0.1.0/24"))
+	next("10.0.1.0/24")
+	next("10.0.3.0/24")
+	next("")
+	taken.Remove(pfx("10.0.0.0/24"))
+	next("10.0.0.0/24")
+	next("")
+	for _, p := range []string{"10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.0.3.0/24"} {
+		taken.Remove(pfx(p))
+	}
+	s.Freed(pfx("10.0.0.0/8"))
+	next("10.0.0.0/24")
+}
+
 func TestDefaultPoolsAreThousands(t *testing.T) {
-	taken := NewTaken()
+	taken, search := NewTaken(), NewSearch(DefaultPools())
 	for n := 0; ; n++ {
-		p, err := NextSubnet(DefaultPools(), false, taken)
+		p, err := search.Next(false, taken)
 		if err != nil {
 			if n < 3000 {
 				t.Errorf("only %d networks", n)

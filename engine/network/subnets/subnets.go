@@ -20,7 +20,7 @@ import (
 
 // Chooser knows which ranges are in use and chooses new ones. Not safe for concurrent use.
 type Chooser struct {
-	pools    []ipam.Pool
+	pools    *ipam.Search
 	taken    *ipam.Taken // of our networks
 	routes   *ipam.Taken // what foreign found at routesAt
 	routesAt time.Time
@@ -44,14 +44,17 @@ func New(pools []ipam.Pool, ours func() map[int]bool, owner func(netip.Prefix) s
 	if pools == nil {
 		pools = ipam.DefaultPools()
 	}
-	return &Chooser{pools: pools, taken: ipam.NewTaken(), ours: ours, owner: owner, nl: nl, log: log, dataRoot: dataRoot}, nil
+	return &Chooser{pools: ipam.NewSearch(pools), taken: ipam.NewTaken(), ours: ours, owner: owner, nl: nl, log: log, dataRoot: dataRoot}, nil
 }
 
 // Enter and Leave tell of a network's subnet that comes and goes.
 func (s *Chooser) Enter(p netip.Prefix) { s.taken.Add(p) }
 
 // Leave takes back one Enter.
-func (s *Chooser) Leave(p netip.Prefix) { s.taken.Remove(p) }
+func (s *Chooser) Leave(p netip.Prefix) {
+	s.taken.Remove(p)
+	s.pools.Freed(p)
+}
 
 // Free refuses a subnet that overlaps what is entered. The error is of class Forbidden.
 func (s *Chooser) Free(p netip.Prefix) error {
@@ -68,7 +71,7 @@ func overlaps() error {
 // Next chooses a subnet that is in nobody's use. The Forbidden class tells that there is
 // none, and who has the first ones.
 func (s *Chooser) Next(v6 bool) (netip.Prefix, error) {
-	sub, err := ipam.NextSubnet(s.pools, v6, s.taken, s.foreign())
+	sub, err := s.pools.Next(v6, s.taken, s.foreign())
 	var full *ipam.ExhaustedError
 	if !errors.As(err, &full) || full.Tried == 0 {
 		return sub, err
@@ -109,6 +112,7 @@ func (s *Chooser) foreign() *ipam.Taken {
 		}
 	}
 	s.routes, s.routesAt = t, time.Now()
+	s.pools.Again()
 	return t
 }
 
