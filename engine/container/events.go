@@ -38,7 +38,7 @@ func (o *owner) tell(e fsm.Tell) {
 }
 
 // tellVolumes publishes that the container's volumes are mounted, or are not any more.
-func (o *owner) tellVolumes(action events.Action) {
+func tellVolumes(o *owner, action events.Action) {
 	for _, m := range o.rec.Load().Mounts {
 		if m.Type != mount.TypeVolume {
 			continue

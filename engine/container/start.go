@@ -39,7 +39,7 @@ func (o *owner) runRun(number uint64) {
 		o.send(message{ev: fsm.StartFailed{Run: number, Err: err, Code: code}})
 		return
 	}
-	o.tellVolumes(events.ActionMount)
+	tellVolumes(o, events.ActionMount)
 	o.send(message{
 		do:   func(o *owner) { o.run = info },
 		ev:   fsm.Started{Run: number},
@@ -384,7 +384,7 @@ func (o *owner) tearDown(ctx context.Context, run uint64) {
 	if err := o.s.deps.Networks.Release(ctx, o.id); err != nil {
 		o.s.log.Warn("releasing a container's network", "container", o.id, "error", err)
 	}
-	o.tellVolumes(events.ActionUnmount)
+	tellVolumes(o, events.ActionUnmount)
 	if o.rec.Load().HostConfig.AutoRemove {
 		return // removal drops the run's record: until then it tells that there was one
 	}
