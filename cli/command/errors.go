@@ -118,7 +118,7 @@ func ExactArgs(n int) cobra.PositionalArgs {
 		if len(args) == n {
 			return nil
 		}
-		return argsError(cmd, fmt.Sprintf("requires %d argument%s", n, plural(n)), "See")
+		return argsError(cmd, fmt.Sprintf("requires %d argument%s", n, plural(n)), "Run")
 	}
 }
 
@@ -136,5 +136,5 @@ func plural(n int) string {
 
 // RangeError says that a command takes lo to hi arguments.
 func RangeError(cmd *cobra.Command, lo, hi int) error {
-	return argsError(cmd, fmt.Sprintf("requires at least %d and at most %d argument%s", lo, hi, plural(hi)), "See")
+	return argsError(cmd, fmt.Sprintf("requires at least %d and at most %d argument%s", lo, hi, plural(hi)), "Run")
 }
