@@ -73,6 +73,7 @@ type fakeLayers struct {
 	root string
 	have map[string]bool
 	fail error
+	hold chan struct{} // nil, or Remove waits until it is closed
 }
 
 func (f *fakeLayers) layer(id string) storage.Layer {
@@ -97,6 +98,9 @@ func (f *fakeLayers) Get(id string) (storage.Layer, error) {
 }
 
 func (f *fakeLayers) Remove(id string) error {
+	if f.hold != nil {
+		<-f.hold
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
@@ -205,6 +209,8 @@ type fakeShim struct {
 	starts int
 	dying  int   // calls of Forget that a dying shim does not answer
 	late   error // told of starts that succeed after it
+	// probe is what an exec of "probe" prints and ends with; a negative code: it hangs.
+	probe func() (output string, code int)
 }
 
 type fakeProc struct {
@@ -267,7 +273,20 @@ func (f *fakeShim) Start(_ context.Context, r *shim.StartRequest, files []*os.Fi
 }
 
 func (f *fakeShim) Exec(_ context.Context, r *shim.ExecRequest, files []*os.File) (*shim.Started, error) {
-	return f.begin(r.Key, &fakeProc{program: r.Process.Args[0], execReq: r})
+	st, err := f.begin(r.Key, &fakeProc{program: r.Process.Args[0], execReq: r})
+	if err != nil || r.Process.Args[0] != "probe" {
+		return st, err
+	}
+	output, code := f.probe()
+	for _, file := range files {
+		if _, err := file.WriteString(output); err != nil {
+			return nil, err
+		}
+	}
+	if code >= 0 {
+		f.exit(r.Key, code, 0)
+	}
+	return st, nil
 }
 
 func (f *fakeShim) exit(key shim.Key, code, sig int) {

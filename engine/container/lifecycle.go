@@ -42,7 +42,7 @@ func (s *Service) Stop(ctx context.Context, ref string, opts StopOptions) error 
 		return err
 	}
 	_, err = o.ask(ctx, func(t fsm.Ticket) fsm.Event { return fsm.Stop{T: t, Signal: sig, Timeout: timeout} })
-	if errors.Is(err, fsm.ErrAlready) {
+	if errors.Is(err, fsm.ErrAlready) || errors.Is(err, fsm.ErrRemoving) { // what is being removed does not run
 		return errclass.NotModified("container is already stopped")
 	}
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -196,6 +197,24 @@ func TestStopTimeout(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	wantErr(t, r.Stop(bg, id, StopOptions{Signal: "SIGFOO"}), errdefs.ErrInvalidArgument, "invalid signal: SIGFOO")
+}
+
+// stop asks for what is so already while the container is being removed.
+func TestStopDuringRemoval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		id := r.create("web", nil, "sleep")
+		r.layers.hold = make(chan struct{})
+		removed := make(chan error)
+		go func() { removed <- r.Remove(bg, id, RemoveOptions{}) }()
+		synctest.Wait()
+		if err := r.Stop(bg, id, StopOptions{}); !errdefs.IsNotModified(err) {
+			t.Errorf("%v", err)
+		}
+		wantErr(t, r.Start(bg, id), errdefs.ErrConflict, "container is marked for removal and cannot be started")
+		close(r.layers.hold)
+		r.must(<-removed)
+	})
 }
 
 func TestWaitCancelled(t *testing.T) {

@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 		"dnsserver": dnsserverMain,
 		"gen":       genMain,
 		"netplugin": netpluginMain,
+		"storm":     stormMain,
 		"sum":       sumMain,
 		"apiget":    apigetMain,
 		"activate":  activateMain,
