@@ -2,14 +2,13 @@ package container
 
 import (
 	"fmt"
-	"os"
 	"path"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/docker/go-units"
+	"github.com/gantry/gantry/engine/container/checks"
+	"github.com/gantry/gantry/engine/container/logs"
 	"github.com/gantry/gantry/engine/container/spec"
 	"github.com/gantry/gantry/engine/image"
 	"github.com/gantry/gantry/internal/errclass"
@@ -17,16 +16,22 @@ import (
 	networktypes "github.com/moby/moby/api/types/network"
 )
 
-// minMemory is the smallest memory limit, in bytes.
-const minMemory = 6 << 20
-
 // adapt fills in Docker's defaults and checks the settings, with Docker's messages.
 func (s *Service) adapt(c *container.Config, h *container.HostConfig) (warnings []string, err error) {
 	s.defaults(h)
-	for _, check := range []func(*container.Config, *container.HostConfig) error{
-		checkConfig, checkNetwork, checkModes, checkRestart, s.checkRuntime, checkParent(s.cfg.SystemdCgroup), s.checkLog, s.checkResources, checkSecurity,
+	for _, check := range []func() error{
+		func() error { return checkConfig(c, h) },
+		func() error { return checks.Health(c, h) },
+		func() error { return checkNetwork(c, h) },
+		func() error { return checks.Modes(h) },
+		func() error { return checkRestart(h) },
+		func() error { return s.checkRuntime(h) },
+		func() error { return checkParent(s.cfg.SystemdCgroup)(c, h) },
+		func() error { _, err := logs.ConfigOf("", h.LogConfig); return err },
+		func() error { return checks.Resources(h, s.ncpu) },
+		func() error { return checks.Security(h) },
 	} {
-		if err := check(c, h); err != nil {
+		if err := check(); err != nil {
 			return nil, err
 		}
 	}
@@ -119,17 +124,6 @@ func checkConfig(c *container.Config, h *container.HostConfig) error {
 			return err
 		}
 	}
-	if hc := c.Healthcheck; hc != nil {
-		if hc.Interval != 0 && hc.Interval < container.MinimumDuration {
-			return errclass.Invalid("Interval in Healthcheck cannot be less than %s", container.MinimumDuration)
-		}
-		if hc.Timeout != 0 && hc.Timeout < container.MinimumDuration {
-			return errclass.Invalid("Timeout in Healthcheck cannot be less than %s", container.MinimumDuration)
-		}
-		if hc.Retries < 0 {
-			return errclass.Invalid("Retries in Healthcheck cannot be negative")
-		}
-	}
 	if len(c.Hostname) > 64 {
 		return errclass.Invalid("invalid hostname: %s: longer than 64 characters", c.Hostname)
 	}
@@ -184,40 +178,14 @@ func checkNetwork(c *container.Config, h *container.HostConfig) error {
 	return nil
 }
 
-func checkModes(_ *container.Config, h *container.HostConfig) error {
-	switch {
-	case !h.IpcMode.Valid():
-		return errclass.Invalid("invalid IPC mode: %s", h.IpcMode)
-	case !h.PidMode.Valid():
-		return errclass.Invalid("invalid PID mode: %s", h.PidMode)
-	case !h.UTSMode.Valid():
-		return errclass.Invalid("invalid UTS mode: %s", h.UTSMode)
-	case !h.CgroupnsMode.Valid():
-		return errclass.Invalid("invalid cgroup namespace mode: %v", h.CgroupnsMode)
-	case !h.UsernsMode.Valid():
-		return errclass.Invalid("invalid userns mode: %v", h.UsernsMode)
-	case h.ShmSize < 0:
-		return errclass.Invalid("SHM size can not be less than 0")
-	case h.Cgroup != "":
-		return errclass.NotImplemented("joining another container's cgroup is not built")
-	case !h.Isolation.IsDefault():
-		return errclass.Invalid("invalid isolation '%s' on %s", h.Isolation, runtime.GOOS)
-	case len(h.DeviceRequests) > 0:
-		return errclass.Invalid("could not select device driver %q with capabilities: %v", h.DeviceRequests[0].Driver, h.DeviceRequests[0].Capabilities)
-	case len(h.StorageOpt) > 0:
-		return errclass.NotImplemented("storage options are not built yet")
-	}
-	return nil
-}
-
-func checkRestart(_ *container.Config, h *container.HostConfig) error {
+func checkRestart(h *container.HostConfig) error {
 	if err := container.ValidateRestartPolicy(h.RestartPolicy); err != nil {
 		return errclass.Invalid("%w", err)
 	}
 	return nil
 }
 
-func (s *Service) checkRuntime(_ *container.Config, h *container.HostConfig) error {
+func (s *Service) checkRuntime(h *container.HostConfig) error {
 	if h.Runtime == s.now.Load().runtime {
 		return nil
 	}
@@ -225,145 +193,6 @@ func (s *Service) checkRuntime(_ *container.Config, h *container.HostConfig) err
 		return errclass.NotImplemented("other OCI runtimes than %s are not built yet", s.now.Load().runtime)
 	}
 	return errclass.Invalid("unknown or invalid runtime name: %s", h.Runtime)
-}
-
-func (s *Service) checkLog(_ *container.Config, h *container.HostConfig) error {
-	_, err := s.logConfig("", h.LogConfig)
-	return err
-}
-
-func (s *Service) checkResources(_ *container.Config, h *container.HostConfig) error {
-	switch {
-	case h.Memory != 0 && h.Memory < minMemory:
-		return errclass.Invalid("Minimum memory limit allowed is 6MB")
-	case h.Memory > 0 && h.MemorySwap > 0 && h.MemorySwap < h.Memory:
-		return errclass.Invalid("Minimum memoryswap limit should be larger than memory limit, see usage")
-	case h.Memory == 0 && h.MemorySwap > 0:
-		return errclass.Invalid("You should always set the Memory limit when using Memoryswap limit, see usage")
-	case h.MemoryReservation > 0 && h.MemoryReservation < minMemory:
-		return errclass.Invalid("Minimum memory reservation allowed is 6MB")
-	case h.Memory > 0 && h.MemoryReservation > 0 && h.Memory < h.MemoryReservation:
-		return errclass.Invalid("Minimum memory limit can not be less than memory reservation limit, see usage")
-	case h.MemorySwappiness != nil && *h.MemorySwappiness != -1 && (*h.MemorySwappiness < 0 || *h.MemorySwappiness > 100):
-		return errclass.Invalid("Invalid value: %v, valid memory swappiness range is 0-100", *h.MemorySwappiness)
-	case h.NanoCPUs > 0 && h.CPUPeriod > 0:
-		return errclass.Invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set")
-	case h.NanoCPUs > 0 && h.CPUQuota > 0:
-		return errclass.Invalid("Conflicting options: Nano CPUs and CPU Quota cannot both be set")
-	case h.NanoCPUs < 0 || h.NanoCPUs > int64(s.ncpu)*1e9:
-		return errclass.Invalid("range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", s.ncpu, s.ncpu)
-	case h.CPUPeriod != 0 && (h.CPUPeriod < 1000 || h.CPUPeriod > 1000000):
-		return errclass.Invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
-	case h.CPUQuota > 0 && h.CPUQuota < 1000:
-		return errclass.Invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)")
-	case h.BlkioWeight > 0 && (h.BlkioWeight < 10 || h.BlkioWeight > 1000):
-		return errclass.Invalid("Range of blkio weight is from 10 to 1000")
-	case h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000:
-		return errclass.Invalid("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)
-	}
-	if err := s.checkCpuset(h); err != nil {
-		return err
-	}
-	for _, u := range h.Ulimits {
-		if u.Hard != -1 && (u.Soft > u.Hard || u.Soft == -1) {
-			return errclass.Invalid("ulimit soft limit must be less than or equal to hard limit: %d > %d", u.Soft, u.Hard)
-		}
-		if _, err := units.ParseUlimit(fmt.Sprintf("%s=%d:%d", u.Name, u.Soft, u.Hard)); err != nil {
-			return errclass.Invalid("%w", err)
-		}
-	}
-	return nil
-}
-
-func (s *Service) checkCpuset(h *container.HostConfig) error {
-	cpus, err := parseSet(h.CpusetCpus)
-	if err != nil {
-		return errclass.Invalid("Invalid value %s for cpuset cpus: invalid format: %s", h.CpusetCpus, h.CpusetCpus)
-	}
-	if _, err := parseSet(h.CpusetMems); err != nil {
-		return errclass.Invalid("Invalid value %s for cpuset mems: invalid format: %s", h.CpusetMems, h.CpusetMems)
-	}
-	if len(cpus) == 0 {
-		return nil
-	}
-	text, rerr := os.ReadFile("/sys/devices/system/cpu/online")
-	online, perr := parseSet(strings.TrimSpace(string(text)))
-	if rerr != nil || perr != nil {
-		return nil //nolint:nilerr // unknown here: the kernel will say
-	}
-	for _, c := range cpus {
-		if !slices.Contains(online, c) {
-			return errclass.Invalid("Requested CPUs are not available - requested %s, available: %s", h.CpusetCpus, strings.TrimSpace(string(text)))
-		}
-	}
-	return nil
-}
-
-// parseSet reads "0-2,5".
-func parseSet(s string) ([]int, error) {
-	if s == "" {
-		return nil, nil
-	}
-	const most = 8192 // as many CPUs as a kernel can have
-	var out []int
-	for part := range strings.SplitSeq(s, ",") {
-		lo, hi, ok := strings.Cut(part, "-")
-		if !ok {
-			hi = lo
-		}
-		a, err1 := strconv.Atoi(lo)
-		b, err2 := strconv.Atoi(hi)
-		if err1 != nil || err2 != nil || a < 0 || b < a || b >= most || len(out) > most {
-			return nil, fmt.Errorf("invalid set %q", s)
-		}
-		for i := a; i <= b; i++ {
-			out = append(out, i)
-		}
-	}
-	return out, nil
-}
-
-func checkSecurity(_ *container.Config, h *container.HostConfig) error {
-	if _, err := spec.ParseSecurity(h.SecurityOpt); err != nil {
-		return err
-	}
-	if _, err := spec.NormalizeCaps("CapAdd", h.CapAdd); err != nil {
-		return err
-	}
-	if _, err := spec.NormalizeCaps("CapDrop", h.CapDrop); err != nil {
-		return err
-	}
-	for k := range h.Sysctls {
-		if err := checkSysctl(k, h); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// checkSysctl refuses settings that would reach beyond the container's namespaces.
-func checkSysctl(k string, h *container.HostConfig) error {
-	ipc := []string{
-		"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
-		"kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced",
-	}
-	switch {
-	case strings.HasPrefix(k, "net."):
-		if h.NetworkMode.IsHost() {
-			return errclass.Invalid("sysctl '%s' not allowed in host network namespace", k)
-		}
-	case slices.Contains(ipc, k) || strings.HasPrefix(k, "fs.mqueue."):
-		if h.IpcMode.IsHost() {
-			return errclass.Invalid("sysctl '%s' not allowed in host ipc namespace", k)
-		}
-	case k == "kernel.domainname" || k == "kernel.hostname":
-		if h.UTSMode.IsHost() {
-			return errclass.Invalid("sysctl '%s' not allowed in host uts namespace", k)
-		}
-	default:
-		return errclass.Invalid("sysctl '%s' is not whitelisted", k)
-	}
-	return nil
 }
 
 func (s *Service) resourceWarnings(h *container.HostConfig) []string {

@@ -44,6 +44,7 @@ type execProc struct {
 	exitCode *int
 	pid      int
 	run      uint64
+	finished chan struct{} // closed when it has ended; nil where nobody waits for that
 }
 
 // execs holds the execs of all containers.
@@ -132,6 +133,17 @@ func (x *execs) ended(o *owner) {
 	}
 }
 
+// remove forgets one exec.
+func (x *execs) remove(e *execProc) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.byID, e.id)
+	x.of[e.o] = slices.DeleteFunc(x.of[e.o], func(other *execProc) bool { return other == e })
+	if len(x.of[e.o]) == 0 {
+		delete(x.of, e.o)
+	}
+}
+
 func (x *execs) dropContainer(o *owner) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -155,6 +167,9 @@ func (e *execProc) finish(run uint64, code int) bool {
 		return false
 	}
 	e.running, e.ended, e.exitCode = false, true, &code
+	if e.finished != nil {
+		close(e.finished)
+	}
 	return true
 }
 

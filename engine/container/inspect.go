@@ -70,6 +70,9 @@ func stateResponse(v *view) *container.State {
 		ExitCode: v.Last.Code, Error: v.Error,
 		StartedAt: stamp(v.started), FinishedAt: stamp(v.Last.At),
 	}
+	if h := v.health; h != nil {
+		st.Health = &container.Health{Status: h.Status, FailingStreak: h.FailingStreak, Log: append([]*container.HealthcheckResult{}, h.Log...)}
+	}
 	if v.Phase == fsm.Exiting { // it shows as running: then nothing of its end does
 		st.ExitCode, st.OOMKilled, st.FinishedAt = 0, false, stamp(time.Time{})
 	}

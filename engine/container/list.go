@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/go-units"
 	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/health"
 	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
@@ -156,7 +157,7 @@ func (sel *selection) match(o *owner, r *record, v *view) bool {
 	case len(sel.exited) > 0 && (v.Phase != fsm.Exited || !slices.Contains(sel.exited, v.Last.Code)):
 	case !sel.before.IsZero() && !r.Created.Before(sel.before), !sel.since.IsZero() && !r.Created.After(sel.since):
 	case sel.images != nil && !sel.images[r.Image]:
-	case !f.Any("health", func(h string) bool { return h == string(container.NoHealthcheck) }):
+	case !f.Any("health", func(h string) bool { return h == string(healthOf(v).Status) }):
 	case !f.Any("is-task", func(b string) bool { return b == "false" }):
 	case !f.Any("network", func(n string) bool { return onNetwork(r, v, n) }):
 	case !f.Any("volume", func(vol string) bool {
@@ -234,6 +235,9 @@ func statusOf(v *view, now time.Time) string {
 	case container.StateCreated:
 		return "Created"
 	case container.StateRunning:
+		if words := health.Words(v.health); words != "" {
+			return "Up " + ago(v.started) + " (" + words + ")"
+		}
 		return "Up " + ago(v.started)
 	case container.StatePaused:
 		return "Up " + ago(v.started) + " (Paused)"
@@ -256,11 +260,18 @@ func (s *Service) summary(o *owner, r *record, v *view, now time.Time) container
 		ImageManifestDescriptor: r.Manifest, Command: commandLine(r), Created: r.Created.Unix(),
 		Ports: portList(r, v), Labels: r.Config.Labels, State: stateOf(v.State), Status: statusOf(v, now),
 		Mounts: mountList(r), NetworkSettings: &container.NetworkSettingsSummary{Networks: endpointsOf(r, v)},
-		Health: &container.HealthSummary{Status: container.NoHealthcheck},
+		Health: healthOf(v),
 	}
 	sum.HostConfig.NetworkMode = string(r.HostConfig.NetworkMode)
 	sum.HostConfig.Annotations = r.HostConfig.Annotations
 	return sum
+}
+
+func healthOf(v *view) *container.HealthSummary {
+	if v.health == nil {
+		return &container.HealthSummary{Status: container.NoHealthcheck}
+	}
+	return &container.HealthSummary{Status: v.health.Status, FailingStreak: v.health.FailingStreak}
 }
 
 // commandLine shows the command as ps does: arguments with blanks in quotes.

@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/health"
 	"github.com/gantry/gantry/engine/container/userdb"
 	"github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/oci/shim"
+	containertypes "github.com/moby/moby/api/types/container"
 	networktypes "github.com/moby/moby/api/types/network"
 )
 
@@ -38,6 +40,7 @@ type owner struct {
 	replies map[fsm.Ticket]chan<- fsm.Answer
 	saved   lastRecord // what last.json says
 	timers  map[fsm.TimerKind]*time.Timer
+	health  *health.Watch
 
 	// streams guards what attached clients need.
 	streams struct {
@@ -61,6 +64,7 @@ type view struct {
 	fsm.State
 	run     *runInfo // of the run that is up, or was last; nil before the first
 	started time.Time
+	health  *containertypes.Health
 }
 
 // runInfo is what is known of one run. It is never changed.
@@ -88,7 +92,8 @@ type message struct {
 func (s *Service) newOwner(r *record, st fsm.State, run *runInfo, started time.Time) *owner {
 	o := &owner{s: s, id: r.ID, mail: make(chan message), done: make(chan struct{}), state: st, run: run, saved: lastOf(st, started)}
 	o.rec.Store(r)
-	o.view.Store(&view{State: st, run: run, started: started})
+	o.health = newWatch(o)
+	o.view.Store(&view{State: st, run: run, started: started, health: o.health.Health()})
 	return o
 }
 
@@ -132,7 +137,8 @@ func (o *owner) handle(m message) {
 	if o.run != nil {
 		started = o.run.started
 	}
-	o.view.Store(&view{State: o.state, run: o.run, started: started})
+	o.health.Tend(health.Run{Number: o.state.Run, Up: o.state.Phase.Up(), Running: o.state.Phase == fsm.Running, Started: started}, o.rec.Load().Config)
+	o.view.Store(&view{State: o.state, run: o.run, started: started, health: o.health.Health()})
 	if m.seen != nil {
 		m.seen(o)
 	}
@@ -241,6 +247,7 @@ func (o *owner) timer(e fsm.Timer) {
 }
 
 func (o *owner) stopTimers() {
+	o.health.Stop()
 	for _, t := range o.timers {
 		t.Stop()
 	}

@@ -190,6 +190,8 @@ func (s *Service) resume(f *restored) {
 		}
 		if f.ended != nil { // told here, not beside: what Restore waits for has begun
 			o.send(message{ev: fsm.HasExited{Run: v.Run, Exit: o.exitOf(f.ended)}})
+		} else {
+			o.send(message{}) // its health is watched from now on
 		}
 	case v.Phase == fsm.Created && v.AutoRemove && o.rec.Load().Created.Before(bootTime()):
 		// Its start died with the machine; nobody waits for it any more.
@@ -263,6 +265,9 @@ func (s *Service) dropStrangers(ctx context.Context, held map[shim.Key]*shim.Sta
 		known := o != nil && o.view.Load().Phase.Up() && o.view.Load().Run == key.Run
 		if known && key.Exec != "" {
 			s.execs.restore(o, st)
+			if st.Exit == nil {
+				endOldProbe(ctx, s, key)
+			}
 		}
 		if known && (key.Exec == "" || st.Exit == nil) {
 			continue

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/container/fsm"
 	"github.com/gantry/gantry/engine/container/hostdev"
+	"github.com/gantry/gantry/engine/container/logs"
 	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/engine/container/spec"
 	"github.com/gantry/gantry/engine/container/userdb"
@@ -323,11 +324,11 @@ func (st *starting) request(ctx context.Context) (*shim.StartRequest, error) {
 
 		SystemdCgroup: st.s.cfg.SystemdCgroup,
 	}
-	if req.Log, err = st.s.logConfig(st.s.logPath(st.o.id), h.LogConfig); err != nil {
+	if req.Log, err = logs.ConfigOf(st.s.logPath(st.o.id), h.LogConfig); err != nil {
 		return nil, err
 	}
 	if req.Log != nil {
-		req.Log.Attrs = logAttrs(st.r)
+		req.Log.Attrs = logs.Attrs(st.r.Config, h.LogConfig.Config)
 	}
 	if req.Seccomp, req.SeccompFlags, err = st.s.filter(h, sp); err != nil {
 		return nil, err

@@ -34,10 +34,10 @@ type Flags struct {
 	ioMaxIOps                                                               uint64
 	oomScoreAdj, stopTimeout                                                int
 
-	cgroupParent, cgroupns, cidFile, cpusetCpus, cpusetMems, domainname     string
-	entrypoint, healthCmd, hostname, ip, ip6, ipc, isolation, logDriver     string
-	mac, pid, restart, runtime, stopSignal, user, userns, uts, volumeDriver string
-	workdir                                                                 string
+	cgroupParent, cgroupns, cidFile, cpusetCpus, cpusetMems, domainname               string
+	entrypoint, healthCmd, healthAction, hostname, ip, ip6, ipc, isolation, logDriver string
+	mac, pid, restart, runtime, stopSignal, user, userns, uts, volumeDriver           string
+	workdir                                                                           string
 
 	healthInterval, healthStartInterval, healthStartPeriod, healthTimeout time.Duration
 	healthRetries                                                         int
@@ -190,5 +190,6 @@ func (f *Flags) health(fs *pflag.FlagSet) {
 	fs.DurationVar(&f.healthTimeout, "health-timeout", 0, "Maximum time to allow one check to run (ms|s|m|h) (default 0s)")
 	fs.DurationVar(&f.healthStartPeriod, "health-start-period", 0, "Start period for the container to initialize before starting health-retries countdown (ms|s|m|h) (default 0s)")
 	fs.DurationVar(&f.healthStartInterval, "health-start-interval", 0, "Time between running the check during the start period (ms|s|m|h) (default 0s)")
+	fs.StringVar(&f.healthAction, "health-on-failure", "", `What to do when the container turns unhealthy ("none", "stop", "kill", "restart")`)
 	fs.BoolVar(&f.noHealth, "no-healthcheck", false, "Disable any container-specified HEALTHCHECK")
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"regexp"
@@ -15,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/docker/go-connections/nat"
+	"github.com/gantry/gantry/api/extension"
 	"github.com/gantry/gantry/cli/opts"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
@@ -356,7 +358,7 @@ func (f *Flags) hostConfig(binds []string, bindings network.PortMap) (*container
 	h := &container.HostConfig{
 		Binds: binds, ContainerIDFile: f.cidFile, LogConfig: container.LogConfig{Type: f.logDriver, Config: logOpts},
 		PortBindings: bindings, RestartPolicy: restart, AutoRemove: f.rm, VolumeDriver: f.volumeDriver,
-		VolumesFrom: f.volumesFrom.All(), Annotations: f.annotation.All(),
+		VolumesFrom: f.volumesFrom.All(), Annotations: f.annotations(),
 		CapAdd: f.capAdd.All(), CapDrop: f.capDrop.All(), CgroupnsMode: container.CgroupnsMode(f.cgroupns),
 		DNS: dns, DNSOptions: f.dnsOption.NonNil(), DNSSearch: f.dnsSearch.NonNil(), ExtraHosts: f.addHost.All(),
 		GroupAdd: f.groupAdd.All(), IpcMode: container.IpcMode(f.ipc), Links: f.link.All(),
@@ -513,8 +515,11 @@ func (f *Flags) security() (out, masked, readonly []string, err error) {
 func (f *Flags) healthcheck() (*container.HealthConfig, error) {
 	have := f.healthCmd != "" || f.healthInterval != 0 || f.healthTimeout != 0 ||
 		f.healthStartPeriod != 0 || f.healthRetries != 0 || f.healthStartInterval != 0
+	if _, ok := extension.ParseAction(f.healthAction); !ok {
+		return nil, fmt.Errorf("invalid --health-on-failure: %q: must be one of none, stop, kill, restart", f.healthAction)
+	}
 	if f.noHealth {
-		if have {
+		if have || f.healthAction != "" {
 			return nil, errors.New("--no-healthcheck conflicts with --health-* options")
 		}
 		return &container.HealthConfig{Test: []string{"NONE"}}, nil
@@ -544,6 +549,18 @@ func (f *Flags) healthcheck() (*container.HealthConfig, error) {
 		h.Test = []string{"CMD-SHELL", f.healthCmd}
 	}
 	return h, nil
+}
+
+// annotations are those that were given, and what our engine is asked for by some.
+func (f *Flags) annotations() map[string]string {
+	all := f.annotation.All()
+	if f.healthAction == "" {
+		return all
+	}
+	with := map[string]string{}
+	maps.Copy(with, all)
+	with[extension.HealthOnFailure] = f.healthAction
+	return with
 }
 
 func validMAC(v string) (string, error) {

@@ -67,6 +67,9 @@ func TestParse(t *testing.T) {
 			"-v /a:/b -v v:/c:ro -v /anon img", func(r *Result) any { return []any{r.Host.Binds, r.Config.Volumes} },
 			[]any{[]string{"/a:/b", "v:/c:ro"}, map[string]struct{}{"/anon": {}}},
 		},
+		{"--annotation a=b --health-cmd x --health-on-failure KILL img", func(r *Result) any { return r.Host.Annotations }, map[string]string{
+			"a": "b", "gantry.health-on-failure": "KILL",
+		}},
 		{"-p 127.0.0.1:80:81/udp img", func(r *Result) any { return r.Host.PortBindings[network.MustParsePort("81/udp")][0].HostIP.String() }, "127.0.0.1"},
 		{"-p 8000-8001:80-81 img", func(r *Result) any { return len(r.Config.ExposedPorts) }, 2},
 		{"--expose 5-7/udp img", func(r *Result) any { return len(r.Config.ExposedPorts) }, 3},

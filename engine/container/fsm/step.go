@@ -100,6 +100,9 @@ func (p *stepper) step(ev Event) {
 	case ShimLost:
 		p.ShimGone = true
 		return
+	case Unhealthy:
+		p.unhealthy(ev)
+		return
 	case Started, StartFailed, HasExited, TornDown, Signaled, Froze, Thawed, Fired, Deleted, ShimBack:
 		p.result(ev)
 		return
@@ -265,6 +268,20 @@ func (p *stepper) restart(ev Restart) {
 	default:
 		p.begin(ev.T)
 		p.tellAgain = p.Phase == Starting
+	}
+}
+
+func (p *stepper) unhealthy(ev Unhealthy) {
+	if ev.Run != p.Run || p.Phase != Running {
+		return // it is being seen to already
+	}
+	switch ev.Do {
+	case StopIt:
+		p.stop(Stop{Signal: ev.Signal, Timeout: ev.Timeout})
+	case RestartIt:
+		p.restart(Restart{Signal: ev.Signal, Timeout: ev.Timeout})
+	case KillIt:
+		p.do(Tell{What: "kill", Signal: sigKill}, Signal{Run: p.Run, Signal: sigKill})
 	}
 }
 

@@ -125,6 +125,16 @@ const (
 	Backoff                    // the restart policy's delay
 )
 
+// Remedy is what is done with a run that is unhealthy.
+type Remedy uint8
+
+// The remedies. KillIt counts as an end of its own: the restart policy decides.
+const (
+	StopIt Remedy = iota
+	KillIt
+	RestartIt
+)
+
 // Event is a request or a result.
 type Event interface{ event() }
 
@@ -172,6 +182,14 @@ type (
 	SetPolicy struct {
 		Policy     Policy
 		AutoRemove bool
+	}
+	// Unhealthy says that run Run failed its health checks, and what is to be done about it.
+	// Signal and Timeout are the container's own, for StopIt and RestartIt.
+	Unhealthy struct {
+		Run     uint64
+		Do      Remedy
+		Signal  int
+		Timeout time.Duration
 	}
 	// Boot is given once after the daemon restored a container that does not run.
 	Boot struct{}
@@ -239,6 +257,7 @@ func (Remove) event()      {}
 func (Wait) event()        {}
 func (CancelWait) event()  {}
 func (SetPolicy) event()   {}
+func (Unhealthy) event()   {}
 func (Boot) event()        {}
 func (Started) event()     {}
 func (StartFailed) event() {}

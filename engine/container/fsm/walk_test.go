@@ -143,7 +143,7 @@ func (w *world) exit(run uint64) {
 
 func (w *world) random() {
 	tmo := time.Duration(w.r.IntN(3)-1) * time.Second
-	switch w.r.IntN(24) {
+	switch w.r.IntN(25) {
 	case 0, 1, 2:
 		w.feed(Start{w.next("start")})
 	case 3:
@@ -196,6 +196,8 @@ func (w *world) random() {
 		if w.r.IntN(4) == 0 && w.s.Phase == Exited && len(w.pending) == 0 {
 			w.feed(Boot{})
 		}
+	case 18:
+		w.feed(Unhealthy{Run: w.s.Run - uint64(w.r.IntN(2)), Do: Remedy(w.r.IntN(3)), Signal: 15, Timeout: tmo})
 	default:
 		if len(w.pending) > 0 {
 			w.resolve(w.r.IntN(len(w.pending)))

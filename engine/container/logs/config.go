@@ -1,7 +1,8 @@
-package container
+package logs
 
 import (
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,9 +20,9 @@ const (
 	maxLogFiles     = 1000
 )
 
-// logConfig checks a container's log settings and says what the shim shall write; nil
+// ConfigOf checks a container's log settings and says what the shim shall write; nil
 // for the driver "none".
-func (s *Service) logConfig(path string, c container.LogConfig) (*shim.LogConfig, error) {
+func ConfigOf(path string, c container.LogConfig) (*shim.LogConfig, error) {
 	switch c.Type {
 	case "none":
 		return nil, nil
@@ -67,16 +68,15 @@ func (s *Service) logConfig(path string, c container.LogConfig) (*shim.LogConfig
 	return l, nil
 }
 
-// logAttrs are the "attrs" of every line: what --log-opt labels, env and tag ask for.
-func logAttrs(r *record) json.RawMessage {
-	opts := r.HostConfig.LogConfig.Config
+// Attrs are the "attrs" of every line: what --log-opt labels, env and tag ask for.
+func Attrs(config *container.Config, opts map[string]string) json.RawMessage {
 	attrs := map[string]string{}
 	names := strings.Split(opts["labels"], ",")
 	match := func(string) bool { return false }
 	if p := opts["labels-regex"]; p != "" {
 		match = matcher(p)
 	}
-	for k, v := range r.Config.Labels {
+	for k, v := range config.Labels {
 		if slices.Contains(names, k) || match(k) {
 			attrs[k] = v
 		}
@@ -86,7 +86,7 @@ func logAttrs(r *record) json.RawMessage {
 	if p := opts["env-regex"]; p != "" {
 		match = matcher(p)
 	}
-	for _, e := range r.Config.Env {
+	for _, e := range config.Env {
 		if k, v, ok := strings.Cut(e, "="); ok && (slices.Contains(names, k) || match(k)) {
 			attrs[k] = v
 		}
@@ -102,4 +102,13 @@ func logAttrs(r *record) json.RawMessage {
 		return nil // a map of strings always encodes
 	}
 	return data
+}
+
+// matcher matches a regular expression, or exactly what is none.
+func matcher(pattern string) func(string) bool {
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return func(s string) bool { return s == pattern }
+	}
+	return re.MatchString
 }
