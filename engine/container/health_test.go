@@ -227,7 +227,7 @@ func TestHealthOnFailure(t *testing.T) {
 		{"stop", "always", "exited", 143, 0, "start kill die stop"},
 		{"kill", "no", "exited", 137, 0, "start kill die"},
 		{"kill", "unless-stopped", "running", 0, 1, "start kill die start"},
-		{"restart", "no", "running", 0, 0, "start kill die stop restart start"},
+		{"restart", "no", "running", 0, 0, "start kill die stop start restart"},
 	} {
 		t.Run(fmt.Sprint(c.action, " ", c.policy), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
