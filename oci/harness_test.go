@@ -227,11 +227,18 @@ func needsStatic(t testing.TB) {
 // needsTimeNS skips where execve does not enter a new time namespace.
 func needsTimeNS(t testing.TB) {
 	t.Helper()
-	var u unix.Utsname
-	must(t, unix.Uname(&u))
-	release := unix.ByteSliceToString(u.Release[:])
-	var major, minor int
-	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil || major*100+minor < 603 {
+	if release, ok := kernelSince(t, 6, 3); !ok {
 		t.Skip("new time namespaces need Linux 6.3, this is " + release)
 	}
+}
+
+// kernelSince tells whether the kernel is at least of that version.
+func kernelSince(t testing.TB, major, minor int) (release string, ok bool) {
+	t.Helper()
+	var u unix.Utsname
+	must(t, unix.Uname(&u))
+	release = unix.ByteSliceToString(u.Release[:])
+	var a, b int
+	_, err := fmt.Sscanf(release, "%d.%d", &a, &b)
+	return release, err == nil && (a > major || a == major && b >= minor)
 }
