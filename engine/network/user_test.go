@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/network/bridge"
+	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/filter"
@@ -404,6 +405,25 @@ func BenchmarkNetworkCreateRemove(b *testing.B) {
 				for b.Loop() {
 					id := create(b, s, network.CreateRequest{Name: "x"})
 					if err := s.Remove(context.Background(), id); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		})
+		// What the kernel takes for the bridge alone.
+		b.Run(fmt.Sprint("bridge-by-hand-beside-", n), func(b *testing.B) {
+			s, _ := newService(b, nil)
+			for i := range n {
+				create(b, s, network.CreateRequest{Name: fmt.Sprint("n", i)})
+			}
+			own := []netip.Prefix{netip.MustParsePrefix("198.51.100.1/24")}
+			b.ResetTimer()
+			reportCPU(b, func() {
+				for b.Loop() {
+					if _, err := plumb.EnsureBridge(s.nl, "br-hand", 1500, false, own, true); err != nil {
+						b.Fatal(err)
+					}
+					if _, err := s.nl.Do(rtnl.DelLink("br-hand")); err != nil {
 						b.Fatal(err)
 					}
 				}
