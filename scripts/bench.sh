@@ -1,7 +1,8 @@
 #!/bin/bash
 # The engine as a whole beside its physical floor, and beside another engine when
 # PEER names a dockerd (PEER=/usr/sbin/dockerd scripts/bench.sh). Each daemon lives in a
-# network namespace and a control group of its own; nothing is left behind. N: rounds; ONLY: part of an operation's name.
+# network namespace and a control group of its own; nothing is left behind. N: rounds; ONLY: part of an
+# operation's name; NOPROXY=1: the other engine once more, without its userland proxy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ "$(id -u)" != 0 ]; then
@@ -79,5 +80,6 @@ start() { # start NAME DOCKERD ARGS...
 }
 echo '{}' >"$ROOT/daemon.json"
 [ -z "${PEER:-}" ] || start peer "$PEER"
+[ -z "${PEER:-}" ] || [ -z "${NOPROXY:-}" ] || start peer-noproxy "$PEER" --userland-proxy=false
 start gantry "$PWD/bin/dockerd"
 "$ROOT/enginebench" -n "${N:-40}" -only "${ONLY:-}" "${engines[@]}"

@@ -180,11 +180,11 @@ func operations() []operation {
 	life := func(network string) func(context.Context, *engine) error {
 		return func(ctx context.Context, e *engine) error { return e.life(ctx, network) }
 	}
-	return []operation{
+	return append([]operation{
 		{name: "create+start+wait+rm, no network", prepare: nothing, once: life("none"), clear: cleared},
 		{name: "create+start+wait+rm, bridge", prepare: nothing, once: life("bridge"), clear: cleared},
 		{name: "exec", prepare: stand, once: execOnce, clear: fall},
-	}
+	}, networkOperations()...)
 }
 
 // life is a container of true from its creation to its removal.
