@@ -102,7 +102,7 @@ func (o *owner) loop() {
 	for {
 		select {
 		case <-o.s.closing:
-			o.stopTimers()
+			stopTimers(o)
 			for t, reply := range o.replies {
 				delete(o.replies, t)
 				reply <- fsm.Answer{T: t, Err: errclass.Unavailable("the daemon is shutting down")}
@@ -111,7 +111,7 @@ func (o *owner) loop() {
 		case m := <-o.mail:
 			o.handle(m)
 			if o.state.Phase == fsm.Removed && len(o.replies) == 0 {
-				o.stopTimers()
+				stopTimers(o)
 				return
 			}
 		}
@@ -246,7 +246,7 @@ func (o *owner) timer(e fsm.Timer) {
 	o.timers[e.Kind] = time.AfterFunc(e.After, func() { o.send(message{ev: fsm.Fired{Run: e.Run, Kind: e.Kind}}) })
 }
 
-func (o *owner) stopTimers() {
+func stopTimers(o *owner) {
 	o.health.Stop()
 	for _, t := range o.timers {
 		t.Stop()
