@@ -150,7 +150,7 @@ func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (e
 	if err != nil {
 		return err
 	}
-	ctrConfig.Log = e.log
+	ctrConfig.Log, ctrConfig.Cgroup2 = e.log, e.host.cgroup2
 	if e.volumes, err = volume.New(cfg.DataRoot, e.bus, e.log); err != nil {
 		return err
 	}

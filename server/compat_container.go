@@ -10,6 +10,7 @@ import (
 	"github.com/gantry/gantry/internal/id"
 	containertypes "github.com/moby/moby/api/types/container"
 	networktypes "github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/storage"
 )
 
 // words is a command that old clients may send as one string.
@@ -193,6 +194,9 @@ func lowerInspect(info containertypes.InspectResponse, v apiVersion) any {
 	}
 	if v.before(48) {
 		info.ImageManifestDescriptor = nil
+	}
+	if info.Storage != nil {
+		info.GraphDriver = &storage.DriverData{Name: info.Driver}
 	}
 	info.Storage = nil
 	old := legacyInspect{InspectResponse: info}

@@ -14,6 +14,7 @@ import (
 	imagetypes "github.com/moby/moby/api/types/image"
 	mounttypes "github.com/moby/moby/api/types/mount"
 	networktypes "github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/storage"
 	systemtypes "github.com/moby/moby/api/types/system"
 
 	"github.com/gantry/gantry/internal/filter"
@@ -45,7 +46,7 @@ func at(t *testing.T, v any, path string) (any, bool) {
 func TestLowerInspect(t *testing.T) {
 	mac := networktypes.HardwareAddr{2, 0x42, 0xac, 0x11, 0, 2}
 	info := containertypes.InspectResponse{
-		ID:     strings.Repeat("ab", 32),
+		ID: strings.Repeat("ab", 32), Driver: "overlayfs", Storage: &storage.Storage{},
 		Config: &containertypes.Config{Image: "i"}, HostConfig: &containertypes.HostConfig{NetworkMode: "bridge"},
 		NetworkSettings: &containertypes.NetworkSettings{SandboxID: "s", Networks: map[string]*networktypes.EndpointSettings{
 			"bridge": {IPAddress: netip.MustParseAddr("172.17.0.2"), Gateway: netip.MustParseAddr("172.17.0.1"), IPPrefixLen: 16, MacAddress: mac, EndpointID: "e"},
@@ -61,6 +62,10 @@ func TestLowerInspect(t *testing.T) {
 		{55, "NetworkSettings/IPAddress", nil, false},
 		{55, "NetworkSettings/SandboxID", "s", true},
 		{55, "Config/OnBuild", nil, false},
+		{55, "GraphDriver", nil, false},
+		{51, "GraphDriver/Name", "overlayfs", true},
+		{51, "GraphDriver/Data", nil, true},
+		{51, "Storage", nil, false},
 		{51, "NetworkSettings/IPAddress", "172.17.0.2", true},
 		{51, "NetworkSettings/Gateway", "172.17.0.1", true},
 		{51, "NetworkSettings/IPPrefixLen", 16.0, true},

@@ -50,9 +50,15 @@ func (s *Service) defaults(h *container.HostConfig) {
 	}
 	if h.CgroupnsMode.IsEmpty() {
 		h.CgroupnsMode = container.CgroupnsModePrivate
-		if h.Privileged {
+		if h.Privileged && !s.cfg.Cgroup2 {
 			h.CgroupnsMode = container.CgroupnsModeHost
 		}
+	}
+	if h.OomKillDisable == nil && !s.cfg.Cgroup2 { // version 2 cannot
+		h.OomKillDisable = new(bool)
+	}
+	if h.SecurityOpt == nil && (h.Privileged || h.IpcMode.IsHost() || h.PidMode.IsHost()) {
+		h.SecurityOpt = []string{"label=disable"}
 	}
 	if h.ShmSize == 0 {
 		h.ShmSize = s.now.Load().shmSize

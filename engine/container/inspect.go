@@ -31,12 +31,12 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container
 		Driver: s.cfg.StorageDriver, Platform: r.Platform, HostConfig: &host, Config: &cfg,
 		Mounts: mountList(r), ExecIDs: s.execs.running(o), ImageManifestDescriptor: r.Manifest,
 		Storage:         &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.cfg.StorageDriver}}},
-		NetworkSettings: &container.NetworkSettings{Ports: portsOf(r, v), Networks: endpointsOf(r, v)},
-	}
-	if r.HostConfig.LogConfig.Type == "json-file" {
-		resp.LogPath = s.logPath(o.id)
+		NetworkSettings: &container.NetworkSettings{Ports: portsOf(r, v), Networks: withNetworkIDs(s.deps.Networks, endpointsOf(r, v), v)},
 	}
 	if v.Ran || v.Phase.Up() {
+		if r.HostConfig.LogConfig.Type == "json-file" {
+			resp.LogPath = s.logPath(o.id)
+		}
 		files := o.id
 		if r.HostConfig.NetworkMode.IsContainer() {
 			if other, err := s.index.get(r.HostConfig.NetworkMode.ConnectedContainer()); err == nil {

@@ -259,7 +259,7 @@ func (s *Service) summary(o *owner, r *record, v *view, now time.Time) container
 		ID: o.id, Names: []string{"/" + r.Name}, Image: r.Config.Image, ImageID: r.Image,
 		ImageManifestDescriptor: r.Manifest, Command: commandLine(r), Created: r.Created.Unix(),
 		Ports: portList(r, v), Labels: r.Config.Labels, State: stateOf(v.State), Status: statusOf(v, now),
-		Mounts: mountList(r), NetworkSettings: &container.NetworkSettingsSummary{Networks: endpointsOf(r, v)},
+		Mounts: mountList(r), NetworkSettings: &container.NetworkSettingsSummary{Networks: withNetworkIDs(s.deps.Networks, endpointsOf(r, v), v)},
 		Health: healthOf(v),
 	}
 	sum.HostConfig.NetworkMode = string(r.HostConfig.NetworkMode)
@@ -344,6 +344,22 @@ func endpointsOf(r *record, v *view) map[string]*networktypes.EndpointSettings {
 		return map[string]*networktypes.EndpointSettings{}
 	}
 	return r.Networks
+}
+
+// withNetworkIDs tells for a container that ran and runs no more which networks it was on.
+func withNetworkIDs(nets Networks, eps map[string]*networktypes.EndpointSettings, v *view) map[string]*networktypes.EndpointSettings {
+	if !v.Ran || v.Phase.Up() {
+		return eps
+	}
+	out := make(map[string]*networktypes.EndpointSettings, len(eps))
+	for name, ep := range eps {
+		if id, _, _, err := nets.Known(name); err == nil && ep != nil && ep.NetworkID == "" {
+			ep = ep.Copy()
+			ep.NetworkID = id
+		}
+		out[name] = ep
+	}
+	return out
 }
 
 func mountList(r *record) []container.MountPoint {

@@ -25,6 +25,7 @@ type Config struct {
 	DefaultRuntime string // "" is "gantry"
 	CgroupParent   string // "" is "/docker", with SystemdCgroup "system.slice"
 	SystemdCgroup  bool
+	Cgroup2        bool // the machine has no cgroups of version 1
 	// LogOpts are json-file's options where a container has none of its own.
 	LogOpts map[string]string
 	// LogDriver is the log driver where a container names none; "" is "json-file".

@@ -25,10 +25,13 @@ func ReadonlyPaths() []string {
 	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 }
 
-func defaultMounts(h *container.HostConfig) []specs.Mount {
-	access := "ro"
+func defaultMounts(h *container.HostConfig, writableCgroups bool) []specs.Mount {
+	access, cgroups := "ro", "ro"
 	if h.Privileged {
-		access = "rw"
+		access, cgroups = "rw", "rw"
+	}
+	if writableCgroups {
+		cgroups = "rw"
 	}
 	sys := specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", access}}
 	if h.NetworkMode.IsHost() && !h.Privileged {
@@ -39,15 +42,15 @@ func defaultMounts(h *container.HostConfig) []specs.Mount {
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
 		sys,
-		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{access, "nosuid", "noexec", "nodev"}},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{cgroups, "nosuid", "noexec", "nodev"}},
 	}
+	// With the host's IPC namespace these are the host's queues, mounted there or not.
+	ms = append(ms, specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}})
 	if h.IpcMode.IsHost() {
 		ms = append(ms,
-			specs.Mount{Destination: "/dev/mqueue", Type: "bind", Source: "/dev/mqueue", Options: []string{"rbind", "nosuid", "noexec", "nodev"}},
 			specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"rbind", "nosuid", "noexec", "nodev"}})
 		return ms
 	}
-	ms = append(ms, specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}})
 	if !h.IpcMode.IsNone() {
 		ms = append(ms, specs.Mount{
 			Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
@@ -59,14 +62,14 @@ func defaultMounts(h *container.HostConfig) []specs.Mount {
 
 // mounts are the default ones that no mount of the user hides, then the user's, those
 // nearer to the root first.
-func mounts(in Input) []specs.Mount {
+func mounts(in Input, writableCgroups bool) []specs.Mount {
 	hidden := func(m specs.Mount) bool {
 		return slices.ContainsFunc(in.Mounts, func(u specs.Mount) bool {
 			d := path.Clean(u.Destination)
 			return d == m.Destination || d == "/dev" && strings.HasPrefix(m.Destination, "/dev/")
 		})
 	}
-	ms := slices.DeleteFunc(defaultMounts(in.Host), hidden)
+	ms := slices.DeleteFunc(defaultMounts(in.Host, writableCgroups), hidden)
 	user := slices.Clone(in.Mounts)
 	sort.SliceStable(user, func(i, j int) bool { return depth(user[i].Destination) < depth(user[j].Destination) })
 	return append(ms, user...)

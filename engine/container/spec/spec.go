@@ -88,7 +88,7 @@ func Build(in Input) (*specs.Spec, error) {
 		Hostname:    in.Config.Hostname,
 		Domainname:  in.Config.Domainname,
 		Root:        &specs.Root{Path: "rootfs", Readonly: in.Host.ReadonlyRootfs},
-		Mounts:      mounts(in),
+		Mounts:      mounts(in, sec.WritableCgroups),
 		Annotations: maps.Clone(in.Host.Annotations),
 		Process: &specs.Process{
 			Terminal:        in.Config.Tty,
@@ -250,6 +250,8 @@ type Security struct {
 	Seccomp  string
 	AppArmor string
 	Labels   []string
+	// WritableCgroups: the container may make cgroups below its own.
+	WritableCgroups bool
 }
 
 func (s Security) noNewPrivileges(def bool) bool {
@@ -260,8 +262,7 @@ func (s Security) noNewPrivileges(def bool) bool {
 }
 
 // ParseSecurity reads the values of --security-opt.
-func ParseSecurity(opts []string) (Security, error) {
-	var s Security
+func ParseSecurity(opts []string) (s Security, err error) {
 	for _, o := range opts {
 		k, v, ok := strings.Cut(o, "=")
 		if !ok {
@@ -282,12 +283,16 @@ func ParseSecurity(opts []string) (Security, error) {
 		case "seccomp":
 			s.Seccomp = v
 		case "no-new-privileges":
-			on, err := strconv.ParseBool(v)
-			if err != nil {
+			var on bool
+			if on, err = strconv.ParseBool(v); err != nil {
 				return s, errclass.Invalid("invalid --security-opt 2: %q", o)
 			}
 			s.NoNewPrivileges = &on
-		case "writable-cgroups", "systempaths":
+		case "writable-cgroups":
+			if s.WritableCgroups, err = strconv.ParseBool(v); err != nil {
+				return s, errclass.Invalid("invalid --security-opt 2: %q", o)
+			}
+		case "systempaths": // the client has put it into paths already
 		default:
 			return s, errclass.Invalid("invalid --security-opt 2: %q", o)
 		}
