@@ -12,9 +12,9 @@ import (
 )
 
 // same decodes both ways and compares values and errors.
-func same(t *testing.T, data []byte, make func() any) {
+func same(t *testing.T, data []byte, target func() any) {
 	t.Helper()
-	a, b := make(), make()
+	a, b := target(), target()
 	got, want := Unmarshal(data, a), json.Unmarshal(data, b)
 	if (got == nil) != (want == nil) || got != nil && got.Error() != want.Error() {
 		t.Errorf("%q: %v, want %v", data, got, want)

@@ -70,8 +70,8 @@ type Step struct {
 	What uintptr
 }
 
-// All ignores every error, as the first of Step.Ignore.
-const All syscall.Errno = 1<<20 + 1
+// ErrAny ignores every error, as the first of Step.Ignore.
+const ErrAny syscall.Errno = 1<<20 + 1
 
 // The kinds of reports.
 const (
@@ -150,7 +150,7 @@ func runProgram(p *Program) {
 			p.regs[s.To%regs] = r
 			continue
 		}
-		if s.Ignore[0] == All || e == s.Ignore[0] || e == s.Ignore[1] || e == s.Ignore[2] {
+		if s.Ignore[0] == ErrAny || e == s.Ignore[0] || e == s.Ignore[1] || e == s.Ignore[2] {
 			i += int(s.Skip)
 			continue
 		}

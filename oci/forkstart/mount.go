@@ -36,7 +36,7 @@ func (f *plan) bind(mt *initmsg.Mount, source fork.Reg) {
 	} else {
 		// In its turn; kernels before 6.15 cannot.
 		f.Add(what, fork.Step{
-			Nr: unix.SYS_OPEN_TREE, To: f.tree, Regs: [5]fork.Reg{source}, Ignore: become.Errnos{fork.All}, Skip: 2,
+			Nr: unix.SYS_OPEN_TREE, To: f.tree, Regs: [5]fork.Reg{source}, Ignore: become.Errnos{fork.ErrAny}, Skip: 2,
 			Args: [5]uintptr{0, f.Str(""), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | empty | unix.AT_RECURSIVE},
 		})
 		f.CloseFD(source)

@@ -63,7 +63,8 @@ func (f *plan) openSources() []fork.Reg {
 	out := make([]fork.Reg, len(f.m.Mounts))
 	for i := range f.m.Mounts {
 		mt := &f.m.Mounts[i]
-		if mt.Kind == initmsg.KindBind && !(mt.Propagation == unix.MS_PRIVATE && (mt.PropagationRec || !mt.Recursive)) {
+		private := mt.Propagation == unix.MS_PRIVATE && (mt.PropagationRec || !mt.Recursive)
+		if mt.Kind == initmsg.KindBind && !private {
 			out[i] = f.Reg()
 			f.openSource(mt, out[i])
 		}
@@ -223,7 +224,7 @@ func (f *plan) setUpDev() {
 // init does it.
 func (f *plan) makeDevice(d *initmsg.Device) {
 	what := "make " + d.Path
-	typ := uint32(0)
+	var typ uint32
 	switch d.Type {
 	case 'c':
 		typ = unix.S_IFCHR
