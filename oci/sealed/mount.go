@@ -7,33 +7,40 @@ import (
 )
 
 // readOnlySelf makes a read-only mount of nothing but our own executable, which is
-// in no mount namespace, and returns it as a descriptor. What runs from there has
-// an exe link through that mount: opening it for writing is refused (EROFS), and
-// so is every other change. Nobody can make the mount writable again but by this
-// descriptor, which no container gets: remounting wants a mount of the caller's
-// own namespace, and so does cloning it. It costs two system calls where a copy
-// costs 2 ms. It fails without CAP_SYS_ADMIN, on kernels before 5.12, and in a
-// process that runs from a memfd, which is no mount's.
+// in no mount namespace, and returns the file, opened through it. What runs from there
+// has an exe link through that mount: opening it for writing is refused (EROFS), and
+// so is every other change. Nobody can make the mount writable again: remounting wants a
+// mount of the caller's own namespace, and so does cloning it; mount_setattr(2) takes a
+// detached mount too, from anybody who gets at it by a link and has CAP_SYS_ADMIN in his
+// namespaces, but not one whose descriptor is closed, for which it is no mount any more.
+// It costs four system calls where a copy costs 2 ms. It fails without CAP_SYS_ADMIN, on
+// kernels before 5.12, and in a process that runs from a memfd, which is no mount's.
 func readOnlySelf() (int, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, "/proc/self/exe", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	fd, err := readOnlyFile()
 	if err != nil {
 		return -1, fmt.Errorf("clone the mount of the own executable: %w", err)
 	}
-	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{
+	if !detached(fd) {
+		unix.Close(fd)
+		return -1, fmt.Errorf("clone the mount of the own executable: %w", unix.EINVAL)
+	}
+	return fd, nil
+}
+
+func readOnlyFile() (int, error) {
+	tree, err := unix.OpenTree(unix.AT_FDCWD, "/proc/self/exe", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(tree)
+	err = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{
 		Attr_set:    unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV,
 		Propagation: unix.MS_PRIVATE,
 	})
-	if err == nil {
-		var st unix.Statfs_t
-		if err = unix.Fstatfs(fd, &st); err == nil && st.Flags&unix.ST_RDONLY == 0 {
-			err = unix.EINVAL
-		}
-	}
 	if err != nil {
-		unix.Close(fd)
-		return -1, fmt.Errorf("clone the mount of the own executable: %w", err)
+		return -1, err
 	}
-	return fd, nil
+	return unix.Open(fmt.Sprintf("/proc/self/fd/%d", tree), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
 // detached tells whether the mount that fd was opened through is read-only and in no mount
