@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gantry/gantry/engine/container/checks"
 	"github.com/gantry/gantry/engine/container/fsm"
 	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/engine/image"
@@ -35,11 +36,22 @@ func (s *Service) Create(ctx context.Context, o CreateOptions) (resp container.C
 			return resp, err
 		}
 	}
+	// Before the image is asked for: a client that is told that it is missing pulls it.
+	asked, askedHost := cfg, host
+	if _, err := s.adapt(&asked, &askedHost); err != nil {
+		return resp, err
+	}
+	if _, err := mounts.Resolve(&asked, &askedHost, mountsOf(s.index)); err != nil {
+		return resp, err
+	}
 	img, err := s.deps.Images.Resolve(ctx, cfg.Image, o.Platform)
 	if err != nil {
 		return resp, err
 	}
 	mergeImage(&cfg, img)
+	if err := checks.HealthAction(&cfg, &host); err != nil {
+		return resp, err
+	}
 	warnings, err := s.adapt(&cfg, &host)
 	if err != nil {
 		return resp, err

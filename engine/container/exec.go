@@ -425,6 +425,9 @@ func (s *Service) ExecResize(ctx context.Context, execID string, height, width u
 	if !running {
 		return errclass.Conflict("exec process %s is not running", e.id)
 	}
+	if !e.config.Tty && len(e.config.Cmd) > 0 { // of one that an earlier daemon made it is not known
+		return nil
+	}
 	return s.deps.Shim.Resize(ctx, shim.Key{Container: e.o.id, Exec: e.id, Run: run}, oci.WinSize{Rows: height, Cols: width})
 }
 

@@ -329,8 +329,8 @@ func (f *fakeShim) set(key shim.Key, paused bool) error {
 
 func (f *fakeShim) Pause(_ context.Context, key shim.Key) error  { return f.set(key, true) }
 func (f *fakeShim) Resume(_ context.Context, key shim.Key) error { return f.set(key, false) }
-func (f *fakeShim) Resize(context.Context, shim.Key, oci.WinSize) error {
-	return nil
+func (f *fakeShim) Resize(_ context.Context, key shim.Key, _ oci.WinSize) error {
+	return errclass.Invalid("container %s has no terminal", key.Container)
 }
 func (f *fakeShim) Pids(context.Context, shim.Key) ([]int, error) { return []int{os.Getpid()}, nil }
 

@@ -28,8 +28,7 @@ func newIndex() *index {
 const maxName = 255
 
 func checkName(name string) error {
-	name = strings.TrimPrefix(name, "/")
-	if len(name) > maxName || !validName(name) {
+	if bare := strings.TrimPrefix(name, "/"); len(bare) > maxName || !validName(bare) {
 		return errclass.Invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
 	return nil

@@ -237,7 +237,7 @@ func (s *Service) Rename(ctx context.Context, ref, name string) error {
 	if name = trimSlash(name); name == "" {
 		return errclass.Invalid("Neither old nor new names may be empty")
 	}
-	if err := checkName(name); err != nil {
+	if err := checkName("/" + name); err != nil { // with the slash, as Docker tells it here
 		return prefix(allocating, err)
 	}
 	answer := make(chan error, 1)
@@ -287,8 +287,10 @@ func (s *Service) Resize(ctx context.Context, ref string, height, width uint16) 
 	if !v.Phase.Up() {
 		return o.notRunning()
 	}
-	if err := s.deps.Shim.Resize(ctx, o.key(v.Run), oci.WinSize{Rows: height, Cols: width}); err != nil {
-		return prefix("cannot resize container: ", err)
+	if o.rec.Load().Config.Tty { // without a terminal there is nothing to do, which is no error
+		if err := s.deps.Shim.Resize(ctx, o.key(v.Run), oci.WinSize{Rows: height, Cols: width}); err != nil {
+			return prefix("cannot resize container: ", err)
+		}
 	}
 	o.emit(events.ActionResize, map[string]string{"height": utoa(height), "width": utoa(width)})
 	return nil

@@ -61,7 +61,9 @@ func TestLife(t *testing.T) {
 	_, err = r.ExecCreate(bg, "web", container.ExecCreateRequest{Cmd: []string{"true"}})
 	wantErr(t, err, errdefs.ErrConflict, "is paused, unpause the container before exec")
 	r.must(r.Unpause(bg, "web"))
+	wantErr(t, r.Rename(bg, "web", "-x"), errdefs.ErrInvalidArgument, "Error when allocating new name: Invalid container name (/-x), only")
 	r.must(r.Rename(bg, "web", "api"))
+	r.must(r.Resize(bg, "api", 10, 10)) // it has no terminal: nothing to do
 	_, err = r.Inspect(bg, "web", false)
 	wantErr(t, err, errdefs.ErrNotFound, "No such container: web")
 	r.must(r.Stop(bg, "api", StopOptions{}))
@@ -88,7 +90,7 @@ func TestLife(t *testing.T) {
 		acts = append(acts, string((<-sub.C()).Action))
 	}
 	want := []string{
-		"create", "start", "pause", "unpause", "rename", "kill", "die", "stop", "start", "restart",
+		"create", "start", "pause", "unpause", "rename", "resize", "kill", "die", "stop", "start", "restart",
 		"kill", "die", "stop", "start", "restart", "kill", "die", "destroy",
 	}
 	if !slices.Equal(acts, want) {
@@ -134,6 +136,12 @@ func TestCreateRefusals(t *testing.T) {
 		}
 		_, err := r.Create(bg, c.o)
 		wantErr(t, err, c.class, c.text)
+		// What is wrong without the image is told without it.
+		if c.o.HostConfig != nil && !strings.Contains(c.text, "local volume name") {
+			c.o.Config.Image = "nope"
+			_, err := r.Create(bg, c.o)
+			wantErr(t, err, c.class, c.text)
+		}
 	}
 	if len(r.layers.have) != 1 || len(r.images.leases) != 1 || len(r.index.names) != 1 {
 		t.Errorf("refused creates left something: %v %v", r.layers.have, r.index.names)

@@ -24,12 +24,8 @@ const minMemory = 6 << 20
 
 // Health refuses settings of the health check.
 func Health(c *container.Config, h *container.HostConfig) error {
-	action, ok := extension.ParseAction(h.Annotations[extension.HealthOnFailure])
-	if !ok {
+	if _, ok := extension.ParseAction(h.Annotations[extension.HealthOnFailure]); !ok {
 		return errclass.Invalid("invalid %s %q: must be one of none, stop, kill, restart", extension.HealthOnFailure, h.Annotations[extension.HealthOnFailure])
-	}
-	if action != extension.Nothing && health.Of(c) == nil {
-		return errclass.Invalid("%s needs a health check", extension.HealthOnFailure)
 	}
 	hc := c.Healthcheck
 	if hc == nil {
@@ -47,6 +43,14 @@ func Health(c *container.Config, h *container.HostConfig) error {
 	}
 	if hc.Retries < 0 {
 		return errclass.Invalid("Retries in Healthcheck cannot be negative")
+	}
+	return nil
+}
+
+// HealthAction refuses what is to follow from a health check that neither the request nor the image has.
+func HealthAction(c *container.Config, h *container.HostConfig) error {
+	if action, _ := extension.ParseAction(h.Annotations[extension.HealthOnFailure]); action != extension.Nothing && health.Of(c) == nil {
+		return errclass.Invalid("%s needs a health check", extension.HealthOnFailure)
 	}
 	return nil
 }
