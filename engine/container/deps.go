@@ -25,6 +25,8 @@ type Images interface {
 	Lease(ctx context.Context, img *image.Image, containerID string) (*image.RootfsLease, error)
 	// LeaseOf is the hold a container has already; class NotFound when none.
 	LeaseOf(ctx context.Context, containerID string) (*image.RootfsLease, error)
+	// Unpacked is what the image's layers take, in bytes.
+	Unpacked(ctx context.Context, img *image.Image) (int64, error)
 	// Release ends the hold; none is no error.
 	Release(ctx context.Context, containerID string) error
 }

@@ -35,8 +35,10 @@ type fakeImages struct {
 	config dockerspec.DockerOCIImageConfig
 }
 
+func (f *fakeImages) Unpacked(context.Context, *image.Image) (int64, error) { return 1000, nil }
+
 func (f *fakeImages) Resolve(_ context.Context, ref string, _ *ocispec.Platform) (*image.Image, error) {
-	if ref != "busybox" {
+	if ref != "busybox" && ref != digest.FromString("busybox").String() {
 		return nil, errclass.NotFound("No such image: %s", ref)
 	}
 	img := &image.Image{ID: digest.FromString("busybox"), Names: []string{"busybox:latest"}}

@@ -57,7 +57,7 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container
 		resp.NetworkSettings.Networks = map[string]*networktypes.EndpointSettings{}
 	}
 	if size {
-		rw, root := s.sizes(ctx, o.id)
+		rw, root := s.sizes(ctx, o)
 		resp.SizeRw, resp.SizeRootFs = &rw, &root
 	}
 	return resp, nil

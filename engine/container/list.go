@@ -48,7 +48,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]container.Summary,
 		sum := s.summary(it.o, it.r, it.v, now)
 		sum.Names = append(sum.Names, linkNames[it.o.id]...)
 		if o.Size {
-			sum.SizeRw, sum.SizeRootFs = s.sizes(ctx, it.o.id)
+			sum.SizeRw, sum.SizeRootFs = s.sizes(ctx, it.o)
 		}
 		out = append(out, sum)
 	}
@@ -376,12 +376,19 @@ func mountList(r *record) []container.MountPoint {
 }
 
 // sizes are what the writable layer takes, and with the image; what can't be told is 0.
-func (s *Service) sizes(ctx context.Context, id string) (rw, root int64) {
-	u, err := s.deps.Layers.Usage(ctx, id)
+func (s *Service) sizes(ctx context.Context, o *owner) (rw, root int64) {
+	u, err := s.deps.Layers.Usage(ctx, o.id)
 	if err != nil {
 		return 0, 0
 	}
-	return u.Size, u.Size
+	root = u.Size
+	// Without its name the image may be gone, though the container holds the layers.
+	if img, err := s.deps.Images.Resolve(ctx, o.rec.Load().Image, nil); err == nil {
+		if n, err := s.deps.Images.Unpacked(ctx, img); err == nil {
+			root += n
+		}
+	}
+	return u.Size, root
 }
 
 // Prune removes all containers that do not run and match the filters.
@@ -409,7 +416,7 @@ func (s *Service) Prune(ctx context.Context, f filter.Args) (container.PruneRepo
 			!until.IsZero() && r.Created.After(until) || !f.Labels("label", r.Config.Labels) {
 			continue
 		}
-		size, _ := s.sizes(ctx, o.id)
+		size, _ := s.sizes(ctx, o)
 		if err := s.Remove(ctx, o.id, RemoveOptions{}); err != nil {
 			s.log.Warn("pruning a container", "container", o.id, "error", err)
 			continue

@@ -63,6 +63,9 @@ func TestLife(t *testing.T) {
 	r.must(r.Unpause(bg, "web"))
 	wantErr(t, r.Rename(bg, "web", "-x"), errdefs.ErrInvalidArgument, "Error when allocating new name: Invalid container name (/-x), only")
 	r.must(r.Rename(bg, "web", "api"))
+	if i, err := r.Inspect(bg, "api", true); err != nil || *i.SizeRw != 42 || *i.SizeRootFs != 1042 {
+		t.Errorf("%v %v: %v", i.SizeRw, i.SizeRootFs, err)
+	}
 	r.must(r.Resize(bg, "api", 10, 10)) // it has no terminal: nothing to do
 	_, err = r.Inspect(bg, "web", false)
 	wantErr(t, err, errdefs.ErrNotFound, "No such container: web")

@@ -328,7 +328,9 @@ func (st *starting) request(ctx context.Context) (*shim.StartRequest, error) {
 		return nil, err
 	}
 	if req.Log != nil {
-		req.Log.Attrs = logs.Attrs(st.r.Config, h.LogConfig.Config)
+		req.Log.Attrs = logs.Attrs(logs.Subject{
+			ID: st.r.ID, Name: st.r.Name, ImageID: st.r.Image, ImageName: st.r.Config.Image, Command: append([]string{st.r.Path}, st.r.Args...),
+		}, st.r.Config, h.LogConfig.Config)
 	}
 	if req.Seccomp, req.SeccompFlags, err = st.s.filter(h, sp); err != nil {
 		return nil, err

@@ -148,6 +148,16 @@ func (s *Service) History(ctx context.Context, ref string, platform *ocispec.Pla
 	return out, nil
 }
 
+// Unpacked is what the layers of an image take, in bytes, as far as they are unpacked.
+func (s *Service) Unpacked(ctx context.Context, img *Image) (int64, error) {
+	sizes, err := s.layerSizes(ctx, img)
+	var total int64
+	for _, n := range sizes {
+		total += n
+	}
+	return total, err
+}
+
 // layerSizes returns the unpacked size of each layer, the lowest first.
 func (s *Service) layerSizes(ctx context.Context, img *Image) ([]int64, error) {
 	data, err := s.readBlob(ctx, img.Manifest, manifest.MaxSize)

@@ -182,7 +182,7 @@ func (s *Service) Prune(ctx context.Context, f filter.Args) (imagetypes.PruneRep
 	if err != nil {
 		return report, err
 	}
-	before, err := s.diskUsage(ctx)
+	before, err := s.DiskUsage(ctx)
 	if err != nil {
 		return report, err
 	}
@@ -212,7 +212,7 @@ func (s *Service) Prune(ctx context.Context, f filter.Args) (imagetypes.PruneRep
 	if err := s.store.CollectNow(ctx); err != nil {
 		return report, err
 	}
-	after, err := s.diskUsage(ctx)
+	after, err := s.DiskUsage(ctx)
 	if err != nil {
 		return report, err
 	}

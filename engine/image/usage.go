@@ -13,23 +13,25 @@ import (
 func formatUint(n uint64) string { return strconv.FormatUint(n, 10) }
 
 // DiskUsage is what all blobs and unpacked layers take, in bytes.
-func (s *Service) DiskUsage(ctx context.Context) (int64, error) { return s.diskUsage(ctx) }
+func (s *Service) DiskUsage(ctx context.Context) (int64, error) {
+	return diskUsage(ctx, s.store)
+}
 
 // Len is how many images there are.
 func (s *Service) Len() int { return len(s.groups()) }
 
-func (s *Service) diskUsage(ctx context.Context) (int64, error) {
+func diskUsage(ctx context.Context, store *storage.Store) (int64, error) {
 	ctx = storage.Context(ctx)
 	var total int64
-	err := s.store.Content.Walk(ctx, func(i content.Info) error {
+	err := store.Content.Walk(ctx, func(i content.Info) error {
 		total += i.Size
 		return nil
 	})
 	if err != nil {
 		return 0, err
 	}
-	err = s.store.Snapshots.Walk(ctx, func(ctx context.Context, i snapshots.Info) error {
-		u, err := s.store.Snapshots.Usage(ctx, i.Name)
+	err = store.Snapshots.Walk(ctx, func(ctx context.Context, i snapshots.Info) error {
+		u, err := store.Snapshots.Usage(ctx, i.Name)
 		if errdefs.IsNotFound(err) {
 			return nil
 		}

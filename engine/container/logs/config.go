@@ -60,7 +60,11 @@ func ConfigOf(path string, c container.LogConfig) (*shim.LogConfig, error) {
 			if _, err := units.RAMInBytes(v); err != nil {
 				return nil, errclass.Invalid("error parsing option max-buffer-size: %w", err)
 			}
-		case "labels", "labels-regex", "env", "env-regex", "tag":
+		case "labels", "labels-regex", "env", "env-regex":
+		case "tag":
+			if _, err := expandTag(v, Subject{}); err != nil {
+				return nil, err
+			}
 		default:
 			return nil, errclass.Invalid("unknown log opt '%s' for %s log driver", k, c.Type)
 		}
@@ -68,8 +72,53 @@ func ConfigOf(path string, c container.LogConfig) (*shim.LogConfig, error) {
 	return l, nil
 }
 
+// Subject is the container that a log is of, for --log-opt tag.
+type Subject struct {
+	ID, Name, ImageID, ImageName string // IDs in full
+	Command                      []string
+}
+
+// field matches what a tag's template may hold.
+var field = regexp.MustCompile(`{{ *\.([A-Za-z]+) *}}`)
+
+// expandTag fills in the template of --log-opt tag.
+func expandTag(tag string, s Subject) (string, error) {
+	short := func(id string) string { return id[:min(len(id), 12)] }
+	var wrong string
+	out := field.ReplaceAllStringFunc(tag, func(m string) string {
+		switch name := field.FindStringSubmatch(m)[1]; name {
+		case "ID":
+			return short(s.ID)
+		case "FullID":
+			return s.ID
+		case "Name":
+			return s.Name
+		case "ImageID":
+			return short(s.ImageID)
+		case "ImageFullID":
+			return s.ImageID
+		case "ImageName":
+			return s.ImageName
+		case "DaemonName":
+			return "docker"
+		case "Command":
+			return strings.Join(s.Command, " ")
+		default:
+			wrong = m
+			return ""
+		}
+	})
+	if rest := field.ReplaceAllString(tag, ""); wrong == "" && strings.Contains(rest, "{{") {
+		wrong = rest[strings.Index(rest, "{{"):]
+	}
+	if wrong != "" {
+		return "", errclass.Invalid("invalid log opt tag: %s: what can be filled in are .ID .FullID .Name .ImageID .ImageFullID .ImageName .DaemonName .Command", wrong)
+	}
+	return out, nil
+}
+
 // Attrs are the "attrs" of every line: what --log-opt labels, env and tag ask for.
-func Attrs(config *container.Config, opts map[string]string) json.RawMessage {
+func Attrs(s Subject, config *container.Config, opts map[string]string) json.RawMessage {
 	attrs := map[string]string{}
 	names := strings.Split(opts["labels"], ",")
 	match := func(string) bool { return false }
@@ -91,7 +140,7 @@ func Attrs(config *container.Config, opts map[string]string) json.RawMessage {
 			attrs[k] = v
 		}
 	}
-	if tag := opts["tag"]; tag != "" && !strings.Contains(tag, "{{") {
+	if tag, err := expandTag(opts["tag"], s); err == nil && tag != "" {
 		attrs["tag"] = tag
 	}
 	if len(attrs) == 0 {

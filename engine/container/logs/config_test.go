@@ -1,0 +1,33 @@
+package logs
+
+import (
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+)
+
+func TestAttrs(t *testing.T) {
+	s := Subject{
+		ID: "0123456789abcdef", Name: "web", ImageID: "sha256:0123456789", ImageName: "repo:tag", Command: []string{"a", "b c"},
+	}
+	config := &container.Config{Labels: map[string]string{"l": "1", "my.x": "2", "no": "3"}, Env: []string{"E=4", "MY_X=5", "NO=6", "BAD"}}
+	for want, opts := range map[string]map[string]string{
+		"":                        {},
+		`{"E":"4","l":"1"}`:       {"labels": "l,none", "env": "E"},
+		`{"MY_X":"5","my.x":"2"}`: {"labels-regex": "^my", "env-regex": "^MY"},
+		`{"tag":"plain"}`:         {"tag": "plain"},
+		`{"tag":"repo:tag/web/0123456789ab 0123456789abcdef"}`:  {"tag": "{{.ImageName}}/{{ .Name }}/{{.ID}} {{.FullID}}"},
+		`{"tag":"sha256:01234 sha256:0123456789 docker a b c"}`: {"tag": "{{.ImageID}} {{.ImageFullID}} {{.DaemonName}} {{.Command}}"},
+	} {
+		if got := string(Attrs(s, config, opts)); got != want {
+			t.Errorf("%v: %s, want %s", opts, got, want)
+		}
+	}
+	for _, tag := range []string{"{{.Nothing}}", "{{json .}}", "{{.ID", "x{{"} {
+		_, err := ConfigOf("", container.LogConfig{Type: "json-file", Config: map[string]string{"tag": tag}})
+		if !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v", tag, err)
+		}
+	}
+}
