@@ -159,7 +159,7 @@ func TestFailedStart(t *testing.T) {
 		class error
 		text  string
 	}{
-		{"fail", 127, errdefs.ErrInvalidArgument, `failed to create task for container: failed to create shim task: OCI runtime create failed: exec: "fail": executable file not found in $PATH`},
+		{"fail", 127, errdefs.ErrInvalidArgument, `failed to create task for container: failed to create shim task: OCI runtime create failed: unable to start container process: exec: "fail": executable file not found in $PATH`},
 		{"fail-noexec", 126, errdefs.ErrInvalidArgument, "permission denied"},
 		{"fail-other", 128, errdefs.ErrInternal, "the kernel said no"},
 	} {
@@ -507,7 +507,7 @@ func TestExec(t *testing.T) {
 	r.must(r.ExecStart(bg, x, container.ExecStartRequest{}, hijack))
 	buf := make([]byte, 300)
 	n, _ := client.Read(buf)
-	if got := string(buf[:n]); got != "OCI runtime exec failed: exec failed: exec: \"fail\": executable file not found in $PATH\r\n" {
+	if got := string(buf[:n]); got != "OCI runtime exec failed: exec failed: unable to start container process: exec: \"fail\": executable file not found in $PATH\r\n" {
 		t.Errorf("told %q", got)
 	}
 	if i, _ := r.ExecInspect(bg, x); i.ExitCode == nil || *i.ExitCode != 127 {

@@ -16,8 +16,8 @@ func (e *runtimeError) Unwrap() error { return e.err }
 
 // Words that Docker's users, and the docker command's exit codes, know.
 const (
-	createFailed = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
-	execFailed   = "OCI runtime exec failed: exec failed: "
+	createFailed = "failed to create task for container: failed to create shim task: OCI runtime create failed: unable to start container process: "
+	execFailed   = "OCI runtime exec failed: exec failed: unable to start container process: "
 	mountHint    = ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type"
 )
 
