@@ -22,6 +22,7 @@ type engine struct {
 	cgroup      string // path of the engine's group in its hierarchy
 	unified     bool   // cgroup v2
 	standing    string // the container that execs run in
+	connected   string // the container that is connected and disconnected
 }
 
 func newEngine(arg, image string) (*engine, error) {

@@ -60,13 +60,14 @@ func run() error {
 		}
 		s.print(table, f.name, "floor", nil)
 	}
+	var ops []operation
 	for _, op := range operations() {
-		if !strings.Contains(op.name, *only) {
-			continue
+		if strings.Contains(op.name, *only) {
+			ops = append(ops, op)
 		}
-		if err := compare(ctx, table, op, engines, *rounds); err != nil {
-			return err
-		}
+	}
+	if err := compare(ctx, table, ops, engines, *rounds); err != nil {
+		return err
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -77,34 +78,42 @@ func run() error {
 	return memory(ctx, engines, *many)
 }
 
-// compare runs one operation on all engines in turn.
-func compare(ctx context.Context, table *tabwriter.Writer, op operation, engines []*engine, rounds int) error {
-	all := make([]samples, len(engines))
-	for i, e := range engines {
-		if err := op.prepare(ctx, e); err != nil {
-			return fmt.Errorf("%s on %s: %w", op.name, e.name, err)
-		}
-		defer op.clear(context.WithoutCancel(ctx), e)
-		for range 3 { // warm
-			if err := op.once(ctx, e); err != nil {
-				return fmt.Errorf("%s on %s: %w", op.name, engines[i].name, err)
+// compare runs operations on all engines, all of them in turn: differences between two
+// operations of one engine hold as well.
+func compare(ctx context.Context, table *tabwriter.Writer, ops []operation, engines []*engine, rounds int) error {
+	all := make([][]samples, len(ops))
+	for o, op := range ops {
+		all[o] = make([]samples, len(engines))
+		for _, e := range engines {
+			defer op.clear(context.WithoutCancel(ctx), e)
+			if err := op.prepare(ctx, e); err != nil {
+				return fmt.Errorf("%s on %s: %w", op.name, e.name, err)
+			}
+			for range 3 { // warm
+				if err := op.once(ctx, e); err != nil {
+					return fmt.Errorf("%s on %s: %w", op.name, e.name, err)
+				}
 			}
 		}
 	}
 	for round := range rounds {
-		for k := range engines {
-			i := (k + round) % len(engines)
-			if err := all[i].add(ctx, engines[i], op); err != nil {
-				return fmt.Errorf("%s on %s: %w", op.name, engines[i].name, err)
+		for o, op := range ops {
+			for k := range engines {
+				i := (k + round) % len(engines)
+				if err := all[o][i].add(ctx, engines[i], op); err != nil {
+					return fmt.Errorf("%s on %s: %w", op.name, engines[i].name, err)
+				}
 			}
 		}
 	}
-	for i, e := range engines {
-		var first *samples
-		if i > 0 {
-			first = &all[0]
+	for o, op := range ops {
+		for i, e := range engines {
+			var first *samples
+			if i > 0 {
+				first = &all[o][0]
+			}
+			all[o][i].print(table, op.name, e.name, first)
 		}
-		all[i].print(table, op.name, e.name, first)
 	}
 	return nil
 }

@@ -12,23 +12,28 @@ import (
 // The networks that the operations of networks use.
 const (
 	benchNet  = "enginebench"
+	firstNet  = "enginebench1"
 	secondNet = "enginebench2"
+	briefNet  = "enginebench3"
 )
 
 // networkOperations measure what networks cost.
 func networkOperations() []operation {
-	cleared := func(ctx context.Context, e *engine) { _ = e.removeNetwork(ctx, benchNet) }
-	prepared := func(ctx context.Context, e *engine) error { return e.createNetwork(ctx, benchNet) }
+	nothing := func(context.Context, *engine) error { return nil }
 	return []operation{
-		{name: "network: start on a user network", prepare: prepared, once: func(ctx context.Context, e *engine) error { return e.life(ctx, benchNet) }, clear: cleared},
-		{name: "network: the same with a published port", prepare: prepared, once: publishedLife, clear: cleared},
+		{
+			name: "network: start on a user network", prepare: func(ctx context.Context, e *engine) error { return e.createNetwork(ctx, benchNet) },
+			once:  func(ctx context.Context, e *engine) error { return e.life(ctx, benchNet) },
+			clear: func(ctx context.Context, e *engine) { _ = e.removeNetwork(ctx, benchNet) },
+		},
+		{name: "network: the same with a published port", prepare: nothing, once: publishedLife, clear: func(context.Context, *engine) {}},
 		{name: "network: connect + disconnect a second one", prepare: standOnNetwork, once: connectOnce, clear: fallOffNetwork},
 		{
-			name: "network: create + rm", prepare: func(context.Context, *engine) error { return nil },
+			name: "network: create + rm", prepare: nothing,
 			once: func(ctx context.Context, e *engine) error {
-				return errors.Join(e.createNetwork(ctx, benchNet), e.removeNetwork(ctx, benchNet))
+				return errors.Join(e.createNetwork(ctx, briefNet), e.removeNetwork(ctx, briefNet))
 			},
-			clear: cleared,
+			clear: func(ctx context.Context, e *engine) { _ = e.removeNetwork(ctx, briefNet) },
 		},
 	}
 }
@@ -62,29 +67,31 @@ func publishedLife(ctx context.Context, e *engine) error {
 
 // standOnNetwork has a container run on one network, and makes another.
 func standOnNetwork(ctx context.Context, e *engine) error {
-	if err := errors.Join(e.createNetwork(ctx, benchNet), e.createNetwork(ctx, secondNet)); err != nil {
+	if err := errors.Join(e.createNetwork(ctx, firstNet), e.createNetwork(ctx, secondNet)); err != nil {
 		return err
 	}
-	id, err := e.create(ctx, benchNet, "/bin/sleep", "3600")
+	id, err := e.create(ctx, firstNet, "/bin/sleep", "3600")
 	if err != nil {
 		return err
 	}
-	e.standing = id
+	e.connected = id
 	_, err = e.client.ContainerStart(ctx, id, client.ContainerStartOptions{})
 	return err
 }
 
 func connectOnce(ctx context.Context, e *engine) error {
-	_, err := e.client.NetworkConnect(ctx, secondNet, client.NetworkConnectOptions{Container: e.standing})
+	_, err := e.client.NetworkConnect(ctx, secondNet, client.NetworkConnectOptions{Container: e.connected})
 	if err != nil {
 		return err
 	}
-	_, err = e.client.NetworkDisconnect(ctx, secondNet, client.NetworkDisconnectOptions{Container: e.standing})
+	_, err = e.client.NetworkDisconnect(ctx, secondNet, client.NetworkDisconnectOptions{Container: e.connected})
 	return err
 }
 
 func fallOffNetwork(ctx context.Context, e *engine) {
-	_ = e.remove(ctx, e.standing)
-	_ = e.removeNetwork(ctx, benchNet)
+	if e.connected != "" {
+		_ = e.remove(ctx, e.connected)
+	}
+	_ = e.removeNetwork(ctx, firstNet)
 	_ = e.removeNetwork(ctx, secondNet)
 }
