@@ -44,6 +44,9 @@ func (s *Service) Create(ctx context.Context, o CreateOptions) (resp container.C
 	if _, err := mounts.Resolve(&asked, &askedHost, mountsOf(s.index)); err != nil {
 		return resp, err
 	}
+	if host.NetworkMode.IsContainer() && len(cfg.ExposedPorts) > 0 {
+		return resp, errclass.Invalid("conflicting options: port exposing and the container type network mode")
+	}
 	img, err := s.deps.Images.Resolve(ctx, cfg.Image, o.Platform)
 	if err != nil {
 		return resp, err

@@ -186,8 +186,13 @@ func (f *fakeNetworks) Disconnect(_ context.Context, _ *os.File, id, _ string, k
 	return network.Record{ContainerID: id}, f.fail
 }
 
-func (f *fakeNetworks) CheckEndpoint(string, *networktypes.EndpointSettings) error { return nil }
-func (f *fakeNetworks) SetLinks(string, []string) error                            { return nil }
+func (f *fakeNetworks) CheckEndpoint(ref string, es *networktypes.EndpointSettings) error {
+	if es != nil && es.IPAMConfig != nil {
+		return errclass.Invalid("no address can be chosen on %s", ref)
+	}
+	return nil
+}
+func (f *fakeNetworks) SetLinks(string, []string) error { return nil }
 
 func (f *fakeNetworks) Known(ref string) (id, name, driver string, err error) {
 	ref = strings.TrimPrefix(ref, "net-")

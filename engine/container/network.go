@@ -87,6 +87,8 @@ func (o *owner) connect(ctx context.Context, netRef string, ep *networktypes.End
 		}
 	} else if key := o.onNetwork(nid, old); key != "" {
 		return errclass.Forbidden("endpoint with name %s already exists in network %s", old.Name, name)
+	} else if err := o.s.deps.Networks.CheckEndpoint(name, ep); err != nil {
+		return err // else the next start would fail
 	}
 	return o.keepNetworks(func(nets map[string]*networktypes.EndpointSettings) { nets[name] = ep.Copy() })
 }

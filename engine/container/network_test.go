@@ -1,6 +1,7 @@
 package container
 
 import (
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -37,6 +38,8 @@ func TestNetworkConnect(t *testing.T) {
 	if got := r.networks("web"); got != "bridge two" {
 		t.Error(got)
 	}
+	chosen := &networktypes.EndpointSettings{IPAMConfig: &networktypes.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("1.2.3.4")}}
+	wantErr(t, r.NetworkConnect(bg, "three", "web", chosen), errdefs.ErrInvalidArgument, "no address can be chosen on three")
 	r.must(r.NetworkDisconnect(bg, "net-two", "web", false))
 	wantErr(t, r.NetworkDisconnect(bg, "two", "web", false), errdefs.ErrPermissionDenied, "container "+id+" is not connected to the network two")
 	wantErr(t, r.NetworkConnect(bg, "host", "web", nil), errdefs.ErrInvalidArgument, "container cannot be disconnected from host network or connected to host network")
@@ -67,5 +70,10 @@ func TestNetworkConnect(t *testing.T) {
 	}
 	r.must(r.Remove(bg, "web", RemoveOptions{Force: true}))
 	r.create("joined", &container.HostConfig{NetworkMode: "container:x"}, "sleep", "1")
+	_, err = r.Create(bg, CreateOptions{
+		Config:     &container.Config{Image: "img", ExposedPorts: networktypes.PortSet{networktypes.MustParsePort("80/tcp"): {}}},
+		HostConfig: &container.HostConfig{NetworkMode: "container:joined"},
+	})
+	wantErr(t, err, errdefs.ErrInvalidArgument, "conflicting options: port exposing and the container type network mode")
 	wantErr(t, r.NetworkConnect(bg, "two", "joined", nil), errdefs.ErrInvalidArgument, "container sharing network namespace with another container or host cannot be connected to any other network")
 }
