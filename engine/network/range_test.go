@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -248,4 +249,63 @@ func TestForwardWithoutFirewall(t *testing.T) {
 		probe{"outside", out, "192.0.2.1:8080", "web 172.17.0.1"}, probe{"outside, IPv6", out, "[2001:db8::1]:8080", "web 172.17.0.1"},
 		probe{"range", out, "192.0.2.1:20069", "last 172.17.0.1"}, probe{"range, IPv6", out, "[2001:db8::1]:20069", "last 172.17.0.1"},
 		probe{"itself", b.NetNS, "172.17.0.1:8080", "web 172.17.0.1"})
+}
+
+// A neighbour that knows only the host's link-local address reaches published ports, one
+// and long ranges, of containers with and without IPv6.
+func TestPublishedByLinkLocal(t *testing.T) {
+	s, _ := newService(t, nil)
+	out := neighbour(t, s)
+	create(t, s, dual("six", map[string]string{bridge.OptName: "br-six"}))
+	host, err := s.nl.LinkByName("wan0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, nw := range []string{NameBridge, "six"} {
+		r := on(request(nw), nw)
+		first := 20000 + 1000*i
+		r.Ports = rowOf("tcp", "", first, first, 100)
+		r.Ports[network.MustParsePort("80/tcp")] = []network.PortBinding{{HostPort: strconv.Itoa(8080 + i)}}
+		b := run(t, s, r)
+		serve(t, s.host, b.NetNS, "tcp", ":80", "one")
+		serve(t, s.host, b.NetNS, "tcp", fmt.Sprint(":", first+50), "row")
+		for port, want := range map[int]string{8080 + i: "one ", first + 50: "row ", first + 51: ""} {
+			var got string
+			err := s.host.Inside(out, func() error {
+				return fromLinkLocal(t, host.MAC, uint16(port), &got)
+			})
+			if want == "" && err == nil || want != "" && (err != nil || !strings.HasPrefix(got, want)) {
+				t.Errorf("%s, port %d: %q %v, want %q", nw, port, got, err, want)
+			}
+		}
+	}
+}
+
+// fromLinkLocal asks a port by the link-local address that goes with a hardware address,
+// from the calling thread's eth0.
+func fromLinkLocal(t *testing.T, mac net.HardwareAddr, port uint16, got *string) error {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	tv := unix.NsecToTimeval(int64(5 * time.Second))
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
+	eth, err := net.InterfaceByName("eth0")
+	if err != nil {
+		return err
+	}
+	to := [16]byte{0xfe, 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]}
+	if err := unix.Connect(fd, &unix.SockaddrInet6{Addr: to, Port: int(port), ZoneId: uint32(eth.Index)}); err != nil {
+		return err
+	}
+	buf := make([]byte, 100)
+	n, err := unix.Read(fd, buf)
+	if err == nil && n == 0 {
+		return unix.ECONNRESET
+	}
+	*got = string(buf[:max(n, 0)])
+	return err
 }

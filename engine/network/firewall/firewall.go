@@ -100,7 +100,8 @@ type Port struct {
 	// Count above 1 means as many ports in a row, on both sides.
 	Count uint16
 	// Gate tells that a row's first host port has a socket of the daemon, which forwards
-	// what the kernel cannot: all of it where IP is invalid, else connections to ::1.
+	// what the kernel cannot: all of it where IP is invalid, else what comes by ::1 and
+	// link-local addresses.
 	Gate bool
 }
 
@@ -232,21 +233,26 @@ func (m GatewayMode) Translates() bool {
 	return m == "" || m == ModeNAT || m == ModeNATUnprotected
 }
 
-// gateElems lead a row's ports to the one that has a socket.
+// gateElems lead a row's ports to the one that has a socket: all of them, or what is sent
+// to addresses that nobody routes.
 func gateElems(p Port) []nft.SetElems {
-	on := netip.PrefixFrom(p.HostIP, p.HostIP.BitLen())
-	switch {
+	one, local := netip.PrefixFrom(p.HostIP, p.HostIP.BitLen()), p.HostIP.IsLoopback() || p.HostIP.IsLinkLocalUnicast()
+	var on []netip.Prefix
+	switch all := p.HostIP.IsUnspecified(); {
 	case !p.Gate:
-		return nil
-	case p.IP.IsValid() && (p.HostIP.IsUnspecified() || p.HostIP == loopback6.Addr()):
-		on = loopback6
-	case p.IP.IsValid():
-		return nil
-	case p.HostIP.IsUnspecified():
-		on = netip.PrefixFrom(p.HostIP, 0)
+	case p.IP.IsValid() && all:
+		on = []netip.Prefix{loopback6, linkLocal6}
+	case all:
+		on = []netip.Prefix{netip.PrefixFrom(p.HostIP, 0)}
+	case !p.IP.IsValid() || local:
+		on = []netip.Prefix{one}
 	}
-	key := []nft.Value{on, p.Proto, nft.PortRange{First: p.HostPort, Last: p.HostPort + p.Count - 1}}
-	return []nft.SetElems{{Set: SetGate6, Elems: []nft.Elem{{Key: key, Data: []nft.Value{p.HostPort}}}}}
+	var out []nft.SetElems
+	for _, a := range on {
+		key := []nft.Value{a, p.Proto, nft.PortRange{First: p.HostPort, Last: p.HostPort + p.Count - 1}}
+		out = append(out, nft.SetElems{Set: SetGate6, Elems: []nft.Elem{{Key: key, Data: []nft.Value{p.HostPort}}}})
+	}
+	return out
 }
 
 func portElems(p Port, b Bridge, direct bool) []nft.SetElems {
@@ -292,6 +298,8 @@ func portElems(p Port, b Bridge, direct bool) []nft.SetElems {
 var (
 	loopback4 = netip.MustParsePrefix("127.0.0.0/8")
 	loopback6 = netip.MustParsePrefix("::1/128")
+	// Link-local addresses: the kernel forwards nothing from one, so the daemon does.
+	linkLocal6 = netip.MustParsePrefix("fe80::/10")
 )
 
 func chains(s State) []nft.Chain {
@@ -342,6 +350,8 @@ func publishRules() []nft.Rule {
 		{nft.DNATByAddr{Family: nft.V4, Map: SetAddr4}},
 		{nft.DNATByPort{Family: nft.V4, Map: SetAny4}},
 		{nft.DNATByRange{Family: nft.V4, Map: SetRange4}},
+		{nft.Src{Prefix: linkLocal6}, nft.Jump{Chain: "gate"}},
+		{nft.Src{Prefix: linkLocal6}, nft.Return{}},
 		{nft.DNATByAddr{Family: nft.V6, Map: SetAddr6}},
 		{nft.DNATByPort{Family: nft.V6, Map: SetAny6}},
 		{nft.DNATByRange{Family: nft.V6, Map: SetRange6}},
