@@ -263,8 +263,6 @@ func TestErrorLog(t *testing.T) {
 		t.Errorf("%+v", line)
 	}
 	b.refused("slice:prefix:name", "--systemd-cgroup", "create", "{ID}")
-	b.refused("CRIU", "checkpoint", "--image-path", "/x", "{ID}")
-	b.refused("CRIU", "restore", "{ID}")
 	b.refused("requires exactly 1 argument", "state")
 	b.refused("flag provided but not defined: -nosuch", "state", "--nosuch", "x")
 	b.refused("unknown command", "nosuch")

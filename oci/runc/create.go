@@ -199,6 +199,11 @@ func (a *app) create(id string, f *createFlags, start bool) error {
 		_ = c.remove()
 		return err
 	}
+	return a.attend(c, p, spec, f, l)
+}
+
+// attend waits for a container's end in the foreground, and deletes it then.
+func (a *app) attend(c *container, p *oci.Process, spec *specs.Spec, f *createFlags, l *launch) error {
 	if f.detach {
 		return nil
 	}
@@ -209,7 +214,7 @@ func (a *app) create(id string, f *createFlags, start bool) error {
 	}
 	if !f.keep {
 		if err := a.destroy(c, spec); err != nil {
-			a.log.warn("delete container %s: %v", id, err)
+			a.log.warn("delete container %s: %v", c.ID, err)
 		}
 	}
 	return exitError(code)
@@ -257,13 +262,18 @@ func (a *app) make(c *container, raw []byte, spec *specs.Spec, f *createFlags, l
 		}
 	}
 	if err != nil {
-		_ = oci.KillAll(p.Cgroup, unix.SIGKILL)
-		_ = signalProcess(p.PidFD, unix.SIGKILL)
-		_, _ = reap(p.Pid)
-		_ = oci.DeleteCgroup(p.Cgroup)
+		a.unmake(p)
 		return nil, err
 	}
 	return p, nil
+}
+
+// unmake ends a process that was made, and what belongs to it.
+func (*app) unmake(p *oci.Process) {
+	_ = oci.KillAll(p.Cgroup, unix.SIGKILL)
+	_ = signalProcess(p.PidFD, unix.SIGKILL)
+	_, _ = reap(p.Pid)
+	_ = oci.DeleteCgroup(p.Cgroup)
 }
 
 // made publishes a process that is ready: state, terminal, pid file.

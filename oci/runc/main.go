@@ -14,8 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/version"
+	"github.com/gantry/gantry/oci/criu"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -43,6 +43,7 @@ type app struct {
 	ctx      context.Context
 	root     string
 	systemd  bool
+	criu     string
 	log      *logger
 	out, err io.Writer
 	in       *os.File
@@ -74,7 +75,7 @@ func commands() []command {
 		{"spec", "", "write a specification to begin with", 0, 0, setupSpec},
 		{"features", "", "print what this runtime can do", 0, 0, setupFeatures},
 		{"checkpoint", "ID", "save a running container (needs CRIU)", 1, 1, setupCheckpoint},
-		{"restore", "ID", "restore a saved container (needs CRIU)", 1, 1, setupCheckpoint},
+		{"restore", "ID", "restore a saved container (needs CRIU)", 1, 1, setupRestore},
 	}
 }
 
@@ -82,6 +83,9 @@ func commands() []command {
 // to exit with: 1 for errors, a container's own status for those run in the
 // foreground.
 func Main(args []string) int {
+	if len(args) == 2 && args[0] == criu.StageArg1 {
+		return criu.RunStage(args[1])
+	}
 	a := &app{ctx: context.Background(), out: os.Stdout, err: os.Stderr, in: os.Stdin}
 	err := a.run(args)
 	a.log.close()
@@ -113,7 +117,7 @@ func (a *app) run(args []string) error {
 		fmt.Fprintln(a.err, err)
 		return err
 	}
-	a.systemd = g.systemd
+	a.systemd, a.criu = g.systemd, g.criu
 	if a.root, err = filepath.Abs(g.root); err != nil {
 		return a.fail(err)
 	}
@@ -177,8 +181,8 @@ func (a *app) fail(err error) error {
 }
 
 type globals struct {
-	root, log, logFormat string
-	systemd, version     bool
+	root, log, logFormat, criu string
+	systemd, version           bool
 }
 
 func globalFlags() (*flags, *globals) {
@@ -193,7 +197,7 @@ func globalFlags() (*flags, *globals) {
 	f.ignored("debug", "", "accepted: there are no debug messages")
 	f.boolean(&g.systemd, "systemd-cgroup", "let systemd make cgroups: cgroupsPath is slice:prefix:name")
 	f.ignored("rootless", "MODE", "accepted: found out by itself")
-	f.ignored("criu", "PATH", "accepted: checkpoints are off")
+	f.str(&g.criu, "criu", "PATH", "the criu program (default: criu of PATH)")
 	f.boolean(&g.version, "version,v", "print the version")
 	return f, g
 }
@@ -216,17 +220,4 @@ func help(f *flags) string {
 	}
 	fmt.Fprintf(&b, "  %-10s %s\n\nOptions:\n%s", "shim", "hold the containers of a daemon (started by dockerd)", f.usage())
 	return b.String()
-}
-
-func setupCheckpoint(_ *app, f *flags) func([]string) error {
-	// Whatever the options are, the answer is the same.
-	for _, n := range []string{"image-path", "work-path", "parent-path", "page-server", "manage-cgroups-mode", "empty-ns", "bundle,b", "console-socket", "pid-file", "status-fd", "lsm-profile", "lsm-mount-context"} {
-		f.ignored(n, "VALUE", "accepted")
-	}
-	for _, n := range []string{"leave-running", "tcp-established", "ext-unix-sk", "shell-job", "lazy-pages", "file-locks", "pre-dump", "auto-dedup", "detach,d", "no-subreaper", "no-pivot"} {
-		f.ignored(n, "", "accepted")
-	}
-	return func([]string) error {
-		return errclass.NotImplemented("checkpoint and restore are not built into this runtime: they need CRIU, and restoring reads archives that nobody vouches for")
-	}
 }

@@ -6,6 +6,7 @@
 #   test/vm/systemd.sh v1                    version 1, with systemd's empty version 2 beside it
 #   VM_RUN=TestSystemd test/vm/systemd.sh v2 ./oci/runc   tests by name, of packages
 #   VM_SMOKE=0 …                             without podman
+#   VM_SCRIPT=FILE test/vm/systemd.sh v2     a shell script instead, beside the binaries in /t
 #
 # Exit status as test/vm/run.sh. It needs mmdebstrap, e2fsprogs and a Debian mirror at
 # its first run; the root file system is kept in $VM_CACHE.
@@ -76,14 +77,16 @@ if [ "$SMOKE" = 1 ]; then
 	go build -buildvcs=false -o "$WORK/mkimage" ./test/tools/mkimage
 	"$WORK/mkimage" docker-archive "$T/busybox.tar" busybox=busybox:latest
 fi
-mke2fs -q -t ext4 -d "$T" "$WORK/t.ext4" 300M
+[ -z "${VM_SCRIPT:-}" ] || cp "$VM_SCRIPT" "$T/script"
+mke2fs -q -t ext4 -d "$T" "$WORK/t.ext4" 300M >/dev/null
 
 ROOT=$WORK/root
 mkdir -p "$ROOT"/{bin,dev,proc,sys,new,lib/modules}
 cp "$(command -v busybox)" "$ROOT/bin/busybox"
 ln -s /bin/busybox "$ROOT/bin/sh"
 for m in virtio_pci virtio_blk ext4 overlay veth bridge br_netfilter loop tun dummy fuse nf_tables nft_chain_nat nft_ct nft_nat nft_masq nft_redir nft_fib_inet \
-	nft_reject_inet nft_log nft_limit nft_compat xt_addrtype; do
+	nft_reject_inet nft_log nft_limit nft_compat xt_addrtype xt_mark unix_diag inet_diag tcp_diag udp_diag raw_diag \
+	af_packet_diag netlink_diag iptable_filter ip6table_filter nf_conntrack_netlink; do
 	modprobe -S "$RELEASE" --show-depends "$m" 2>/dev/null || true
 done | awk '$1 == "insmod" {print $2}' | awk '!seen[$0]++' >"$WORK/modules"
 n=0
