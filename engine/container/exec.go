@@ -220,7 +220,8 @@ func (o *owner) canExec(ref string) error {
 // emit publishes an exec event; Docker puts the command into the action of some.
 func (e *execProc) emit(action events.Action, withCommand bool, more map[string]string) {
 	if withCommand {
-		action += events.Action(": " + strings.Join(e.config.Cmd, " "))
+		// With the blank behind a command without arguments, as Docker.
+		action += events.Action(": " + e.config.Cmd[0] + " " + strings.Join(e.config.Cmd[1:], " "))
 	}
 	attrs := map[string]string{"execID": e.id}
 	for k, v := range more {

@@ -38,7 +38,7 @@ func (r *rig) wantHealth(ref string, status container.HealthStatus, streak, log 
 	}
 }
 
-// healths are the health events of a subscription until now.
+// healths are the health events since a time, and those of the names given.
 func (r *rig) healths(names map[string]string, since time.Time) (out []string) {
 	past, sub := r.bus.Subscribe(since)
 	sub.Close()

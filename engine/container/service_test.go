@@ -522,6 +522,21 @@ func TestExec(t *testing.T) {
 	wantErr(t, err, errdefs.ErrNotFound, "No such exec instance: "+x)
 }
 
+func TestExecEvents(t *testing.T) {
+	r := newRig(t)
+	begin := time.Now()
+	r.create("web", nil, "sleep")
+	r.must(r.Start(bg, "web"))
+	for _, cmd := range [][]string{{"true"}, {"sleep", "1", "2"}} {
+		_, err := r.ExecCreate(bg, "web", container.ExecCreateRequest{Cmd: cmd})
+		r.must(err)
+	}
+	names := map[string]string{"exec_create: true ": "x", "exec_create: sleep 1 2": "x"}
+	if got := r.healths(names, begin); len(got) != 2 {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestRestore(t *testing.T) {
 	r := newRig(t)
 	runs := r.create("runs", nil, "sleep")
