@@ -352,7 +352,8 @@ func (p *stepper) boot() {
 	}
 	again := p.Policy.Mode == Always ||
 		p.Policy.Mode == UnlessStopped && !p.ManualStop ||
-		p.Policy.Mode == OnFailure && p.Last.Unknown
+		// Its delay, or its run, was cut off with the daemon or the machine.
+		p.Policy.Mode == OnFailure && p.Last.Code != 0 && !p.ManualStop && (p.Policy.Max == 0 || p.Restarts < p.Policy.Max)
 	switch {
 	case again:
 		p.begin()

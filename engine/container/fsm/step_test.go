@@ -151,3 +151,28 @@ func TestRestartRequest(t *testing.T) {
 		t.Errorf("a stale exit did something: %v", out)
 	}
 }
+
+// What the restart policy makes of a container that does not run when the daemon comes up.
+func TestBoot(t *testing.T) {
+	for name, c := range map[string]struct {
+		s     State
+		again bool
+	}{
+		"no policy":               {State{Phase: Exited, Last: Exit{Code: 1}}, false},
+		"never ran":               {State{Phase: Created, Policy: Policy{Mode: Always}}, false},
+		"always":                  {State{Phase: Exited, Policy: Policy{Mode: Always}, ManualStop: true}, true},
+		"unless stopped":          {State{Phase: Exited, Policy: Policy{Mode: UnlessStopped}}, true},
+		"unless stopped, stopped": {State{Phase: Exited, Policy: Policy{Mode: UnlessStopped}, ManualStop: true}, false},
+		"on failure, none":        {State{Phase: Exited, Policy: Policy{Mode: OnFailure}}, false},
+		"on failure":              {State{Phase: Exited, Policy: Policy{Mode: OnFailure}, Last: Exit{Code: 3}, Restarts: 100}, true},
+		"on failure, unknown":     {State{Phase: Exited, Policy: Policy{Mode: OnFailure, Max: 1}, Last: Exit{Code: 255, Unknown: true}}, true},
+		"on failure, tries left":  {State{Phase: Exited, Policy: Policy{Mode: OnFailure, Max: 3}, Last: Exit{Code: 3}, Restarts: 2}, true},
+		"on failure, none left":   {State{Phase: Exited, Policy: Policy{Mode: OnFailure, Max: 3}, Last: Exit{Code: 3}, Restarts: 3}, false},
+		"on failure, stopped":     {State{Phase: Exited, Policy: Policy{Mode: OnFailure}, Last: Exit{Code: 143}, ManualStop: true}, false},
+	} {
+		after, effects := Step(c.s, Boot{})
+		if again := after.Phase == Starting && len(effects) == 1; again != c.again {
+			t.Errorf("%s: %v %v", name, after.Phase, effects)
+		}
+	}
+}
