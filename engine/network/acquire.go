@@ -67,6 +67,13 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 		return nil, err
 	}
 	u.Add(func() error { s.pub.unbind(sb.bindings); return nil })
+	var all []way
+	for _, j := range joins {
+		all = append(all, way{j.n, j.e})
+	}
+	if err := s.pub.openRouted(ws, r, all...); err != nil {
+		return nil, err
+	}
 	programs := s.drivers.programs(gw4, gw6)
 	out, err := s.describe(r, joins)
 	if err != nil {
@@ -80,7 +87,7 @@ func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, er
 	if err := s.drivers.program(ctx, programs, out.Ports, &u); err != nil {
 		return nil, endpointError(ws, r, err)
 	}
-	if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(ws.endpoints()...)); err != nil {
+	if err := s.fw.Publish(r.ContainerID, s.pub.firewallPorts(all...)); err != nil {
 		return nil, err
 	}
 	s.pub.forgetFlows(true, ws.endpoints()...)
@@ -221,7 +228,7 @@ func (s *Service) joinOne(r SandboxRequest, sb *sandbox, n *netw, es *network.En
 	}
 	e := &endpoint{containerID: sb.id, EndpointRecord: EndpointRecord{ID: id.New(), NetworkID: n.net.ID, Name: r.Name, Aliases: es.Aliases, Priority: es.GwPriority}}
 	if n.zone != nil {
-		e.DNSNames = dnsNames(r, es.Aliases)
+		e.DNSNames = dns.Names(r.Name, es.Aliases, id.Short(r.ContainerID), r.Hostname)
 		var err error
 		if e.Links, err = checks.Links(es.Links); err != nil {
 			return nil, err
@@ -443,18 +450,7 @@ func settings(r SandboxRequest, j *joining) *network.EndpointSettings {
 		es.Gateway, es.IPv6Gateway = netip.Addr{}, netip.Addr{}
 	}
 	if !j.n.isDefault() {
-		es.DNSNames = dnsNames(r, es.Aliases)
+		es.DNSNames = dns.Names(r.Name, es.Aliases, id.Short(r.ContainerID), r.Hostname)
 	}
 	return es
-}
-
-// dnsNames are the names an endpoint is known by, without repetition.
-func dnsNames(r SandboxRequest, aliases []string) []string {
-	var out []string
-	for _, n := range append(append([]string{r.Name}, aliases...), id.Short(r.ContainerID), r.Hostname) {
-		if n != "" && !slices.Contains(out, n) {
-			out = append(out, n)
-		}
-	}
-	return out
 }

@@ -78,8 +78,15 @@ func (s *Service) Connect(ctx context.Context, ns *os.File, r SandboxRequest) (_
 		u.Add(func() error { s.stopResolving(sb); return nil })
 	}
 	moveRoutes(s, ns, sb, turn)
+	if err := s.pub.openRouted(turn.ways, r, way{j.n, j.e}); err != nil {
+		return nil, errors.Join(err, s.pullOut(ns, j.e))
+	}
 	if turn.published() {
 		if out.Ports, err = s.publishTurn(ctx, sb, j, r, turn, &u); err != nil {
+			return nil, errors.Join(err, s.pullOut(ns, j.e))
+		}
+	} else if len(j.e.Ports) > 0 {
+		if err := s.publishAll(sb, turn.ends); err != nil {
 			return nil, errors.Join(err, s.pullOut(ns, j.e))
 		}
 	}

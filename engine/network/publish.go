@@ -109,6 +109,33 @@ func (pb *publisher) publish(ws ways, r SandboxRequest) (bs []ports.Binding, err
 	return bs, nil
 }
 
+// openRouted opens a container's published ports on its other endpoints whose networks
+// route to it: there the container's own address is the published one, whichever way it
+// takes out.
+func (pb *publisher) openRouted(ws ways, r SandboxRequest, ends ...way) error {
+	wishes, err := ports.Wishes(r.Ports, r.Exposed, r.PublishAll, netip.Addr{}, false, true)
+	if err != nil {
+		return err
+	}
+	for _, w := range ends {
+		if w.n == nil || w.n.net.Driver != "bridge" || w.n.net.Internal {
+			continue
+		}
+		for _, f := range []struct {
+			on  netip.Addr
+			has netip.Prefix
+			m   firewall.GatewayMode
+			way *endpoint
+		}{{netip.IPv4Unspecified(), w.e.IPv4, w.n.bridge.Mode4, ws.v4.e}, {netip.IPv6Unspecified(), w.e.IPv6, w.n.bridge.Mode6, ws.v6.e}} {
+			if f.m != firewall.ModeRouted || !f.has.IsValid() || f.way == w.e {
+				continue
+			}
+			w.e.Open(wishes, f.on)
+		}
+	}
+	return nil
+}
+
 // wishes are what a container wants published; none without a way.
 func (pb *publisher) wishes(ws ways, r SandboxRequest) ([]ports.Wish, error) {
 	first := ws.first()
@@ -143,12 +170,12 @@ func (pb *publisher) publishOne(ws ways, owner string, w ports.Wish) ([]ports.Bi
 			if a.Is6() {
 				unspecified = netip.IPv6Unspecified()
 			}
-			way.e.Ports = append(way.e.Ports, PortRecord{Proto: string(w.Port.Proto()), ContainerPort: w.Port.Num(), HostIP: unspecified, Count: w.Count})
+			way.e.Open([]ports.Wish{w}, unspecified)
 		case portBind, portProxy:
 			addrs = append(addrs, a)
 			on[a] = way
 			if !to.IsValid() {
-				to = way.e.target(a.Is6())
+				to = way.e.Target(a.Is6())
 			}
 		}
 	}
@@ -189,14 +216,6 @@ func (ws ways) endpoints() []way {
 	return out
 }
 
-// target is the endpoint's address for packets of a family, else the one it has.
-func (e *endpoint) target(v6 bool) netip.Addr {
-	if v6 && e.IPv6.IsValid() || !e.IPv4.IsValid() {
-		return e.IPv6.Addr()
-	}
-	return e.IPv4.Addr()
-}
-
 // hold keeps a binding's socket beyond our life, and forwards from it what the kernel
 // cannot.
 func (pb *publisher) hold(b ports.Binding, e *endpoint, pr PortRecord) error {
@@ -210,7 +229,7 @@ func (pb *publisher) hold(b ports.Binding, e *endpoint, pr PortRecord) error {
 	}
 	if pb.cfg.UserlandProxy && (b.Addr.Is6() || !pb.cfg.Firewall) {
 		return pb.proxy.Start(b.Name(), b.Proto, b.Socket, proxy.Target{
-			To: netip.AddrPortFrom(e.target(b.Addr.Is6()), pr.ContainerPort), First: b.Port, Count: b.Count,
+			To: netip.AddrPortFrom(e.Target(b.Addr.Is6()), pr.ContainerPort), First: b.Port, Count: b.Count,
 		})
 	}
 	return nil
@@ -229,13 +248,11 @@ func (pb *publisher) move(sb *sandbox, from *endpoint, ws ways) {
 	records := from.Ports
 	from.Ports = nil
 	for _, p := range records {
-		do, w := pb.action(p.HostIP, ws)
-		if p.HostPort == 0 {
-			if do == portOpen {
-				w.e.Ports = append(w.e.Ports, p)
-			}
+		if p.HostPort == 0 { // open on its own address, whoever is the way out
+			from.Ports = append(from.Ports, p)
 			continue
 		}
+		do, w := pb.action(p.HostIP, ws)
 		i := slices.IndexFunc(sb.bindings, func(b ports.Binding) bool {
 			return b.Proto == p.Proto && b.Addr == p.HostIP && b.Port == p.HostPort
 		})
@@ -293,29 +310,9 @@ func (pb *publisher) unbind(bs []ports.Binding) {
 func (pb *publisher) firewallPorts(on ...way) []firewall.Port {
 	var out []firewall.Port
 	for _, w := range on {
-		out = append(out, pb.endpointPorts(w.n, w.e)...)
-	}
-	return out
-}
-
-func (pb *publisher) endpointPorts(n *netw, e *endpoint) []firewall.Port {
-	if n == nil {
-		return nil
-	}
-	var out []firewall.Port
-	for _, p := range e.Ports {
-		to := e.IPv4.Addr()
-		if p.HostIP.Is6() {
-			to = e.IPv6.Addr()
+		if w.n != nil {
+			out = append(out, w.e.FirewallPorts(w.n.bridge.Name, pb.cfg.UserlandProxy, pb.cfg.Firewall6)...)
 		}
-		gate := p.Count > 1 && p.HostPort != 0 && p.HostIP.Is6() && pb.cfg.UserlandProxy
-		if p.HostIP.Is6() && !pb.cfg.Firewall6 || !to.IsValid() && !gate {
-			continue // forwarded in the daemon
-		}
-		out = append(out, firewall.Port{
-			Bridge: n.bridge.Name, Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort,
-			IP: to, Port: p.ContainerPort, Count: p.Count, Gate: gate,
-		})
 	}
 	return out
 }

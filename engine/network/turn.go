@@ -141,7 +141,7 @@ func (pb *publisher) publishMissing(ws ways, r SandboxRequest, ends []*endpoint)
 	for _, w := range wishes {
 		var missing []netip.Addr
 		for _, a := range w.Addrs {
-			if have := published(w, a, ends); have == nil {
+			if have := published(w, a, ends, ws); have == nil {
 				missing = append(missing, a)
 			} else if have.HostPort != 0 && w.Count < 2 {
 				w.First, w.Last = have.HostPort, have.HostPort
@@ -159,14 +159,16 @@ func (pb *publisher) publishMissing(ws ways, r SandboxRequest, ends []*endpoint)
 	return bs, nil
 }
 
-// published is the record of what a wish got on a host address; nil: nothing.
-func published(w ports.Wish, a netip.Addr, ends []*endpoint) *PortRecord {
+// published is the record of what a wish got on a host address; nil: nothing. Ports that are
+// open on a container's own address count on the way out only.
+func published(w ports.Wish, a netip.Addr, ends []*endpoint, ws ways) *PortRecord {
+	out := ws.v4.e
+	if a.Is6() {
+		out = ws.v6.e
+	}
 	for _, e := range ends {
-		for i, p := range e.Ports {
-			if p.Proto == string(w.Port.Proto()) && p.ContainerPort == w.Port.Num() && p.Count == w.Count && p.HostIP == a &&
-				(w.First == 0 || p.HostPort == 0 || w.First <= p.HostPort && p.HostPort <= w.Last) {
-				return &e.Ports[i]
-			}
+		if p := e.Published(w, a, e == out); p != nil {
+			return p
 		}
 	}
 	return nil
@@ -175,10 +177,6 @@ func published(w ports.Wish, a netip.Addr, ends []*endpoint) *PortRecord {
 // forgetRecords takes bindings out of the endpoints' records.
 func (pb *publisher) forgetRecords(bs []ports.Binding, ends []*endpoint) {
 	for _, e := range ends {
-		e.Ports = slices.DeleteFunc(e.Ports, func(p PortRecord) bool {
-			return slices.ContainsFunc(bs, func(b ports.Binding) bool {
-				return b.Proto == p.Proto && b.Addr == p.HostIP && b.Port == p.HostPort
-			})
-		})
+		e.Forget(bs)
 	}
 }

@@ -2,10 +2,13 @@ package network
 
 import (
 	"context"
+	"net/netip"
 	"os/exec"
 	"strings"
 	"testing"
 
+	"github.com/gantry/gantry/engine/network/bridge"
+	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/moby/moby/api/types/network"
 )
 
@@ -154,4 +157,73 @@ func ifOf(s *Service, containerID, name string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.nets[s.names[name]].users[containerID].IfName
+}
+
+// On a network that routes to it a container's published ports are reached by its own
+// address there, also when another network is its way out; from the start, and when it is
+// connected later.
+func TestRoutedBesideTheWayOut(t *testing.T) {
+	s, _ := newService(t, nil)
+	out := neighbour(t, s)
+	routeBack(t, s, out)
+	create(t, s, network.CreateRequest{Name: "aa"})
+	create(t, s, dual("zz", map[string]string{bridge.OptMode4: "routed", bridge.OptMode6: "routed"}))
+	check := func(b *box, open bool) {
+		t.Helper()
+		is := func(s string) string { return map[bool]string{true: s}[open] }
+		try(t, s, probe{"routed", out, "10.99.0.2:80", is("web 192.0.2.2")}, probe{"routed, IPv6", out, "[fd99::2]:80", is("web 2001:db8::2")},
+			probe{"another port", out, "10.99.0.2:81", ""})
+	}
+	r := on(request("web"), "aa", "zz")
+	r.Ports = portMapOf("8080>80/tcp")
+	b := run(t, s, r)
+	serve(t, s.host, b.NetNS, "tcp", ":80", "web")
+	serve(t, s.host, b.NetNS, "tcp", ":81", "hidden")
+	try(t, s, probe{"by the host", out, "192.0.2.1:8080", "web 192.0.2.2"})
+	returns(t, s, b)
+	check(b, true)
+	if got := shown(b); strings.Count(got, ">") != strings.Count(got, ":8080>") {
+		t.Errorf("shown: %s", got)
+	}
+	if _, err := s.Disconnect(context.Background(), b.NetNS, b.id, "zz", nil); err != nil {
+		t.Fatal(err)
+	}
+	check(b, false)
+	more := r
+	more.Endpoints = map[string]*network.EndpointSettings{"zz": {}}
+	if _, err := s.Connect(context.Background(), b.NetNS, more); err != nil {
+		t.Fatal(err)
+	}
+	returns(t, s, b)
+	check(b, true)
+	if _, err := s.Disconnect(context.Background(), b.NetNS, b.id, "aa", nil); err != nil {
+		t.Fatal(err)
+	}
+	try(t, s, probe{"routed alone", out, "10.99.0.2:80", "web 192.0.2.2"}, probe{"by the host no more", out, "192.0.2.1:8080", ""})
+}
+
+// returns gives a container routes for its answers by the network that routes to it.
+func returns(t *testing.T, s *Service, b *box) {
+	t.Helper()
+	err := s.host.Inside(b.NetNS, func() error {
+		nl, err := dialNL()
+		if err != nil {
+			return err
+		}
+		defer nl.Close()
+		l, err := nl.LinkByName("eth1")
+		if err != nil {
+			return err
+		}
+		for to, via := range map[string]string{"192.0.2.0/24": "10.99.0.1", "2001:db8::/64": "fd99::1"} {
+			_, err := nl.Do(rtnl.AddRoute(l.Index, netip.MustParsePrefix(to), netip.MustParseAddr(via)))
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

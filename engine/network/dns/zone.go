@@ -105,3 +105,15 @@ func (z *Zone) reverse(a netip.Addr) *member {
 	defer z.mu.RUnlock()
 	return z.addrs[a]
 }
+
+// Names are what a container is called on a network, without repetition: its name, its
+// aliases there, its short ID and its hostname, where there is one.
+func Names(name string, aliases []string, short, hostname string) []string {
+	var out []string
+	for _, n := range append(append([]string{name}, aliases...), short, hostname) {
+		if n != "" && !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
