@@ -176,3 +176,15 @@ func ReadStats(ref CgroupRef) (*Stats, error) {
 	}
 	return g.Stats()
 }
+
+// Details is what Stats leaves out.
+type Details = cgroup.Details
+
+// ReadDetails reads them now. Class ErrNotFound when the cgroup is gone.
+func ReadDetails(ref CgroupRef) (*Details, error) {
+	g, err := openCgroup(ref)
+	if err != nil {
+		return nil, err
+	}
+	return g.Details()
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/cgroup"
 	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/rdt"
 	"github.com/gantry/gantry/oci/stage"
 	"github.com/gantry/gantry/oci/tuning"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -84,6 +85,8 @@ type starting struct {
 	maps func(pid int) error
 	// unit has systemd make the cgroup with a process in it; nil: it is ours to make.
 	unit func(pid int) error
+	// rdt is the class of service that was made for it.
+	rdt *rdt.Group
 	// runtimeHooks runs the hooks that are ours while init waits.
 	runtimeHooks func() error
 }
@@ -108,6 +111,9 @@ func (s *starting) undo() {
 		// What the start has made is empty now, or its members are dying.
 		_ = s.group.Kill(unix.SIGKILL)
 		_ = s.group.Delete()
+	}
+	if s.rdt != nil {
+		_ = s.rdt.Remove()
 	}
 }
 
@@ -173,6 +179,9 @@ func (s *starting) spawnInit(o *CreateOpts, m *initmsg.Message, so *spawnOpts, g
 		if err := group.Join(s.child.pid); err != nil {
 			return err
 		}
+	}
+	if err := s.joinRdt(o); err != nil {
+		return err
 	}
 	s.proc.Pid, s.proc.PidFD = s.child.pid, s.child.pidfd
 	s.oomScore(o.Spec.Process.OOMScoreAdj)

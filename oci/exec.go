@@ -69,7 +69,11 @@ func (s *starting) exec(o *ExecOpts) error {
 	if frozen, err := group.Frozen(); err == nil && frozen && !o.IgnorePaused {
 		return precondition("container is paused")
 	}
-	if !o.Fresh && !o.IgnorePaused && len(o.Preserve) == 0 && inner == 0 && forkexec.Possible(p) && forkexec.Safe(o.InitPid) {
+	class, err := rdtGroup(o.ContainerID, o.Spec)
+	if err != nil {
+		return err
+	}
+	if !o.Fresh && class == nil && !o.IgnorePaused && len(o.Preserve) == 0 && inner == 0 && forkexec.Possible(p) && forkexec.Safe(o.InitPid) {
 		if err := s.fork(o, p, pidfd, group); err != become.ErrByInit { //nolint:errorlint // that very value
 			return err
 		}
@@ -112,7 +116,14 @@ func (s *starting) exec(o *ExecOpts) error {
 	// It joins the cgroup when it is ready: init's own threads must not fail by the
 	// container's limits, its program must not escape them.
 	pid := s.child.pid
-	s.late = func() error { return group.JoinBeside(pid, o.InitPid) }
+	s.late = func() error {
+		if class != nil {
+			if err := class.Join(pid); err != nil {
+				return err
+			}
+		}
+		return group.JoinBeside(pid, o.InitPid)
+	}
 	return s.await(false)
 }
 

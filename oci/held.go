@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/initmsg"
@@ -134,23 +133,4 @@ func planExtra(o *CreateOpts, m *initmsg.Message, so *spawnOpts) error {
 		so.extra = append(so.extra, fd)
 	}
 	return planPreserve(o.Preserve, m, so)
-}
-
-// MountOptions are the mount options this runtime handles itself, sorted; others
-// go to the file system as they are.
-func MountOptions() []string {
-	out := []string{"bind", "rbind", "tmpcopyup", "defaults", "loud", "nomand", "noiversion", "remount", "async", "sync", "dirsync", "lazytime", "silent", "mand", "idmap", "ridmap"}
-	for _, o := range [...]string{
-		"ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime", "norelatime",
-		"nostrictatime", "relatime", "strictatime", "nodiratime", "diratime", "nosymfollow", "symfollow",
-	} {
-		if _, ok := attrOf(o); ok {
-			out = append(out, o, "r"+o)
-		}
-	}
-	for _, o := range [...]string{"private", "shared", "slave", "unbindable"} {
-		out = append(out, o, "r"+o)
-	}
-	slices.Sort(out)
-	return out
 }

@@ -6,68 +6,10 @@ import (
 
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/mountopt"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
-
-// attrOption is a mount option that sets or clears a MOUNT_ATTR_*.
-type attrOption struct{ set, clr uint64 }
-
-// attrOf returns what a mount option does to the mount's attributes (mount(8),
-// "filesystem-independent mount options"; mount_setattr(2)).
-func attrOf(o string) (attrOption, bool) {
-	const atime = unix.MOUNT_ATTR__ATIME
-	switch o {
-	case "ro":
-		return attrOption{set: unix.MOUNT_ATTR_RDONLY}, true
-	case "rw":
-		return attrOption{clr: unix.MOUNT_ATTR_RDONLY}, true
-	case "nosuid":
-		return attrOption{set: unix.MOUNT_ATTR_NOSUID}, true
-	case "suid":
-		return attrOption{clr: unix.MOUNT_ATTR_NOSUID}, true
-	case "nodev":
-		return attrOption{set: unix.MOUNT_ATTR_NODEV}, true
-	case "dev":
-		return attrOption{clr: unix.MOUNT_ATTR_NODEV}, true
-	case "noexec":
-		return attrOption{set: unix.MOUNT_ATTR_NOEXEC}, true
-	case "exec":
-		return attrOption{clr: unix.MOUNT_ATTR_NOEXEC}, true
-	case "noatime":
-		return attrOption{set: unix.MOUNT_ATTR_NOATIME, clr: atime}, true
-	case "atime", "norelatime", "nostrictatime", "relatime":
-		return attrOption{clr: atime}, true // relatime is the kernel's default
-	case "strictatime":
-		return attrOption{set: unix.MOUNT_ATTR_STRICTATIME, clr: atime}, true
-	case "nodiratime":
-		return attrOption{set: unix.MOUNT_ATTR_NODIRATIME}, true
-	case "diratime":
-		return attrOption{clr: unix.MOUNT_ATTR_NODIRATIME}, true
-	case "nosymfollow":
-		return attrOption{set: unix.MOUNT_ATTR_NOSYMFOLLOW}, true
-	case "symfollow":
-		return attrOption{clr: unix.MOUNT_ATTR_NOSYMFOLLOW}, true
-	}
-	return attrOption{}, false
-}
-
-// propagationOf returns MS_* and whether it is recursive.
-func propagationOf(o string) (prop uint64, rec, ok bool) {
-	switch o {
-	case "private", "rprivate":
-		prop = unix.MS_PRIVATE
-	case "shared", "rshared":
-		prop = unix.MS_SHARED
-	case "slave", "rslave":
-		prop = unix.MS_SLAVE
-	case "unbindable", "runbindable":
-		prop = unix.MS_UNBINDABLE
-	default:
-		return 0, false, false
-	}
-	return prop, o[0] == 'r', true
-}
 
 // procAllowed are the files of procfs over which the spec may mount: what lxcfs
 // virtualizes, and harmless switches. Everything else at or below /proc would let
@@ -130,19 +72,19 @@ func planMount(m *specs.Mount, cg *cgroupPlan) (initmsg.Mount, error) {
 }
 
 func mountOption(out *initmsg.Mount, o string, isBind *bool) error {
-	if a, ok := attrOf(o); ok {
-		out.Set = out.Set&^a.clr | a.set
-		out.Clear = out.Clear&^a.set | a.clr
+	if a, ok := mountopt.Attr(o); ok {
+		out.Set = out.Set&^a.Clear | a.Set
+		out.Clear = out.Clear&^a.Set | a.Clear
 		return nil
 	}
-	if prop, rec, ok := propagationOf(o); ok {
+	if prop, rec, ok := mountopt.Propagation(o); ok {
 		out.Propagation, out.PropagationRec = prop, rec
 		return nil
 	}
 	if strings.HasPrefix(o, "r") {
-		if a, ok := attrOf(o[1:]); ok {
-			out.RecSet = out.RecSet&^a.clr | a.set
-			out.RecClear = out.RecClear&^a.set | a.clr
+		if a, ok := mountopt.Attr(o[1:]); ok {
+			out.RecSet = out.RecSet&^a.Clear | a.Set
+			out.RecClear = out.RecClear&^a.Set | a.Clear
 			return nil
 		}
 	}
@@ -153,7 +95,7 @@ func mountOption(out *initmsg.Mount, o string, isBind *bool) error {
 		*isBind, out.Recursive = true, true
 	case "tmpcopyup":
 		out.CopyUp = true
-	case "defaults", "loud", "nomand", "noiversion", "remount", "norecurse", "":
+	case "defaults", "loud", "nomand", "noiversion", "iversion", "nolazytime", "acl", "noacl", "remount", "norecurse", "":
 	case "idmap", "ridmap": // see planIDMapping
 	case "async":
 	case "sync", "dirsync", "lazytime", "silent", "mand":
@@ -220,7 +162,7 @@ func planRoot(r *Rootfs, spec *specs.Spec) (initmsg.Root, error) {
 		return out, errclass.Invalid("root path %q is not absolute", out.Path)
 	}
 	if p := spec.Linux.RootfsPropagation; p != "" {
-		prop, rec, ok := propagationOf(p)
+		prop, rec, ok := mountopt.Propagation(p)
 		if !ok {
 			return out, errclass.Invalid("rootfsPropagation=%s is not supported", p)
 		}

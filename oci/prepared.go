@@ -7,6 +7,7 @@ import (
 
 	"github.com/gantry/gantry/oci/cgroup"
 	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/rdt"
 	"github.com/gantry/gantry/oci/systemd"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -20,9 +21,11 @@ type Prepared struct {
 	Group *cgroup.Group
 	Ref   CgroupRef
 
-	sys         *cgroup.System
-	place       systemd.Place
-	annotations map[string]string
+	sys   *cgroup.System
+	place systemd.Place
+	id    string
+	spec  *specs.Spec
+	rdt   *rdt.Group
 }
 
 // Prepare digests o without effects. ref is the cgroup of a container that exists;
@@ -38,7 +41,7 @@ func Prepare(ctx context.Context, o *CreateOpts, ref *CgroupRef) (*Prepared, err
 		spec.Linux = &specs.Linux{}
 		opts.Spec = &spec
 	}
-	p := &Prepared{annotations: o.Spec.Annotations}
+	p := &Prepared{id: o.ID, spec: o.Spec}
 	var err error
 	if p.sys, err = cgroups(); err != nil {
 		return nil, err
@@ -55,14 +58,34 @@ func Prepare(ctx context.Context, o *CreateOpts, ref *CgroupRef) (*Prepared, err
 	return p, err
 }
 
-// MakeGroup makes the cgroup; with systemd the process pid is in it then.
+// MakeGroup makes the cgroup, and the class of Intel RDT. With systemd the process pid
+// is in the cgroup then, and in any case in the class.
 func (p *Prepared) MakeGroup(ctx context.Context, pid int) error {
 	if p.Ref.Systemd != "" {
-		if err := startUnit(ctx, p.sys, p.place, pid, p.annotations); err != nil {
+		if err := startUnit(ctx, p.sys, p.place, pid, p.spec.Annotations); err != nil {
 			return err
 		}
 	}
-	return p.Group.Create()
+	if err := p.Group.Create(); err != nil {
+		return err
+	}
+	g, err := rdtGroup(p.id, p.spec)
+	if g == nil || err != nil {
+		return err
+	}
+	if err := g.Create(); err != nil {
+		return err
+	}
+	p.rdt = g
+	return g.Join(pid)
+}
+
+// RemoveGroup undoes MakeGroup, when the processes have ended.
+func (p *Prepared) RemoveGroup() {
+	_ = p.Group.Delete()
+	if p.rdt != nil {
+		_ = p.rdt.Remove()
+	}
 }
 
 // FreezeDir is the cgroup's directory that freezes it, "" when there is none.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/rdt"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -13,11 +14,11 @@ import (
 // refuse answers what this runtime does not do, so that nobody believes it done.
 func refuse(s *specs.Spec) error {
 	l := s.Linux
-	if l.IntelRdt != nil {
-		if !mounted("/sys/fs/resctrl", rdtMagic) {
-			return errclass.NotImplemented("intelRdt is specified in config, but Intel RDT is not enabled on this machine (/sys/fs/resctrl is not mounted)")
-		}
-		return errclass.NotImplemented("intelRdt is specified in config, but this runtime does not support Intel RDT")
+	if l.IntelRdt != nil && !rdt.Available() {
+		return errclass.NotImplemented("intelRdt is specified in config, but Intel RDT is not enabled on this machine (%s is not mounted)", rdt.Root)
+	}
+	if len(l.NetDevices) != 0 {
+		return errclass.NotImplemented("netDevices is specified in config, but this runtime does not move network devices")
 	}
 	// A label of mounts alone is for a machine that has SELinux, and nothing elsewhere, as
 	// with runc and crun: engines set it without asking.
@@ -32,9 +33,6 @@ func refuse(s *specs.Spec) error {
 
 // seLinux tells whether the kernel has it on.
 func seLinux() bool { return mounted("/sys/fs/selinux", unix.SELINUX_MAGIC) }
-
-// rdtMagic is the magic number of resctrl (linux/magic.h).
-const rdtMagic = 0x7655821
 
 // mounted tells whether dir is a mount of that file system.
 func mounted(dir string, magic int64) bool {

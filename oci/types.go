@@ -111,6 +111,8 @@ type ExecOpts struct {
 	// IgnorePaused starts the process in a paused container too; Exec then returns
 	// when somebody has resumed it.
 	IgnorePaused bool
+	// Spec is the container's, for its class of Intel RDT; nil: it has none.
+	Spec *specs.Spec
 	// Personality and MemoryPolicy are those of the container's spec.
 	Personality  *specs.LinuxPersonality
 	MemoryPolicy *specs.LinuxMemoryPolicy

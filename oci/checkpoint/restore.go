@@ -105,7 +105,7 @@ func (r *restoring) undo() {
 		r.proc.PidFD.Close()
 	}
 	if r.made {
-		_ = r.pre.Group.Delete()
+		r.pre.RemoveGroup()
 	}
 }
 

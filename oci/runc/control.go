@@ -177,6 +177,9 @@ func (a *app) destroy(c *container, spec *specs.Spec) error {
 			return err
 		}
 	}
+	if err := oci.DeleteRdt(c.ID, spec); err != nil {
+		a.log.warn("%v", err)
+	}
 	if err := c.remove(); err != nil {
 		return err
 	}
@@ -267,7 +270,10 @@ func (a *app) psTable(pids []int, args []string) error {
 
 func setupUpdate(a *app, f *flags) func([]string) error {
 	var from string
+	l3, bw := "", ""
 	r := &specs.LinuxResources{}
+	f.str(&l3, "l3-cache-schema", "SCHEMA", "Intel RDT: share of the L3 cache")
+	f.str(&bw, "mem-bw-schema", "SCHEMA", "Intel RDT: share of the memory's bandwidth")
 	f.str(&from, "resources,r", "FILE", "the limits as JSON, as in a specification; - is standard input")
 	updateFlags(r, f)
 	return func(args []string) error {
@@ -292,6 +298,15 @@ func setupUpdate(a *app, f *flags) func([]string) error {
 			r = new(specs.LinuxResources)
 			if err := json.Unmarshal(b, r); err != nil {
 				return errclass.Invalid("resources: %w", err)
+			}
+		}
+		if l3 != "" || bw != "" {
+			spec, err := c.spec()
+			if err != nil {
+				return err
+			}
+			if err := oci.UpdateRdt(c.ID, spec, l3, bw); err != nil {
+				return err
 			}
 		}
 		r.Devices = nil // cannot change (spec: not part of update)
@@ -351,9 +366,6 @@ func updateFlags(r *specs.LinuxResources, f *flags) {
 	f.ignored("kernel-memory", "N", "accepted: obsolete")
 	f.ignored("kernel-memory-tcp", "N", "accepted: obsolete")
 	signed("pids-limit", "number of tasks", decimal, func(n *int64) { r.Pids = &specs.LinuxPids{Limit: n} })
-	for _, n := range []string{"l3-cache-schema", "mem-bw-schema"} {
-		f.add(n, "SCHEMA", "Intel RDT (refused)", func(string) error { return errors.New("Intel RDT is not supported") })
-	}
 }
 
 func decimal(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) }

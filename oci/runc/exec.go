@@ -95,6 +95,7 @@ func (a *app) exec(id string, args []string, x *execFlags) error {
 	}
 	o := &oci.ExecOpts{
 		ContainerID: id, InitPid: c.Pid, Process: p, Stdio: stdio(), Preserve: preserved, IgnorePaused: x.paused,
+		Spec: spec,
 	}
 	if o.Cgroup, err = subCgroup(c.Cgroup, x.cgroups); err != nil {
 		return err
