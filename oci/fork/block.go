@@ -68,6 +68,9 @@ func (b *Block) Load(p *Program) error {
 	if len(p.Files) != 0 {
 		to.Files = Place(b, p.Files)
 	}
+	for i := range to.regs {
+		to.regs[i] = None
+	}
 	b.prog = &Place(b, []Program{to})[0]
 	if b.full {
 		return errclass.Internal("the program does not fit")
