@@ -1,5 +1,5 @@
-// Package plainjson decodes JSON into plain structs as encoding/json does, for programs
-// that decode one document and end: encoding/json first prepares to encode and decode every
+// Package plainjson decodes JSON into plain structs, and encodes them, as encoding/json does,
+// for programs that do so once and end: encoding/json first prepares to encode and decode every
 // type that the target could ever hold, which takes longer than the document itself.
 package plainjson
 
@@ -45,8 +45,9 @@ type decoder struct {
 
 // field is a field of a struct, or of one embedded in it.
 type field struct {
-	name  string
-	index []int
+	name      string
+	index     []int
+	omitEmpty bool
 }
 
 // fields lists the fields of t that have names; nil when embedding makes that a question
@@ -69,20 +70,20 @@ func (d *decoder) fields(t reflect.Type) ([]field, error) {
 				return nil, err
 			}
 			for _, x := range inner {
-				fs = append(fs, field{x.name, append([]int{i}, x.index...)})
+				fs = append(fs, field{x.name, append([]int{i}, x.index...), x.omitEmpty})
 			}
 			continue
 		}
 		if !f.IsExported() || tag == "-" {
 			continue
 		}
-		if strings.Contains(opts, "string") {
+		if opts != "" && opts != "omitempty" {
 			return nil, errOther
 		}
 		if name == "" {
 			name = f.Name
 		}
-		fs = append(fs, field{name, []int{i}})
+		fs = append(fs, field{name, []int{i}, opts != ""})
 	}
 	for i, f := range fs {
 		for _, g := range fs[:i] {

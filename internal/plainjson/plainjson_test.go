@@ -22,6 +22,12 @@ func same(t *testing.T, data []byte, target func() any) {
 	if !reflect.DeepEqual(a, b) {
 		t.Errorf("%q:\n%+v, want\n%+v", data, a, b)
 	}
+	// And back.
+	back, err := Marshal(a)
+	wantBack, wantErr := json.Marshal(b)
+	if string(back) != string(wantBack) || (err == nil) != (wantErr == nil) {
+		t.Errorf("encoded %s %v, want %s %v", back, err, wantBack, wantErr)
+	}
 }
 
 type inner struct{ X, Y int8 }
@@ -93,6 +99,9 @@ func TestSpec(t *testing.T) {
 	s := new(specs.Spec)
 	if err := d.value(reflect.ValueOf(s).Elem(), 0); err != nil {
 		t.Fatalf("%v at %q", err, doc[d.at:])
+	}
+	if _, ok := d.append(nil, reflect.ValueOf(s), 0); !ok {
+		t.Error("it is not encoded here")
 	}
 	if s.Linux == nil || s.Linux.Resources.BlockIO.ThrottleReadBpsDevice[0].Major != 8 || s.Linux.Seccomp.Syscalls[0].Names[0] != "accept" {
 		t.Errorf("%+v", s)

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci"
+	"github.com/gantry/gantry/oci/signum"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -29,7 +30,7 @@ func setupKill(a *app, f *flags) func([]string) error {
 		defer c.close()
 		sig := unix.SIGTERM
 		if len(args) > 1 {
-			if sig, err = signalNumber(args[1]); err != nil {
+			if sig, err = signum.Parse(args[1]); err != nil {
 				return err
 			}
 		}

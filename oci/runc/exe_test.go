@@ -1,6 +1,7 @@
 package runc_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,7 +33,7 @@ func TestExecutableOfHeld(t *testing.T) {
 			"xattr":  unix.Setxattr(exe, "user.x", []byte("y"), 0),
 			"trunc":  unix.Truncate(exe, 0),
 		} {
-			if err != unix.EROFS && err != unix.ETXTBSY {
+			if !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.ETXTBSY) {
 				t.Errorf("by init %q: %s: %v", init, what, err)
 			}
 		}

@@ -1,14 +1,10 @@
 package runc
 
 import (
-	"encoding/json"
-	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gantry/gantry/oci"
-	"golang.org/x/sys/unix"
 )
 
 func TestFlags(t *testing.T) {
@@ -43,21 +39,6 @@ func TestFlags(t *testing.T) {
 		}
 		if got != c.got || strings.Join(rest, " ") != c.rest {
 			t.Errorf("%q: %q, rest %q", c.args, got, rest)
-		}
-	}
-}
-
-func TestSignals(t *testing.T) {
-	for in, want := range map[string]unix.Signal{
-		"9": 9, "KILL": 9, "SIGKILL": 9, "kill": 9, "sigterm": 15, "0": 0, "RTMIN": 34, "SIGRTMIN+3": 37, "RTMAX-2": 62, "RTMAX": 64, "64": 64,
-		"": -1, "65": -1, "-1": -1, "NOPE": -1, "RTMIN-1": -1, "RTMIN+": -1, "RTMIN+99": -1, "RTMAX+1": -1, "RTMINx": -1, "SIGSIGKILL": -1,
-	} {
-		got, err := signalNumber(in)
-		if err != nil {
-			got = -1
-		}
-		if got != want {
-			t.Errorf("%q: %d, want %d", in, got, want)
 		}
 	}
 }
@@ -120,50 +101,4 @@ func FuzzFlags(f *testing.F) {
 			_, _ = fl.parse(strings.Split(s, "\x00"))
 		}
 	})
-}
-
-// TestRecordEncode: a record's own encoding is encoding/json's, of every field.
-func TestRecordEncode(t *testing.T) {
-	full := record{
-		ID: "a<b", OCIVersion: "1.0.2", Pid: 7, StartTime: 1 << 63, Bundle: `/b"\`, Rootfs: "/r\xff\n", Created: time.Now(),
-		Cgroup: oci.CgroupRef{Paths: map[string]string{"cpu": "/x", "": "/y", "a": "é"}, Systemd: "u.scope"}, Annots: map[string]string{"k": "v", "j": "&"},
-	}
-	for v := range fields(reflect.ValueOf(full)) {
-		if v.IsZero() {
-			t.Fatalf("a field is not set: %+v", full)
-		}
-	}
-	for _, r := range []record{full, {}, {Cgroup: oci.CgroupRef{Systemd: "s"}}, {Cgroup: oci.CgroupRef{Paths: map[string]string{"x": "y"}}}} {
-		want, err := json.Marshal(&r)
-		must := func(err error) {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		must(err)
-		got, err := r.encode()
-		must(err)
-		if string(got) != string(want) {
-			t.Errorf("%s, want %s", got, want)
-		}
-	}
-}
-
-// fields are those of a struct, and those of the structs in it that are ours.
-func fields(v reflect.Value) func(func(reflect.Value) bool) {
-	return func(yield func(reflect.Value) bool) {
-		for i := range v.NumField() {
-			f := v.Field(i)
-			if f.Type() == reflect.TypeFor[oci.CgroupRef]() {
-				for g := range fields(f) {
-					if !yield(g) {
-						return
-					}
-				}
-			}
-			if !yield(f) {
-				return
-			}
-		}
-	}
 }

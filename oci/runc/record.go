@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -53,48 +50,6 @@ type record struct {
 	Created    time.Time         `json:"created"`
 	Cgroup     oci.CgroupRef     `json:"cgroup"`
 	Annots     map[string]string `json:"annotations,omitempty"`
-}
-
-// encode is json.Marshal, which would first look at all the types.
-func (r *record) encode() ([]byte, error) {
-	created, err := r.Created.MarshalJSON()
-	if err != nil {
-		return nil, err
-	}
-	str := plainjson.AppendString
-	b := str([]byte(`{"id":`), r.ID)
-	b = str(append(b, `,"ociVersion":`...), r.OCIVersion)
-	b = strconv.AppendInt(append(b, `,"pid":`...), int64(r.Pid), 10)
-	b = strconv.AppendUint(append(b, `,"startTime":`...), r.StartTime, 10)
-	b = str(append(b, `,"bundle":`...), r.Bundle)
-	b = str(append(b, `,"rootfs":`...), r.Rootfs)
-	b = append(append(b, `,"created":`...), created...)
-	b = append(b, `,"cgroup":{`...)
-	if len(r.Cgroup.Paths) != 0 {
-		b = appendMap(append(b, `"paths":`...), r.Cgroup.Paths)
-	}
-	if r.Cgroup.Systemd != "" {
-		if len(r.Cgroup.Paths) != 0 {
-			b = append(b, ',')
-		}
-		b = str(append(b, `"systemd":`...), r.Cgroup.Systemd)
-	}
-	b = append(b, '}')
-	if len(r.Annots) != 0 {
-		b = appendMap(append(b, `,"annotations":`...), r.Annots)
-	}
-	return append(b, '}'), nil
-}
-
-func appendMap(b []byte, m map[string]string) []byte {
-	b = append(b, '{')
-	for i, k := range slices.Sorted(maps.Keys(m)) {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = plainjson.AppendString(append(plainjson.AppendString(b, k), ':'), m[k])
-	}
-	return append(b, '}')
 }
 
 // container is a container's state directory, held open.
@@ -193,7 +148,7 @@ func (c *container) unlock() { _ = unix.Flock(int(c.dir.Fd()), unix.LOCK_UN) }
 
 // save replaces the record. The caller has the lock.
 func (c *container) save() error {
-	b, err := c.encode()
+	b, err := plainjson.Marshal(&c.record)
 	if err == nil {
 		err = c.create(stateTemp, b)
 	}

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/gantry/gantry/oci/signum"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,7 +43,7 @@ func signalsBlocked() bool {
 	if unix.PthreadSigmask(unix.SIG_BLOCK, nil, &now) != nil {
 		return false
 	}
-	for _, s := range [...]unix.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT, unix.SIGALRM, unix.SIGTSTP, unix.SIGWINCH, unix.SIGIO, unix.SIGPWR, maxSignal} {
+	for _, s := range [...]unix.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT, unix.SIGALRM, unix.SIGTSTP, unix.SIGWINCH, unix.SIGIO, unix.SIGPWR, signum.Max} {
 		if now.Val[(s-1)/64]&(1<<((s-1)%64)) == 0 {
 			return false
 		}
