@@ -149,6 +149,9 @@ func (s *starting) create(o *CreateOpts) error {
 	if err := planExtra(o, m, so); err != nil {
 		return err
 	}
+	if err := s.hostMounts(o, m, so); err != nil {
+		return err
+	}
 	s.proc = &Process{Cgroup: ref}
 	if ref.Systemd != "" {
 		s.unit = func(pid int) error { return startUnit(s.ctx, sys, place, pid, o.Spec.Annotations) }

@@ -28,6 +28,7 @@ func Exec(ctx context.Context, o *ExecOpts) (*Process, error) {
 		return nil, errclass.Invalid("an exec needs a container and a process")
 	}
 	s := &starting{ctx: ctx}
+	defer s.done()
 	if err := s.exec(o); err != nil {
 		s.undo()
 		if cerr := ctx.Err(); cerr != nil {
@@ -73,7 +74,12 @@ func (s *starting) exec(o *ExecOpts) error {
 	if err != nil {
 		return err
 	}
-	if !o.Fresh && class == nil && !o.IgnorePaused && len(o.Preserve) == 0 && inner == 0 && forkexec.Possible(p) && forkexec.Safe(o.InitPid) {
+	// Without a mount namespace of its own a container is where its first process has its root.
+	chrooted, err := sameNamespace(o.InitPid, "mnt")
+	if err != nil {
+		return precondition("container is not running")
+	}
+	if !o.Fresh && class == nil && !chrooted && !o.IgnorePaused && len(o.Preserve) == 0 && inner == 0 && forkexec.Possible(p) && forkexec.Safe(o.InitPid) {
 		if err := s.fork(o, p, pidfd, group); err != become.ErrByInit { //nolint:errorlint // that very value
 			return err
 		}
@@ -92,6 +98,11 @@ func (s *starting) exec(o *ExecOpts) error {
 	}
 	if o.Process.Terminal {
 		so.stdio = Stdio{}
+	}
+	if chrooted {
+		if err := s.execRoot(o, m, so); err != nil {
+			return err
+		}
 	}
 	if err := planPreserve(o.Preserve, m, so); err != nil {
 		return err

@@ -19,7 +19,7 @@ import (
 // there, and init finds the words.
 func (s *starting) forkStart(o *CreateOpts, m *initmsg.Message, so *spawnOpts, g *cgroup.Group) (done bool, err error) {
 	// A cgroup of systemd's is made for a process that is there already.
-	if o.Fresh || o.Spec.Hooks != nil || o.Spec.Linux.IntelRdt != nil || s.noGroup || s.proc.Cgroup.Systemd != "" || s.maps != nil || so.stage != nil || so.userNS != nil || so.uids != nil || confined() {
+	if o.Fresh || o.Spec.Hooks != nil || m.Extra.HostMountFD != 0 || o.Spec.Linux.IntelRdt != nil || s.noGroup || s.proc.Cgroup.Systemd != "" || s.maps != nil || so.stage != nil || so.userNS != nil || so.uids != nil || confined() {
 		return false, nil
 	}
 	st := forkstart.Start{

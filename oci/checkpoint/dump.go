@@ -192,7 +192,10 @@ func checkpointable(s *specs.Spec) error {
 		return errclass.NotImplemented("an ordinary user cannot checkpoint or restore containers: criu needs root")
 	}
 	if s.Linux == nil {
-		return nil
+		s = &specs.Spec{Linux: &specs.Linux{}}
+	}
+	if !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace }) {
+		return errclass.NotImplemented("a container without a mount namespace cannot be checkpointed")
 	}
 	for _, ns := range s.Linux.Namespaces {
 		switch {

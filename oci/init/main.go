@@ -78,6 +78,16 @@ func start(c *conn, m *initmsg.Message) error {
 	} else if rootFD, err = setUpRoot(c, m); err != nil {
 		return err
 	}
+	switch fd := int(m.Extra.HostMountFD); {
+	case fd == 0:
+	case m.Exec:
+		rootFD, err = changeRoot(fd)
+	default:
+		rootFD, err = returnToHost(fd)
+	}
+	if err != nil {
+		return err
+	}
 	if !m.Exec {
 		if err := settings(m); err != nil {
 			return err

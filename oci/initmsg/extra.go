@@ -11,6 +11,10 @@ type Extra struct {
 	Preserve []uint32
 	// NoPivot: make the new root by chroot(2) on top of the old one.
 	NoPivot bool
+	// HostMountFD is for a container without a mount namespace of its own: that of the
+	// host, to go back to when the mounts are made; for an exec the container's root
+	// directory, to change to. 0: it has one.
+	HostMountFD uint32
 	// NoNewKeyring: keep the session keyring of the runtime's caller.
 	NoNewKeyring bool
 	// HookSync: send FrameHooks when the mounts are made and wait for a Go byte,
@@ -39,6 +43,7 @@ func (e *Extra) code(c *coder) {
 	c.u32(&e.StartFD)
 	list(c, &e.Preserve, c.u32)
 	c.boolean(&e.NoPivot)
+	c.u32(&e.HostMountFD)
 	c.boolean(&e.NoNewKeyring)
 	c.boolean(&e.HookSync)
 	c.bytes(&e.StateCreating)
