@@ -28,7 +28,7 @@ func (s volumeAPI) volumeList(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.json(http.StatusOK, volumetypes.ListResponse{Volumes: listOf(list), Warnings: []string{}})
+	return c.json(http.StatusOK, volumetypes.ListResponse{Volumes: listOf(list)})
 }
 
 func (s volumeAPI) volumeInspect(c *call) error {

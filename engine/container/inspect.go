@@ -33,7 +33,7 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container
 		Storage:         &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.cfg.StorageDriver}}},
 		NetworkSettings: &container.NetworkSettings{Ports: portsOf(r, v), Networks: withNetworkIDs(s.deps.Networks, endpointsOf(r, v), v)},
 	}
-	if v.Ran || v.Phase.Up() {
+	if v.Run > 0 { // it was started, or that was tried
 		if r.HostConfig.LogConfig.Type == "json-file" {
 			resp.LogPath = s.logPath(o.id)
 		}

@@ -168,6 +168,17 @@ func TestFailedStart(t *testing.T) {
 		if st := r.state(id); st.Status != "created" || st.ExitCode != c.code || !strings.Contains(st.Error, c.text) {
 			t.Errorf("%+v", st)
 		}
+		wait, err := r.Wait(bg, id, "")
+		r.must(err)
+		if w := <-wait; w.StatusCode != int64(c.code) || w.Error == nil || !strings.Contains(w.Error.Message, c.text) {
+			t.Errorf("%+v", w)
+		}
+		if i, err := r.Inspect(bg, id, false); err != nil || i.LogPath == "" || i.HostsPath == "" {
+			t.Errorf("%q %q: %v", i.LogPath, i.HostsPath, err)
+		}
+	}
+	if i, err := r.Inspect(bg, r.create("", nil, "sh"), false); err != nil || i.LogPath != "" || i.HostsPath != "" {
+		t.Errorf("never started: %q %q: %v", i.LogPath, i.HostsPath, err)
 	}
 	if len(r.nets.have) != 0 {
 		t.Errorf("networks left: %v", r.nets.have)

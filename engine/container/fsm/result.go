@@ -73,7 +73,7 @@ func (p *stepper) startFailed(ev StartFailed) {
 	ts := p.starters
 	p.starters = nil
 	p.answerAll(ts, ev.Err)
-	p.wake(func(c Condition) bool { return c == NotRunning }, nil)
+	p.wake(func(c Condition) bool { return c == NotRunning }, ev.Err)
 	if p.AutoRemove {
 		p.delete()
 	}

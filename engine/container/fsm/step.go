@@ -1,6 +1,9 @@
 package fsm
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // The restart policy's delays, as Docker's.
 const (
@@ -375,6 +378,8 @@ func (p *stepper) wait(ev Wait) {
 	switch {
 	case p.Phase == Removed:
 		p.answer(ev.T, nil)
+	case ev.Cond == NotRunning && !up && p.Error != "":
+		p.answer(ev.T, errors.New(p.Error)) // it could not be started
 	case ev.Cond == NotRunning && !up:
 		p.answer(ev.T, nil)
 	default:
