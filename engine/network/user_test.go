@@ -240,6 +240,20 @@ func TestPoolsExhausted(t *testing.T) {
 	create(t, s, network.CreateRequest{Name: "three"})
 }
 
+// IPv4 subnets are shown first, whatever was said first and whoever chose them.
+func TestIPv4ComesFirst(t *testing.T) {
+	s, _ := newService(t, nil)
+	yes, p := true, netip.MustParsePrefix
+	create(t, s, network.CreateRequest{Name: "a", EnableIPv6: &yes, IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: p("fd64::/64")}}}})
+	create(t, s, network.CreateRequest{Name: "b", EnableIPv6: &yes, IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: p("fd65::/64")}, {Subnet: p("10.65.0.0/24")}}}})
+	for name, want := range map[string]string{"a": "172.18.0.0/16 fd64::/64", "b": "10.65.0.0/24 fd65::/64"} {
+		in, err := s.Inspect(context.Background(), name)
+		if err != nil || len(in.IPAM.Config) != 2 || in.IPAM.Config[0].Subnet.String()+" "+in.IPAM.Config[1].Subnet.String() != want {
+			t.Errorf("%s: %+v %v", name, in.IPAM.Config, err)
+		}
+	}
+}
+
 // The families may be options, as the daemon's defaults for new networks give them.
 func TestFamiliesByOption(t *testing.T) {
 	s, _ := newService(t, nil)

@@ -2,6 +2,7 @@
 package subnets
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"log/slog"
@@ -144,6 +145,10 @@ func (s *Chooser) Plan(n *network.Network) (pooled []netip.Prefix, err error) {
 	for _, sub := range pooled {
 		n.IPAM.Config = append(n.IPAM.Config, network.IPAMConfig{Subnet: sub})
 	}
+	// IPv4 comes first, as with Docker: people and scripts look at the first.
+	slices.SortStableFunc(n.IPAM.Config, func(a, b network.IPAMConfig) int {
+		return cmp.Compare(a.Subnet.Addr().BitLen(), b.Subnet.Addr().BitLen())
+	})
 	return pooled, giveGateways(n)
 }
 
