@@ -381,7 +381,7 @@ func (s *Service) describe(r SandboxRequest, joins []*joining) (*Sandbox, error)
 		ends = append(ends, j.e)
 		hostNet = hostNet || j.n.net.Driver == "host"
 		for _, p := range []netip.Prefix{j.e.IPv4, j.e.IPv6} {
-			if p.IsValid() {
+			if p.IsValid() && (p.Addr().Is4() || !checks.NoIPv6(r.Sysctls)) {
 				own = append(own, etcfiles.HostLine{Addr: p.Addr(), Names: etcfiles.HostNames(r.Hostname, r.Domainname)})
 			}
 		}
@@ -401,8 +401,8 @@ func (s *Service) describe(r SandboxRequest, joins []*joining) (*Sandbox, error)
 		return out, err
 	}
 	_, err = os.Stat("/proc/sys/net/ipv6")
-	out.Hosts = etcfiles.RenderHosts(err == nil, extra, own)
-	ipv6 := slices.ContainsFunc(ends, func(e *endpoint) bool { return e.IPv6.IsValid() })
+	out.Hosts = etcfiles.RenderHosts(err == nil && !checks.NoIPv6(r.Sysctls), extra, own)
+	ipv6 := !checks.NoIPv6(r.Sysctls) && slices.ContainsFunc(ends, func(e *endpoint) bool { return e.IPv6.IsValid() })
 	rc = rc.Override(s.cfg.DNS, s.cfg.DNSSearch, s.cfg.DNSOptions).Override(r.DNS, r.DNSSearch, r.DNSOptions)
 	if named(joins) {
 		out.ResolvConf = rc.Internal(dns.Addr()).Render()

@@ -240,6 +240,21 @@ func TestPoolsExhausted(t *testing.T) {
 	create(t, s, network.CreateRequest{Name: "three"})
 }
 
+// A container that switches IPv6 off finds none in its hosts file.
+func TestHostsWithoutIPv6(t *testing.T) {
+	s, _ := newService(t, nil)
+	create(t, s, dual("six", nil))
+	r := on(request("web"), "six")
+	if b := run(t, s, r); !strings.Contains(string(b.Hosts), "::1\tlocalhost") || !strings.Contains(string(b.Hosts), "fd99::2\tweb") {
+		t.Errorf("%s", b.Hosts)
+	}
+	r = on(request("off"), "six")
+	r.Sysctls = map[string]string{"net.ipv6.conf.all.disable_ipv6": "1"}
+	if b := run(t, s, r); strings.Contains(string(b.Hosts), "::") || !strings.Contains(string(b.Hosts), "10.99.0.3\toff") {
+		t.Errorf("%s", b.Hosts)
+	}
+}
+
 // IPv4 subnets are shown first, whatever was said first and whoever chose them.
 func TestIPv4ComesFirst(t *testing.T) {
 	s, _ := newService(t, nil)

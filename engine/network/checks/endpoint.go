@@ -109,3 +109,7 @@ func listed(errs []error) error {
 	}
 	return errors.New(strings.Join(out, "\n"))
 }
+
+// NoIPv6 tells whether a container switches IPv6 off for itself by its sysctls: then no file
+// says that it has it.
+func NoIPv6(sysctls map[string]string) bool { return sysctls["net.ipv6.conf.all.disable_ipv6"] == "1" }
