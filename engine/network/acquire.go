@@ -3,12 +3,14 @@ package network
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
 
 	"github.com/gantry/gantry/engine/network/checks"
+	"github.com/gantry/gantry/engine/network/conf"
 	"github.com/gantry/gantry/engine/network/dns"
 	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/etcfiles"
@@ -37,6 +39,11 @@ type joining struct {
 // network, Conflict when the container has a sandbox, Invalid, Forbidden when
 // addresses ran out, Internal for taken ports, as Docker answers.
 func (s *Service) Acquire(ctx context.Context, r SandboxRequest) (_ *Sandbox, err error) {
+	if s.cfg.Bridge == conf.NoBridge {
+		// Without a default network who wants it has none, as with Docker.
+		r.Endpoints = maps.Clone(r.Endpoints)
+		delete(r.Endpoints, NameBridge)
+	}
 	sb, err := s.open(r)
 	if err != nil {
 		return nil, err

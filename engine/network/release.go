@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/engine/network/forwarding"
 	"github.com/gantry/gantry/engine/network/keep"
 	"github.com/gantry/gantry/engine/network/plumb"
@@ -125,11 +126,16 @@ func (s *Service) Restore(ctx context.Context, records []Record) error {
 			return err
 		}
 	}
+	if s.nft == nil {
+		if err := firewall.RemoveLeft(); err != nil {
+			return err
+		}
+	}
 	// Only now: the table keeps the wire away from 127.0.0.0/8.
 	for _, n := range bridgesOf(s) {
 		s.openLocalnet(n)
 	}
-	s.sweep(known)
+	plumb.Sweep(s.nl, s.log, func(name string) bool { return known[name] || strings.HasPrefix(name, vlan.OwnPrefix) })
 	s.mu.Lock()
 	s.restored = true
 	s.mu.Unlock()
@@ -246,29 +252,12 @@ func (s *Service) adopt(r Record, take func(string) *os.File) {
 // routes such sources onto a bridge only when told to. The firewall must be applied:
 // without its guard 127.0.0.0/8 would be open to the wire.
 func (s *Service) openLocalnet(n *netw) {
+	on := "1"
 	if s.nft == nil {
-		return
+		on = "0" // an earlier daemon's table may have been its guard
 	}
-	if err := plumb.Sysctl("net/ipv4/conf/"+n.bridge.Name+"/route_localnet", "1"); err != nil {
+	if err := plumb.OptionalSysctl("net/ipv4/conf/"+n.bridge.Name+"/route_localnet", on); err != nil {
 		s.log.Warn("published ports will not answer on 127.0.0.1", "network", n.net.Name, "error", err)
-	}
-}
-
-// sweep removes our interfaces that no running container has: a daemon was killed
-// between making one and recording it, and somebody holds the namespace.
-func (s *Service) sweep(known map[string]bool) {
-	links, err := s.nl.Links(0)
-	if err != nil {
-		s.log.Warn("listing interfaces", "error", err)
-		return
-	}
-	for _, l := range links {
-		if l.Group != rtnl.Group || l.Kind != "veth" || known[l.Name] || strings.HasPrefix(l.Name, vlan.OwnPrefix) {
-			continue
-		}
-		if _, err := s.nl.Do(rtnl.DelLink(l.Name)); err != nil {
-			s.log.Warn("removing a left-over interface", "interface", l.Name, "error", err)
-		}
 	}
 }
 

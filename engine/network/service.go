@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/engine/network/bridge"
+	"github.com/gantry/gantry/engine/network/conf"
 	"github.com/gantry/gantry/engine/network/dns"
 	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/etcfiles"
@@ -37,8 +38,12 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
-// defaultMTU is the MTU when nobody chose one.
-const defaultMTU = 1500
+// defaultMTU is the MTU when nobody chose one; defaultBridge is the default network's
+// interface.
+const (
+	defaultMTU    = 1500
+	defaultBridge = "docker0"
+)
 
 // Service owns the host's networks. Safe for concurrent use.
 type Service struct {
@@ -204,8 +209,8 @@ func (s *Service) load() error {
 			s.log.Error("bringing up a network", "network", r.Network.Name, "error", err)
 		}
 	}
-	if s.cfg.Bridge == "none" {
-		return nil
+	if s.cfg.Bridge == conf.NoBridge {
+		return plumb.RemoveOwn(s.nl, defaultBridge)
 	}
 	return s.loadDefault(byName[NameBridge])
 }
@@ -272,7 +277,7 @@ func (n *netw) makeSpaces() error {
 func (s *Service) loadDefault(old network.Network) error {
 	name := s.cfg.Bridge
 	if name == "" {
-		name = "docker0"
+		name = defaultBridge
 	}
 	if err := driver.CheckIfName(name); err != nil {
 		return err

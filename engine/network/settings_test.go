@@ -2,7 +2,9 @@ package network
 
 import (
 	"context"
+	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/gantry/gantry/engine/network/bridge"
@@ -66,5 +68,55 @@ func TestAcceptMark(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 		try(t, s, probe{"mark " + mark, out, b.ip().String() + ":80", want})
+	}
+}
+
+// Without a default network its interface is not there, and who wants it has none.
+func TestNoDefaultBridge(t *testing.T) {
+	s, _ := newService(t, nil)
+	cfg := s.cfg
+	s.Close()
+	cfg.Bridge = "none"
+	s, _ = startService(t, cfg)
+	if got := linkNames(t, s); got != "lo" {
+		t.Errorf("interfaces: %s", got)
+	}
+	b := run(t, s, request("web"))
+	if b.NetNS != nil || len(b.Record.Endpoints) != 0 {
+		t.Errorf("%+v", b.Record)
+	}
+}
+
+// A daemon without firewall leaves nothing of an earlier one's, but what the user put into
+// its table, and nothing that its table had kept safe.
+func TestFirewallSwitchedOff(t *testing.T) {
+	bin, err := exec.LookPath("nft")
+	if err != nil {
+		t.Skip("nft is not here")
+	}
+	list := func() string {
+		out, _ := exec.Command(bin, "list", "ruleset").CombinedOutput()
+		return string(out)
+	}
+	for _, rule := range []string{"", "ip saddr 203.0.113.7 drop"} {
+		s, _ := newService(t, nil)
+		cfg := s.cfg
+		if rule != "" {
+			if out, err := exec.Command(bin, "add rule inet gantry user "+rule).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+		}
+		s.Close()
+		cfg.Firewall, cfg.Firewall6 = false, false
+		s, _ = startService(t, cfg)
+		got := list()
+		if rule == "" && strings.TrimSpace(got) != "" || rule != "" && (!strings.Contains(got, rule) || strings.Contains(got, "masquerade") || strings.Contains(got, "set ")) {
+			t.Errorf("with %q: %s", rule, got)
+		}
+		if v, _ := os.ReadFile("/proc/sys/net/ipv4/conf/docker0/route_localnet"); strings.TrimSpace(string(v)) != "0" {
+			t.Errorf("127.0.0.0/8 is routed: %s", v)
+		}
+		s.Close()
+		cleanHost(t)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/google/nftables"
@@ -104,6 +105,31 @@ func (c *Conn) Apply(r Ruleset) error {
 		}
 	}
 	return c.flush("replacing")
+}
+
+// Clear removes a table of family inet but for chains and sets whose names begin with users,
+// and wholly where those hold nothing. A table that is not there is no error.
+func (c *Conn) Clear(table, users string) error {
+	c.mu.Lock()
+	chains, _, err := c.existing(table)
+	keep := false
+	for _, ch := range chains {
+		if strings.HasPrefix(ch.Name, users) && err == nil {
+			var rules []*nftables.Rule
+			rules, err = c.c.GetRules(ch.Table, ch)
+			keep = keep || len(rules) > 0
+		}
+	}
+	if err == nil && len(chains) > 0 && !keep {
+		c.table = chains[0].Table
+		c.c.DelTable(c.table)
+		err = c.flush("removing")
+	}
+	c.mu.Unlock()
+	if err != nil || !keep {
+		return err
+	}
+	return c.Apply(Ruleset{Table: table, Chains: []Chain{{Name: users, Foreign: true}}})
 }
 
 // Update changes elements of sets of the table that Apply made, in one transaction.

@@ -10,6 +10,9 @@ import (
 	"github.com/gantry/gantry/internal/plugin"
 )
 
+// NoBridge as Bridge means that there is no default network.
+const NoBridge = "none"
+
 // Config is what the daemon's settings say about networks. The zero value plus
 // DataRoot is Docker's default behaviour, except the booleans: see Default.
 type Config struct {

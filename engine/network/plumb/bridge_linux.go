@@ -94,6 +94,19 @@ func EnsureBridge(c *rtnl.Conn, name string, mtu int, ipv6 bool, addrs []netip.P
 	return l.Index, awaitGroups(c, l.Index, addrs)
 }
 
+// RemoveOwn removes a bridge that an earlier daemon made; another's, and one that is not
+// there, stay as they are.
+func RemoveOwn(c *rtnl.Conn, name string) error {
+	l, err := c.LinkByName(name)
+	if errors.Is(err, unix.ENODEV) || err == nil && (l.Kind != "bridge" || l.Group != rtnl.Group) {
+		return nil
+	}
+	if err == nil {
+		_, err = c.Do(rtnl.DelLink(name))
+	}
+	return err
+}
+
 // Replug makes a container's host end a port of a bridge again.
 func Replug(c *rtnl.Conn, name string, bridge int, isolated bool) error {
 	l, err := c.LinkByName(name)

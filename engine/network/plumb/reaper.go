@@ -90,3 +90,21 @@ func (r *Reaper) run() {
 		}
 	}
 }
+
+// Sweep removes our interfaces that no running container has: a daemon was killed between
+// making one and recording it, and somebody holds the namespace. What cannot be is logged.
+func Sweep(nl *rtnl.Conn, log *slog.Logger, known func(name string) bool) {
+	links, err := nl.Links(0)
+	if err != nil {
+		log.Warn("listing interfaces", "error", err)
+		return
+	}
+	for _, l := range links {
+		if l.Group != rtnl.Group || l.Kind != "veth" || known(l.Name) {
+			continue
+		}
+		if _, err := nl.Do(rtnl.DelLink(l.Name)); err != nil {
+			log.Warn("removing a left-over interface", "interface", l.Name, "error", err)
+		}
+	}
+}
