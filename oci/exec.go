@@ -45,6 +45,9 @@ func (s *starting) exec(o *ExecOpts) error {
 	if err != nil {
 		return err
 	}
+	if err := refuseLabels(o.Process); err != nil {
+		return err
+	}
 	if err := tuning.Process(o.Process, true, &p.Tuning); err != nil {
 		return err
 	}

@@ -22,11 +22,16 @@ func refuse(s *specs.Spec) error {
 	}
 	// A label of mounts alone is for a machine that has SELinux, and nothing elsewhere, as
 	// with runc and crun: engines set it without asking.
-	if s.Process != nil && s.Process.SelinuxLabel != "" && !seLinux() {
+	return refuseLabels(s.Process)
+}
+
+// refuseLabels refuses labels of a process that no security module here is for.
+func refuseLabels(p *specs.Process) error {
+	if p != nil && p.SelinuxLabel != "" && !seLinux() {
 		return errclass.Invalid("selinux label is specified in config, but selinux is disabled or not supported")
 	}
-	if s.Process != nil && s.Process.ApparmorProfile != "" && s.Process.ApparmorProfile != "unconfined" && !appArmor() {
-		return errclass.Invalid("apparmor profile %q is specified in config, but apparmor is not enabled on this machine", s.Process.ApparmorProfile)
+	if p != nil && p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" && !appArmor() {
+		return errclass.Invalid("apparmor profile %q is specified in config, but apparmor is not enabled on this machine", p.ApparmorProfile)
 	}
 	return nil
 }

@@ -209,7 +209,7 @@ func (a *app) freeze(id string, do func(oci.CgroupRef) error, from ...specs.Cont
 		if from[0] == statusPaused {
 			return precondition("container not paused")
 		}
-		return precondition("container not running or created: %s", st)
+		return errNotRunning
 	}
 	return do(c.Cgroup)
 }

@@ -109,12 +109,26 @@ func (l *launch) check() error {
 	return nil
 }
 
+// underlying is the system's word in an error about a path.
+func underlying(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
 func stdio() oci.Stdio { return oci.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr} }
 
 // loadBundle reads and completes a bundle's specification.
 func loadBundle(dir string) (bundle string, raw []byte, spec *specs.Spec, err error) {
 	if bundle, err = filepath.Abs(dir); err != nil {
 		return "", nil, nil, err
+	}
+	if st, err := os.Stat(bundle); err != nil {
+		return "", nil, nil, fmt.Errorf("chdir %s: %w", bundle, underlying(err))
+	} else if !st.IsDir() {
+		return "", nil, nil, fmt.Errorf("chdir %s: %w", bundle, unix.ENOTDIR)
 	}
 	if raw, err = readAll(filepath.Join(bundle, specFile)); err != nil {
 		if errors.Is(err, os.ErrNotExist) {

@@ -1,6 +1,7 @@
 package runc
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"path"
@@ -51,11 +52,14 @@ func setupExec(a *app, f *flags) func([]string) error {
 	}
 }
 
+// failedExec words an error as runc does, and has the program end with its status.
 func failedExec(err error) error {
-	if errdefs.IsFailedPrecondition(err) || errdefs.IsNotFound(err) && err == errNotExist { //nolint:errorlint // that very value
+	var code exitError
+	if err == nil || errors.As(err, &code) {
 		return err
 	}
-	return failed("exec", err)
+	const status = 255
+	return failure{fmt.Errorf("exec failed: %w", err), status}
 }
 
 func (a *app) exec(id string, args []string, x *execFlags) error {

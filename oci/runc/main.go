@@ -38,6 +38,14 @@ type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
+// failure is an error that the program ends with another status than 1 for.
+type failure struct {
+	error
+	status int
+}
+
+func (f failure) Unwrap() error { return f.error }
+
 // app is one call of the program.
 type app struct {
 	ctx      context.Context
@@ -90,11 +98,14 @@ func Main(args []string) int {
 	err := a.run(args)
 	a.log.close()
 	var code exitError
+	var f failure
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &code):
 		return int(code)
+	case errors.As(err, &f):
+		return f.status
 	}
 	return 1
 }
@@ -126,7 +137,8 @@ func (a *app) run(args []string) error {
 			return a.command(&c, args[1:])
 		}
 	}
-	return a.misused(usageError("unknown command %q", args[0]), help(f))
+	const noSuchCommand = 3                                                              // runc's
+	return a.fail(failure{fmt.Errorf("No help topic for '%s'", args[0]), noSuchCommand}) //nolint:staticcheck // its words
 }
 
 func (a *app) command(c *command, args []string) error {
@@ -149,7 +161,8 @@ func (a *app) command(c *command, args []string) error {
 	}
 	if err := do(args); err != nil {
 		var u usage
-		if errors.As(err, &u) {
+		var f failure
+		if errors.As(err, &u) && !errors.As(err, &f) {
 			return a.misused(err, text)
 		}
 		return a.fail(err)

@@ -65,7 +65,7 @@ func checkID(id string) error {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("_+.-", r)
 	})
 	if id == "" || len(id) > maxIDBytes || other >= 0 || id == "." || id == ".." {
-		return errclass.Invalid("invalid id format: %q", id)
+		return errclass.Invalid("invalid container ID format")
 	}
 	return nil
 }
