@@ -85,6 +85,8 @@ type starting struct {
 	maps func(pid int) error
 	// unit has systemd make the cgroup with a process in it; nil: it is ours to make.
 	unit func(pid int) error
+	// owner gets the cgroup, for cgroups of his own below it; nil: nobody.
+	owner *uint32
 	// rdt is the class of service that was made for it.
 	rdt *rdt.Group
 	// runtimeHooks runs the hooks that are ours while init waits.
@@ -152,6 +154,7 @@ func (s *starting) create(o *CreateOpts) error {
 	if err := s.hostMounts(o, m, so); err != nil {
 		return err
 	}
+	s.owner = cgroupOwner(o.Spec)
 	s.proc = &Process{Cgroup: ref}
 	if ref.Systemd != "" {
 		s.unit = func(pid int) error { return startUnit(s.ctx, sys, place, pid, o.Spec.Annotations) }
@@ -248,6 +251,11 @@ func (s *starting) limit(g *cgroup.Group, res *specs.LinuxResources) error {
 	s.group = g
 	if err := g.Set(res); err != nil {
 		return err
+	}
+	if s.owner != nil {
+		if err := g.Delegate(int(*s.owner)); err != nil {
+			return fmt.Errorf("give the cgroup to its user: %w", err)
+		}
 	}
 	if confined() && !g.Writable("devices") {
 		return nil // the kernel keeps devices from such a user

@@ -237,6 +237,20 @@ func TestUnifiedDelegation(t *testing.T) {
 	must(t, oci.Resume(p.Cgroup))
 }
 
+// TestUnifiedOwner: the container's user manages cgroups below his own, and changes no limit of it.
+func TestUnifiedOwner(t *testing.T) {
+	needsUnified(t)
+	root := newRootfs(t)
+	must(t, os.Chmod(root, 0o777))
+	b := newBox(root, "sh", "-c", `cd /sys/fs/cgroup; mkdir sub && echo made; echo $$ >sub/cgroup.procs && cat /proc/self/cgroup; (echo max >pids.max) 2>/dev/null || echo kept`)
+	b.cgroupWritable()
+	b.opts.Spec.Process.User = specs.User{UID: 1000, GID: 1000}
+	b.opts.Spec.Linux.Resources.Pids = &specs.LinuxPids{Limit: ptr(int64(100))}
+	if out, code := b.run(t); out != "made\n0::/sub\nkept\n" || code != 0 {
+		t.Errorf("%q %d", out, code)
+	}
+}
+
 // TestUnifiedDevices: the eBPF program allows what the rules allow, and no more.
 func TestUnifiedDevices(t *testing.T) {
 	needsUnified(t)

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"reflect"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // fakeV2 is a cgroup of plain files.
@@ -66,4 +68,25 @@ func FuzzFiles(f *testing.F) {
 		_, _ = parseIOStat(b), parseBlkio(b)
 		_, _ = parseLimit(string(b))
 	})
+}
+
+// TestDelegate: the directory and the files of the list change hands, limits do not.
+func TestDelegate(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	g := fakeV2(t, map[string]string{"cgroup.threads": "", "cgroup.subtree_control": "", "memory.max": "", "pids.max": ""})
+	if err := g.Delegate(4711); err != nil {
+		t.Fatal(err)
+	}
+	dir := g.dirs[""]
+	for n, want := range map[string]uint32{"": 4711, "cgroup.procs": 4711, "cgroup.threads": 4711, "cgroup.subtree_control": 4711, "memory.max": 0, "pids.max": 0} {
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(dir, n), &st); err != nil || st.Uid != want {
+			t.Errorf("%q is of %d, want %d (%v)", n, st.Uid, want, err)
+		}
+	}
+	if got := parseDelegate([]byte("cgroup.procs\n../x\n\n..\nmemory.oom.group\n")); !reflect.DeepEqual(got, []string{"cgroup.procs", "memory.oom.group"}) {
+		t.Errorf("%q", got)
+	}
 }

@@ -104,7 +104,7 @@ func (g *Group) Create() (err error) {
 	}
 	defer func() {
 		if err != nil {
-			g.remove(made)
+			_ = g.remove(made)
 		}
 	}()
 	switch {
