@@ -15,6 +15,7 @@ import (
 	"github.com/gantry/gantry/oci/initmsg"
 	"github.com/gantry/gantry/oci/rdt"
 	"github.com/gantry/gantry/oci/stage"
+	"github.com/gantry/gantry/oci/translate"
 	"github.com/gantry/gantry/oci/tuning"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -154,7 +155,9 @@ func (s *starting) create(o *CreateOpts) error {
 	if err := s.hostMounts(o, m, so); err != nil {
 		return err
 	}
-	s.owner = cgroupOwner(o.Spec)
+	if !confined() {
+		s.owner = translate.CgroupOwner(o.Spec)
+	}
 	s.proc = &Process{Cgroup: ref}
 	if ref.Systemd != "" {
 		s.unit = func(pid int) error { return startUnit(s.ctx, sys, place, pid, o.Spec.Annotations) }

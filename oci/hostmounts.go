@@ -3,7 +3,6 @@ package oci
 import (
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/gantry/gantry/oci/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -57,31 +56,4 @@ func (s *starting) pass(f *os.File, m *initmsg.Message, so *spawnOpts) error {
 	m.Extra.HostMountFD = uint32(initmsg.FDFirst + len(so.extra))
 	so.extra = append(so.extra, fd)
 	return nil
-}
-
-// cgroupOwner is the host's id of the container's user when he is to manage cgroups of
-// his own: in a cgroup namespace of the container, and a cgroup mount that can be
-// written (runtime-spec, "Cgroup ownership").
-func cgroupOwner(s *specs.Spec) *uint32 {
-	own := slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
-		return n.Type == specs.CgroupNamespace && n.Path == ""
-	})
-	writable := slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool {
-		return m.Source == "cgroup" && m.Destination == "/sys/fs/cgroup" && !slices.Contains(m.Options, "ro")
-	})
-	if !own || !writable || confined() {
-		return nil
-	}
-	uid := s.Process.User.UID
-	user := slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
-	if !user {
-		return &uid
-	}
-	for _, m := range s.Linux.UIDMappings {
-		if uid >= m.ContainerID && uid-m.ContainerID < m.Size {
-			host := m.HostID + uid - m.ContainerID
-			return &host
-		}
-	}
-	return nil // no id of ours: of a namespace that is joined
 }

@@ -138,7 +138,7 @@ func (a *app) run(args []string) error {
 		}
 	}
 	const noSuchCommand = 3                                                              // runc's
-	return a.fail(failure{fmt.Errorf("No help topic for '%s'", args[0]), noSuchCommand}) //nolint:staticcheck // its words
+	return a.fail(failure{fmt.Errorf("No help topic for '%s'", args[0]), noSuchCommand})
 }
 
 func (a *app) command(c *command, args []string) error {

@@ -109,3 +109,30 @@ var rlimitNames = [...]string{
 	"RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS", "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE",
 	"RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME",
 }
+
+// CgroupOwner is the host's id of the container's user when he is to manage cgroups of
+// his own: in a cgroup namespace of the container, and a cgroup mount that can be
+// written (runtime-spec, "Cgroup ownership").
+func CgroupOwner(s *specs.Spec) *uint32 {
+	own := slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
+		return n.Type == specs.CgroupNamespace && n.Path == ""
+	})
+	writable := slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool {
+		return m.Source == "cgroup" && m.Destination == "/sys/fs/cgroup" && !slices.Contains(m.Options, "ro")
+	})
+	if !own || !writable {
+		return nil
+	}
+	uid := s.Process.User.UID
+	user := slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
+	if !user {
+		return &uid
+	}
+	for _, m := range s.Linux.UIDMappings {
+		if uid >= m.ContainerID && uid-m.ContainerID < m.Size {
+			host := m.HostID + uid - m.ContainerID
+			return &host
+		}
+	}
+	return nil // no id of ours: of a namespace that is joined
+}
