@@ -113,10 +113,6 @@ func (pb *publisher) publish(ws ways, r SandboxRequest) (bs []ports.Binding, err
 // route to it: there the container's own address is the published one, whichever way it
 // takes out.
 func (pb *publisher) openRouted(ws ways, r SandboxRequest, ends ...way) error {
-	wishes, err := ports.Wishes(r.Ports, r.Exposed, r.PublishAll, netip.Addr{}, false, true)
-	if err != nil {
-		return err
-	}
 	for _, w := range ends {
 		if w.n == nil || w.n.net.Driver != "bridge" || w.n.net.Internal {
 			continue
@@ -129,6 +125,10 @@ func (pb *publisher) openRouted(ws ways, r SandboxRequest, ends ...way) error {
 		}{{netip.IPv4Unspecified(), w.e.IPv4, w.n.bridge.Mode4, ws.v4.e}, {netip.IPv6Unspecified(), w.e.IPv6, w.n.bridge.Mode6, ws.v6.e}} {
 			if f.m != firewall.ModeRouted || !f.has.IsValid() || f.way == w.e {
 				continue
+			}
+			wishes, err := ports.Wishes(r.Ports, r.Exposed, r.PublishAll, netip.Addr{}, false, true)
+			if err != nil {
+				return err
 			}
 			w.e.Open(wishes, f.on)
 		}
