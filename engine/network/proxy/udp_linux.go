@@ -131,6 +131,9 @@ func (u *udpProxy) flow(k talk, source []byte) *udpFlow {
 		f.last = now
 		return f
 	}
+	if f == nil && len(u.flows) >= maxUDPFlows {
+		return nil // before the kernel is asked: a flood must cost little
+	}
 	to, ok := u.to.of(u.wanted(k))
 	if f != nil && ok && f.to == to {
 		f.last = now
@@ -140,7 +143,7 @@ func (u *udpProxy) flow(k talk, source []byte) *udpFlow {
 		delete(u.flows, k)
 		f.up.Close()
 	}
-	if !ok || len(u.flows) >= maxUDPFlows {
+	if !ok {
 		return nil
 	}
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
