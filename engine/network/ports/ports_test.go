@@ -123,7 +123,7 @@ func TestRow(t *testing.T) {
 	take := func(owner, addr string, first, count uint16) ([]Binding, error) {
 		return tab.Take(owner, Request{Proto: "tcp", Addrs: ips(addr), First: first, Last: first, Count: count, To: "172.17.0.2:1"})
 	}
-	if _, err := take("a", "127.0.0.1", busy-5, 100); err == nil || !strings.HasSuffix(err.Error(), ":172.17.0.2:1/tcp: address already in use") {
+	if _, err := take("a", "127.0.0.1", busy-5, 100); err == nil || !strings.HasSuffix(err.Error(), ":172.17.0.2:6/tcp: address already in use") {
 		t.Error(err)
 	}
 	if tab.Len() != 0 {

@@ -41,7 +41,7 @@ func (t *Table) takeRow(owner string, r Request) (_ []Binding, err error) {
 			}
 			f, err := t.bind(r.Proto, netip.AddrPortFrom(a, port))
 			if err != nil {
-				return nil, bindError(r, a, port, err)
+				return nil, bindError(r.nth(port), a, port, err)
 			}
 			if f != nil {
 				f.Close()
@@ -49,6 +49,14 @@ func (t *Table) takeRow(owner string, r Request) (_ []Binding, err error) {
 		}
 	}
 	return got, nil
+}
+
+// nth is the request of one port of a row, for error texts.
+func (r Request) nth(port uint16) Request {
+	if to, err := netip.ParseAddrPort(r.To); err == nil {
+		r.To = netip.AddrPortFrom(to.Addr(), to.Port()+port-r.First).String()
+	}
+	return r
 }
 
 // inUse lists the local ports of the namespace's sockets: of the kernel's list, which
