@@ -13,6 +13,7 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/cgroup"
 	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/netdev"
 	"github.com/gantry/gantry/oci/rdt"
 	"github.com/gantry/gantry/oci/stage"
 	"github.com/gantry/gantry/oci/translate"
@@ -90,11 +91,16 @@ type starting struct {
 	owner *uint32
 	// rdt is the class of service that was made for it.
 	rdt *rdt.Group
+	// devices are network devices of the host that are in the container.
+	devices *netdev.Moved
 	// runtimeHooks runs the hooks that are ours while init waits.
 	runtimeHooks func() error
 }
 
 func (s *starting) done() {
+	if s.devices != nil {
+		s.devices.Close()
+	}
 	for _, f := range s.files {
 		f.Close()
 	}
@@ -106,6 +112,10 @@ func (s *starting) undo() {
 	}
 	if s.proc != nil && s.proc.Console != nil {
 		s.proc.Console.Close()
+	}
+	if s.devices != nil {
+		_ = s.devices.Back() // while their namespace is there
+		s.devices = nil
 	}
 	if s.child != nil {
 		s.child.kill()
@@ -180,6 +190,9 @@ func (s *starting) spawnInit(o *CreateOpts, m *initmsg.Message, so *spawnOpts, g
 			return err
 		}
 	}
+	if err := s.moveDevices(o); err != nil {
+		return err
+	}
 	// While init's own runtime starts, its cgroups are made.
 	if !s.noGroup {
 		if err := s.limitInit(o.Spec.Linux.Resources, m, group); err != nil {
@@ -211,6 +224,29 @@ func (s *starting) spawnInit(o *CreateOpts, m *initmsg.Message, so *spawnOpts, g
 		s.child.conn.close()
 	}
 	return nil
+}
+
+// moveDevices moves network devices into the container's namespace: the one init is born
+// in, or that it will join.
+func (s *starting) moveDevices(o *CreateOpts) (err error) {
+	if len(o.Spec.Linux.NetDevices) == 0 {
+		return nil
+	}
+	ns := o.Namespaces[specs.NetworkNamespace]
+	if ns == nil {
+		path := fmt.Sprintf("/proc/%d/ns/net", s.child.pid) // our child, not reaped
+		for _, n := range o.Spec.Linux.Namespaces {
+			if n.Type == specs.NetworkNamespace && n.Path != "" {
+				path = n.Path
+			}
+		}
+		if ns, err = openNamespace(path, unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		s.files = append(s.files, ns)
+	}
+	s.devices, err = netdev.Move(o.Spec.Linux.NetDevices, ns)
+	return err
 }
 
 // watch ends the attempt when ctx is over: the child dies, the socket ends.

@@ -18,8 +18,7 @@ import (
 // error, init has to do it: it would be too much for a forked process, or has failed
 // there, and init finds the words.
 func (s *starting) forkStart(o *CreateOpts, m *initmsg.Message, so *spawnOpts, g *cgroup.Group) (done bool, err error) {
-	// A cgroup of systemd's is made for a process that is there already.
-	if o.Fresh || o.Spec.Hooks != nil || m.Extra.HostMountFD != 0 || o.Spec.Linux.IntelRdt != nil || s.noGroup || s.proc.Cgroup.Systemd != "" || s.maps != nil || so.stage != nil || so.userNS != nil || so.uids != nil || confined() {
+	if s.wantsInit(o, m, so) {
 		return false, nil
 	}
 	st := forkstart.Start{
@@ -69,6 +68,15 @@ func (s *starting) forkStart(o *CreateOpts, m *initmsg.Message, so *spawnOpts, g
 		s.proc.held = p.Held
 	}
 	return true, nil
+}
+
+// wantsInit tells what a forked process is no way for: what others do while init waits (hooks,
+// network devices, a class of service, mappings, a cgroup of systemd's, which is made for a
+// process that is there already), and what takes a stage, the host's mounts or an ordinary user.
+func (s *starting) wantsInit(o *CreateOpts, m *initmsg.Message, so *spawnOpts) bool {
+	l := o.Spec.Linux
+	return o.Fresh || o.Spec.Hooks != nil || len(l.NetDevices) != 0 || l.IntelRdt != nil || s.maps != nil || s.proc.Cgroup.Systemd != "" ||
+		so.stage != nil || so.userNS != nil || so.uids != nil || m.Extra.HostMountFD != 0 || s.noGroup || confined()
 }
 
 // openProcs opens what a process that is to begin in a new, empty cgroup needs. On

@@ -8,9 +8,9 @@ import (
 	"slices"
 
 	"github.com/gantry/gantry/engine/network/plumb"
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
+	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/gantry/gantry/internal/undo"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"

@@ -11,9 +11,9 @@ import (
 	engine "github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/engine/network/networktest"
 	"github.com/gantry/gantry/engine/network/plumb"
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/plugin"
+	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 )
 

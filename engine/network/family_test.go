@@ -12,8 +12,8 @@ import (
 	"github.com/gantry/gantry/engine/network/networktest"
 	"github.com/gantry/gantry/engine/network/networktest/tcp"
 	"github.com/gantry/gantry/engine/network/plumb"
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/plugin"
+	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 )

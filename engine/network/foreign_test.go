@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"github.com/gantry/gantry/engine/network/plumb"
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/nft"
+	"github.com/gantry/gantry/internal/rtnl"
 )
 
 // On a host that the daemon made a router, what is not ours is dropped; but what other

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/engine/network/plumb"
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/nft"
+	"github.com/gantry/gantry/internal/rtnl"
 )
 
 var netZero time.Time

@@ -13,7 +13,7 @@ import (
 
 	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/engine/network/plumb"
-	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 )

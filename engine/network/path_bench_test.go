@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/engine/network/plumb"
-	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 )
 

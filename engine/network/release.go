@@ -13,8 +13,8 @@ import (
 	"github.com/gantry/gantry/engine/network/keep"
 	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/network/ports"
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/engine/network/vlan"
+	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/events"
 )
 

@@ -14,8 +14,8 @@ import (
 	"testing"
 
 	"github.com/gantry/gantry/engine/network/plumb"
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/event"
+	"github.com/gantry/gantry/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 

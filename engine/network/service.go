@@ -26,7 +26,6 @@ import (
 	"github.com/gantry/gantry/engine/network/proxy"
 	"github.com/gantry/gantry/engine/network/records"
 	"github.com/gantry/gantry/engine/network/remote"
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/engine/network/subnets"
 	"github.com/gantry/gantry/engine/network/vlan"
 	"github.com/gantry/gantry/internal/errclass"
@@ -34,6 +33,7 @@ import (
 	"github.com/gantry/gantry/internal/id"
 	"github.com/gantry/gantry/internal/nft"
 	"github.com/gantry/gantry/internal/plugin"
+	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 )

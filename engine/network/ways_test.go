@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/gantry/gantry/engine/network/bridge"
-	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 )
 

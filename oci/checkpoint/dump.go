@@ -197,6 +197,9 @@ func checkpointable(s *specs.Spec) error {
 	if !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace }) {
 		return errclass.NotImplemented("a container without a mount namespace cannot be checkpointed")
 	}
+	if len(s.Linux.NetDevices) != 0 {
+		return errclass.NotImplemented("containers with network devices of the host's cannot be checkpointed")
+	}
 	for _, ns := range s.Linux.Namespaces {
 		switch {
 		case ns.Type == specs.UserNamespace:

@@ -10,8 +10,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 )
 

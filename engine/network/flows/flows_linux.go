@@ -12,7 +12,7 @@ import (
 
 	"github.com/gantry/gantry/engine/network/conntrack"
 	"github.com/gantry/gantry/engine/network/firewall"
-	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/rtnl"
 )
 
 // Forget forgets the UDP flows to published ports that have just come (opened) or gone.

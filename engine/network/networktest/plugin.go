@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/engine/network/ipam"
-	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 

@@ -10,7 +10,7 @@ import (
 	"os"
 	"slices"
 
-	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 

@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/rtnl"
 )
 
 // MoveRoute makes an interface of a container's namespace the default route, by a

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 

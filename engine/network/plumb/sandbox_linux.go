@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 

@@ -11,10 +11,10 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/network/driver"
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
 	"github.com/gantry/gantry/internal/plugin"
+	"github.com/gantry/gantry/internal/rtnl"
 )
 
 // Driver calls the plugin of each network's driver name. It implements driver.Driver and

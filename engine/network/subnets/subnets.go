@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/engine/network/ipam"
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 )
 

@@ -7,9 +7,9 @@ import (
 	"strings"
 
 	"github.com/gantry/gantry/engine/network/driver"
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
+	"github.com/gantry/gantry/internal/rtnl"
 )
 
 // The options of macvlan and ipvlan networks, in Docker's words.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/plumb"
-	"github.com/gantry/gantry/engine/network/rtnl"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 

@@ -13,7 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/network/driver"
-	"github.com/gantry/gantry/engine/network/rtnl"
+	"github.com/gantry/gantry/internal/rtnl"
 )
 
 var update = flag.Bool("update", false, "write the golden files")

@@ -11,7 +11,7 @@ import (
 // Features says what is built (runtime-spec, features.md). What is refused is not
 // in it.
 func Features() *features.Features {
-	yes, no := true, false
+	yes := true
 	return &features.Features{
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: specs.Version,
@@ -39,7 +39,7 @@ func Features() *features.Features {
 					specs.MpolPreferredMany, specs.MpolLocal),
 				Flags: strs(specs.MpolFNumaBalancing, specs.MpolFRelativeNodes, specs.MpolFStaticNodes),
 			},
-			NetDevices:      &features.NetDevices{Enabled: &no},
+			NetDevices:      &features.NetDevices{Enabled: &yes},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 		},
 		PotentiallyUnsafeConfigAnnotations: []string{"org.systemd.property."},

@@ -110,6 +110,9 @@ func PinMAC(index int, mac net.HardwareAddr) *Request {
 type Addr struct {
 	Index  int
 	Prefix netip.Prefix
+	// Lasting: it has no lifetime (IFA_F_PERMANENT); Global: it is of use beyond the link
+	// (RT_SCOPE_UNIVERSE).
+	Lasting, Global bool
 }
 
 // Addrs lists the addresses of all interfaces, or of one when index is not 0.
@@ -127,6 +130,7 @@ func (c *Conn) Addrs(index int) ([]Addr, error) {
 		}
 		a := Addr{Index: int(u32(m.Data[4:]))}
 		bits := int(m.Data[1])
+		a.Lasting, a.Global = m.Data[2]&unix.IFA_F_PERMANENT != 0, m.Data[3] == unix.RT_SCOPE_UNIVERSE
 		var local, addr netip.Addr
 		attrs(m.Data[unix.SizeofIfAddrmsg:], func(typ uint16, d []byte) {
 			switch typ {
