@@ -7,35 +7,10 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/initmsg"
 	"github.com/gantry/gantry/oci/mountopt"
+	"github.com/gantry/gantry/oci/translate"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
-
-// procAllowed are the files of procfs over which the spec may mount: what lxcfs
-// virtualizes, and harmless switches. Everything else at or below /proc would let
-// an image stand in for what the runtime and security modules rely on.
-var procAllowed = [...]string{
-	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime",
-	"/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
-}
-
-func checkProcDest(dest, typ string, bind bool) error {
-	if dest == "/proc" {
-		if typ == "proc" || bind { // a bind is checked to be procfs where it is opened
-			return nil
-		}
-		return errclass.Invalid("%q cannot be mounted because it is not of type proc", dest)
-	}
-	if !strings.HasPrefix(dest, "/proc/") {
-		return nil
-	}
-	for _, p := range procAllowed {
-		if dest == p {
-			return nil
-		}
-	}
-	return errclass.Invalid("%q cannot be mounted because it is inside /proc", dest)
-}
 
 // planMount turns one mount of the spec into what init does.
 func planMount(m *specs.Mount, cg *cgroupPlan) (initmsg.Mount, error) {
@@ -49,7 +24,7 @@ func planMount(m *specs.Mount, cg *cgroupPlan) (initmsg.Mount, error) {
 	if out.Dest == "/" {
 		return out, errclass.Invalid("mount destination %q: the root cannot be mounted over", m.Destination)
 	}
-	if err := checkProcDest(out.Dest, m.Type, isBind); err != nil {
+	if err := translate.CheckProcDest(out.Dest, m.Type, isBind); err != nil {
 		return out, err
 	}
 	switch {

@@ -3,7 +3,6 @@ package oci
 import (
 	"math"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/gantry/gantry/internal/errclass"
@@ -19,7 +18,7 @@ func refuse(s *specs.Spec) error {
 	if l.IntelRdt != nil && !rdt.Available() {
 		return errclass.NotImplemented("intelRdt is specified in config, but Intel RDT is not enabled on this machine (%s is not mounted)", rdt.Root)
 	}
-	if err := checkNetDevices(l); err != nil {
+	if err := netdev.Check(l, confined()); err != nil {
 		return err
 	}
 	// A label of mounts alone is for a machine that has SELinux, and nothing elsewhere, as
@@ -36,20 +35,6 @@ func refuseLabels(p *specs.Process) error {
 		return errclass.Invalid("apparmor profile %q is specified in config, but apparmor is not enabled on this machine", p.ApparmorProfile)
 	}
 	return nil
-}
-
-// checkNetDevices looks whether there is a network namespace of the container's to move
-// devices into, and somebody who may.
-func checkNetDevices(l *specs.Linux) error {
-	switch own := slices.ContainsFunc(l.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.NetworkNamespace }); {
-	case len(l.NetDevices) == 0:
-		return nil
-	case !own:
-		return errclass.Invalid("unable to move network devices without a private NET namespace")
-	case confined():
-		return errclass.Invalid("network devices are moved by root only")
-	}
-	return netdev.Check(l.NetDevices)
 }
 
 // seLinux tells whether the kernel has it on.

@@ -18,8 +18,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Check looks at the names alone. Class ErrInvalidArgument.
-func Check(devices map[string]specs.LinuxNetDevice) error {
+// Check looks whether there is a network namespace of the container's to move devices into,
+// somebody who may (confined: an ordinary user), and at their names. Class ErrInvalidArgument.
+func Check(l *specs.Linux, confined bool) error {
+	switch own := slices.ContainsFunc(l.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.NetworkNamespace }); {
+	case len(l.NetDevices) == 0:
+		return nil
+	case !own:
+		return errclass.Invalid("unable to move network devices without a private NET namespace")
+	case confined:
+		return errclass.Invalid("network devices are moved by root only")
+	}
+	return checkNames(l.NetDevices)
+}
+
+func checkNames(devices map[string]specs.LinuxNetDevice) error {
 	inside := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(devices)) {
 		to := target(name, devices[name])

@@ -17,7 +17,7 @@ import (
 
 type devices = map[string]specs.LinuxNetDevice
 
-func TestCheck(t *testing.T) {
+func TestNames(t *testing.T) {
 	for name, c := range map[string]struct {
 		d  devices
 		ok bool
@@ -36,7 +36,7 @@ func TestCheck(t *testing.T) {
 		"white space":        {devices{"a": {Name: "a b"}}, false},
 		"control characters": {devices{"a": {Name: "a\x00"}}, false},
 	} {
-		if err := Check(c.d); (err == nil) != c.ok || err != nil && !errdefs.IsInvalidArgument(err) {
+		if err := checkNames(c.d); (err == nil) != c.ok || err != nil && !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

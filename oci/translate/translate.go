@@ -136,3 +136,31 @@ func CgroupOwner(s *specs.Spec) *uint32 {
 	}
 	return nil // no id of ours: of a namespace that is joined
 }
+
+// procAllowed are the files of procfs over which the spec may mount: what lxcfs
+// virtualizes, and harmless switches. Everything else at or below /proc would let
+// an image stand in for what the runtime and security modules rely on.
+var procAllowed = [...]string{
+	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime",
+	"/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+}
+
+// CheckProcDest refuses a mount at a place in procfs that is not among those. bind: it is
+// one, whatever typ says. Class ErrInvalidArgument.
+func CheckProcDest(dest, typ string, bind bool) error {
+	if dest == "/proc" {
+		if typ == "proc" || bind { // a bind is checked to be procfs where it is opened
+			return nil
+		}
+		return errclass.Invalid("%q cannot be mounted because it is not of type proc", dest)
+	}
+	if !strings.HasPrefix(dest, "/proc/") {
+		return nil
+	}
+	for _, p := range procAllowed {
+		if dest == p {
+			return nil
+		}
+	}
+	return errclass.Invalid("%q cannot be mounted because it is inside /proc", dest)
+}
