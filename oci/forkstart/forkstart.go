@@ -75,7 +75,7 @@ func fits(s *Start) bool {
 	m := s.Message
 	p, x := &m.Process, &m.Extra
 	switch {
-	case m.Exec, m.TakeRoot, m.NewTimeNS, len(x.Preserve) != 0, x.NoPivot, x.HookSync, len(x.CreateContainer)+len(x.StartContainer) != 0:
+	case m.Exec, m.TakeRoot, m.NewTimeNS, len(x.Preserve) != 0, x.NoPivot, x.HookSync, x.HostMountFD != 0, len(x.CreateContainer)+len(x.StartContainer) != 0:
 		return false
 	case p.AppArmor != "", p.SELinux != "", p.SeccompFlags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0, p.NoGroups, !p.Tuning.None():
 		return false
