@@ -14,6 +14,7 @@ import (
 	"github.com/gantry/gantry/oci/cgroup"
 	"github.com/gantry/gantry/oci/forkexec"
 	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/rdt"
 	"github.com/gantry/gantry/oci/stage"
 	"github.com/gantry/gantry/oci/tuning"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -73,7 +74,7 @@ func (s *starting) exec(o *ExecOpts) error {
 	if frozen, err := group.Frozen(); err == nil && frozen && !o.IgnorePaused {
 		return precondition("container is paused")
 	}
-	class, err := rdtGroup(o.ContainerID, o.Spec)
+	class, err := rdt.Of(o.ContainerID, o.Spec)
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func (p *Prepared) MakeGroup(ctx context.Context, pid int) error {
 	if err := p.Group.Create(); err != nil {
 		return err
 	}
-	g, err := rdtGroup(p.id, p.spec)
+	g, err := rdt.Of(p.id, p.spec)
 	if g == nil || err != nil {
 		return err
 	}

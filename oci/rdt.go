@@ -6,21 +6,10 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// rdtGroup is the class of service that a configuration names; nil: none.
-func rdtGroup(id string, s *specs.Spec) (*rdt.Group, error) {
-	if s == nil || s.Linux == nil || s.Linux.IntelRdt == nil {
-		return nil, nil //nolint:nilnil // none was asked for
-	}
-	if !rdt.Available() {
-		return nil, errclass.NotImplemented("intelRdt is specified in config, but Intel RDT is not enabled on this machine (%s is not mounted)", rdt.Root)
-	}
-	return rdt.Plan(rdt.Root, id, s.Linux.IntelRdt)
-}
-
 // joinRdt makes the container's class of service and puts its first process there,
 // with the threads that init has.
 func (s *starting) joinRdt(o *CreateOpts) error {
-	g, err := rdtGroup(o.ID, o.Spec)
+	g, err := rdt.Of(o.ID, o.Spec)
 	if g == nil || err != nil {
 		return err
 	}
@@ -35,7 +24,7 @@ func (s *starting) joinRdt(o *CreateOpts) error {
 // named by its id, its monitoring group. It is idempotent, and nothing for
 // configurations without.
 func DeleteRdt(id string, s *specs.Spec) error {
-	g, err := rdtGroup(id, s)
+	g, err := rdt.Of(id, s)
 	if g == nil || err != nil {
 		return err
 	}
@@ -45,7 +34,7 @@ func DeleteRdt(id string, s *specs.Spec) error {
 // UpdateRdt changes the schemata of a running container's class of service; "" stays.
 // Class ErrInvalidArgument for values the kernel refuses, or without a class.
 func UpdateRdt(id string, s *specs.Spec, l3CacheSchema, memBwSchema string) error {
-	g, err := rdtGroup(id, s)
+	g, err := rdt.Of(id, s)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,18 @@ func Available() bool {
 	return unix.Statfs(Root, &st) == nil && st.Type&math.MaxUint32 == magic
 }
 
+// Of is the class of service that a configuration names; nil: none. Class
+// ErrNotImplemented where resctrl is not mounted.
+func Of(id string, s *specs.Spec) (*Group, error) {
+	if s == nil || s.Linux == nil || s.Linux.IntelRdt == nil {
+		return nil, nil //nolint:nilnil // none was asked for
+	}
+	if !Available() {
+		return nil, errclass.NotImplemented("intelRdt is specified in config, but Intel RDT is not enabled on this machine (%s is not mounted)", Root)
+	}
+	return Plan(Root, id, s.Linux.IntelRdt)
+}
+
 // Group is a container's class of service.
 type Group struct {
 	dir     string // the class's directory

@@ -137,7 +137,7 @@ func (a *app) run(args []string) error {
 			return a.command(&c, args[1:])
 		}
 	}
-	const noSuchCommand = 3                                                              // runc's
+	const noSuchCommand = 3 // runc's
 	return a.fail(failure{fmt.Errorf("No help topic for '%s'", args[0]), noSuchCommand})
 }
 
