@@ -238,17 +238,17 @@ func (s *storm) exec(name string) {
 	if !ok {
 		return
 	}
-	var made struct{ Id string } //nolint:revive // as the API writes it
+	var made struct{ ID string } // decoding minds no case
 	if err := json.Unmarshal(text, &made); err != nil {
 		s.fault("exec: %v", err)
 		return
 	}
-	text, ok = s.ask("exec start", "POST", "/exec/"+made.Id+"/start", map[string]any{}, 200, 404, 409)
+	text, ok = s.ask("exec start", "POST", "/exec/"+made.ID+"/start", map[string]any{}, 200, 404, 409)
 	if !ok {
 		return
 	}
 	if len(text) >= 8 && int(binary.BigEndian.Uint32(text[4:])) == len(text)-8 && string(text[8:]) == "out\n" {
-		text, ok = s.ask("exec inspect", "GET", "/exec/"+made.Id+"/json", nil, 200, 404)
+		text, ok = s.ask("exec inspect", "GET", "/exec/"+made.ID+"/json", nil, 200, 404)
 		var st struct {
 			Running  bool
 			ExitCode *int
