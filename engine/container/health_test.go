@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,33 @@ func (r *rig) sick(name string, h container.HealthConfig, host *container.HostCo
 	_, err := r.Create(bg, CreateOptions{Name: name, Config: &container.Config{Image: "busybox", Cmd: []string{"sleep"}, Healthcheck: &h}, HostConfig: host})
 	r.must(err)
 	r.must(r.Start(bg, name))
+}
+
+// answers is what probes answer; it may be changed while they run.
+type answers struct {
+	mu     sync.Mutex
+	output string
+	code   int
+	given  int
+}
+
+func (a *answers) are(output string, code int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.output, a.code = output, code
+}
+
+func (a *answers) next() (string, int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.given++
+	return a.output, a.code
+}
+
+func (a *answers) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.given
 }
 
 // after lets time pass, and what follows from it happen.
@@ -54,8 +82,9 @@ func TestHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		begin := time.Now()
-		output, code := "fine\n", 0
-		r.shim.probe = func() (string, int) { return output, code }
+		var probes answers
+		probes.are("fine\n", 0)
+		r.shim.probe = probes.next
 		r.sick("web", container.HealthConfig{Interval: 10 * time.Second, Retries: 2}, nil)
 		r.wantHealth("web", container.Starting, 0, 0)
 		list := func(h string) int {
@@ -82,7 +111,7 @@ func TestHealth(t *testing.T) {
 		if s := status(); s != "healthy" || list("healthy") != 1 || list("starting") != 0 {
 			t.Errorf("%q", s)
 		}
-		output, code = strings.Repeat("x", 5000), 1
+		probes.are(strings.Repeat("x", 5000), 1)
 		after(10 * time.Second)
 		r.wantHealth("web", container.Healthy, 1, 2)
 		if l := r.state("web").Health.Log[1]; l.Output != strings.Repeat("x", 4096)+"..." || l.ExitCode != 1 {
@@ -90,30 +119,30 @@ func TestHealth(t *testing.T) {
 		}
 		after(10 * time.Second)
 		r.wantHealth("web", container.Unhealthy, 2, 3)
-		output, code = "", 0
+		probes.are("", 0)
 		after(40 * time.Second)
 		r.wantHealth("web", container.Healthy, 0, 5)
 
 		// Frozen it is not asked, and keeps what it was.
 		r.must(r.Pause(bg, "web"))
-		runs := r.shim.starts
+		runs := probes.count()
 		after(60 * time.Second)
 		r.wantHealth("web", container.Healthy, 0, 5)
-		if r.shim.starts != runs {
+		if probes.count() != runs {
 			t.Error("probed while paused")
 		}
 		r.must(r.Unpause(bg, "web"))
 		after(11 * time.Second)
-		if r.shim.starts == runs {
+		if probes.count() == runs {
 			t.Error("not probed after the pause")
 		}
 
 		// A start begins anew, with the results so far still there.
 		r.must(r.Stop(bg, "web", StopOptions{}))
 		r.wantHealth("web", container.Unhealthy, 0, 5)
-		runs = r.shim.starts
+		runs = probes.count()
 		after(60 * time.Second)
-		if r.shim.starts != runs {
+		if probes.count() != runs {
 			t.Error("probed when stopped")
 		}
 		r.must(r.Start(bg, "web"))
@@ -134,12 +163,13 @@ func TestHealth(t *testing.T) {
 func TestHealthStartPeriod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		n := 0
-		r.shim.probe = func() (string, int) { n++; return "", 1 }
+		var probes answers
+		probes.are("", 1)
+		r.shim.probe = probes.next
 		r.sick("web", container.HealthConfig{Interval: time.Minute, StartPeriod: 20 * time.Second, StartInterval: 3 * time.Second, Retries: 1}, nil)
 		after(19 * time.Second)
 		r.wantHealth("web", container.Starting, 0, 5)
-		if n != 6 {
+		if n := probes.count(); n != 6 {
 			t.Errorf("%d probes in the start period", n)
 		}
 		after(2 * time.Minute)
@@ -182,15 +212,15 @@ func TestHealthTimeout(t *testing.T) {
 func TestHealthOverDaemons(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		code := 0
-		r.shim.probe = func() (string, int) { return "", code }
+		var probes answers
+		r.shim.probe = probes.next
 		r.sick("web", container.HealthConfig{Interval: 10 * time.Second, Timeout: time.Hour, Retries: 2}, nil)
 		r.sick("gone", container.HealthConfig{Interval: 10 * time.Second}, nil)
 		after(11 * time.Second)
-		code = 1
+		probes.are("", 1)
 		after(10 * time.Second)
 		r.wantHealth("web", container.Healthy, 1, 2)
-		code = -1
+		probes.are("", -1)
 		after(10 * time.Second) // a probe hangs now
 		r.stop()
 		id := r.index.all()[0].id
@@ -200,7 +230,7 @@ func TestHealthOverDaemons(t *testing.T) {
 			}
 		}
 		r.shim.exit(shim.Key{Container: id, Run: 1}, 0, 0)
-		code = 1
+		probes.are("", 1)
 		r.start()
 		synctest.Wait()
 		if n := r.shim.len(); n != 1 {
