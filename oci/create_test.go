@@ -412,6 +412,25 @@ func TestInitReaper(t *testing.T) {
 	must(t, oci.DeleteCgroup(p.Cgroup))
 }
 
+// TestInitReaperIsReady: a container with --init that has started passes a signal on, however
+// soon it comes.
+func TestInitReaperIsReady(t *testing.T) {
+	root := newRootfs(t)
+	for _, fresh := range []bool{false, true} {
+		for range 20 {
+			b := newBox(root, "sleep", "100")
+			b.opts.InitReaper, b.opts.Fresh = true, fresh
+			p, collect, err := b.start(t)
+			must(t, err)
+			must(t, syscall.Kill(p.Pid, syscall.SIGTERM))
+			if code := wait(t, p); code != 143 {
+				t.Errorf("fresh %v: status %d, %q", fresh, code, collect())
+			}
+			must(t, oci.DeleteCgroup(p.Cgroup))
+		}
+	}
+}
+
 func TestHoldAndRelease(t *testing.T) {
 	root := newRootfs(t)
 	b := newBox(root, "echo", "ran")

@@ -234,6 +234,10 @@ func (f *plan) become() error {
 		}
 		f.Add("wait for the start", s)
 	}
+	if m.Reaper {
+		// It closes it when it listens to signals and the program runs. A low number: see init's reaper.
+		f.Call("keep the report socket", none(), unix.SYS_FCNTL, f.Program.Out, unix.F_DUPFD, 3)
+	}
 	f.Last()
 	if !m.Reaper {
 		f.Add("exec", fork.Step{Kind: fork.Exec})

@@ -74,6 +74,12 @@ func become(c *conn, m *initmsg.Message, r root) error {
 	if err := preserve(c, &m.Extra); err != nil {
 		return err
 	}
+	if m.Reaper {
+		// It closes it when it listens to signals and the program runs.
+		if _, err := unix.FcntlInt(uintptr(c.fd), unix.F_SETFD, 0); err != nil {
+			return fail("keep the runtime's socket", err)
+		}
+	}
 	if m.WaitGo {
 		if err := c.awaitGo(int(m.Extra.StartFD)); err != nil {
 			return err

@@ -12,9 +12,13 @@ import (
 
 // reap is pid 1 of a container with --init: it runs the program, passes signals
 // on, reaps orphans, and returns the status to end with. It runs with the
-// program's credentials and filter.
+// program's credentials and filter. Whoever started it waits for the end of the socket
+// that came along: before that a signal to end would find nobody who passes it on, and
+// end this process by its own runtime's rules (status 2).
 func reap(exe string, args []string) int {
 	debug.SetGCPercent(-1)
+	// Not for the program.
+	_ = unix.CloseRange(3, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC)
 	sigs := make(chan os.Signal, 128)
 	signal.Notify(sigs)
 	attr := &syscall.ProcAttr{
@@ -28,6 +32,7 @@ func reap(exe string, args []string) int {
 		attr.Sys.Ctty = 0
 	}
 	child, err := syscall.ForkExec(exe, args, attr)
+	started()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "exec %s: %v\n", exe, err)
 		switch err {
@@ -53,6 +58,20 @@ func reap(exe string, args []string) int {
 	}
 	return 255
 }
+
+// started closes what came along: of the descriptors beyond the standard streams those that
+// are sockets, since the runtime's own poller has some, too.
+func started() {
+	for fd := 3; fd < maxStartFD; fd++ {
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+			unix.Close(fd)
+		}
+	}
+}
+
+// maxStartFD is above it: init's has number 3, a fork's is the lowest that is free among some twenty.
+const maxStartFD = 64
 
 // reapAll waits for everything that has ended; done when the program has.
 func reapAll(child int) (code int, done bool) {

@@ -192,9 +192,8 @@ func (s *storm) wait(c string) {
 	if err != nil {
 		return
 	}
-	// 2 is how an init (--init) ends that is told to before its own runtime listens to signals.
 	var end struct{ StatusCode int }
-	if err := json.Unmarshal(text, &end); resp.StatusCode == http.StatusOK && (err != nil || !slices.Contains([]int{0, 2, 3, 4, 137, 143}, end.StatusCode)) {
+	if err := json.Unmarshal(text, &end); resp.StatusCode == http.StatusOK && (err != nil || !slices.Contains([]int{0, 3, 4, 137, 143}, end.StatusCode)) {
 		logs, _ := s.ask("logs", "GET", c+"/logs?stdout=1&stderr=1&tail=5", nil, 200, 404)
 		config, _ := s.ask("inspect", "GET", c+"/json", nil, 200, 404)
 		s.fault("wait %s: %v %s\nits output: %s\n%s", c, err, text, logs, config)

@@ -44,8 +44,7 @@ var failing = map[string]string{
 }
 
 // lacking are programs that runc and crun pass and ours does not.
-var lacking = map[string]string{
-}
+var lacking = map[string]string{}
 
 var (
 	notOK = regexp.MustCompile(`(?m)^ *not ok`)
