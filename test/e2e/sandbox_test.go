@@ -208,6 +208,10 @@ func (s *sandbox) clear() {
 		for _, p := range left {
 			_ = syscall.Kill(p.pid, syscall.SIGKILL)
 		}
+		// On cgroup v1 what is frozen does not die.
+		for d := range cgroupDirs(s.cgroup) {
+			_ = os.WriteFile(filepath.Join(d, "freezer.state"), []byte("THAWED"), 0)
+		}
 		time.Sleep(20 * time.Millisecond)
 	}
 	for _, m := range mountsBelow(s.root) {
