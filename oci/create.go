@@ -279,7 +279,7 @@ func (s *starting) limitInit(res *specs.LinuxResources, m *initmsg.Message, g *c
 	case s.late == nil:
 		return nil
 	}
-	return g.Set(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64)}}) // none for now
+	return g.Set(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64)}}) // no limit until init is ready
 }
 
 // limit makes the cgroup and sets its limits.

@@ -190,6 +190,10 @@ func (w *follower) report(r *fork.Report, fd int) error {
 	case fork.ReportReady:
 		w.ready = true
 	case fork.ReportFD:
+		if w.ready && fd >= 0 { // nothing of ours sends one any more
+			unix.Close(fd)
+			fd = -1
+		}
 		return become.TakeTerminal(&w.started.Console, fd)
 	case fork.ReportError:
 		if !w.plan.Soft(r) {

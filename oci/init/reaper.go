@@ -17,7 +17,8 @@ import (
 // end this process by its own runtime's rules (status 2).
 func reap(exe string, args []string) int {
 	debug.SetGCPercent(-1)
-	// Not for the program.
+	// Not for the program, nor by way of us (ptrace(2), pidfd_getfd(2)) while it is open.
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	_ = unix.CloseRange(3, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC)
 	sigs := make(chan os.Signal, 128)
 	signal.Notify(sigs)
@@ -33,6 +34,7 @@ func reap(exe string, args []string) int {
 	}
 	child, err := syscall.ForkExec(exe, args, attr)
 	started()
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "exec %s: %v\n", exe, err)
 		switch err {
