@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 )
 
 // keepWait bounds how long a call to the fd store may take: it runs in places that

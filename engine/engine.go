@@ -24,7 +24,7 @@ import (
 	"github.com/gantry/gantry/internal/undo"
 	"github.com/gantry/gantry/internal/version"
 	"github.com/gantry/gantry/oci/seccomp"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/storage"
 	"github.com/opencontainers/go-digest"
 )

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	containerdlog "github.com/containerd/log"
-	"github.com/gantry/gantry/internal/monitor"
+	"github.com/gantry/gantry/internal/sysmon"
 	"github.com/gantry/gantry/internal/trim"
 	"github.com/gantry/gantry/internal/version"
 	"github.com/spf13/pflag"
@@ -63,7 +63,7 @@ func run(args []string, cfg *Config, log *slog.Logger, level *slog.LevelVar, new
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	_ = monitor.Relax() // it costs a tenth of a request's processor time, no more
+	_ = sysmon.Relax() // it costs a tenth of a request's processor time, no more
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	signal.Ignore(syscall.SIGPIPE)

@@ -300,12 +300,12 @@ func TestBar(t *testing.T) {
 }
 
 func TestParseVersion(t *testing.T) {
-	for in, want := range map[string]apiVersion{"1.24": 24, "1.55": 55} {
+	for in, want := range map[string]apiVersion{"1.24": 24, "1.57": 57} {
 		if v, err := parseVersion(in); v != want || err != nil {
 			t.Errorf("%s: %v %v", in, v, err)
 		}
 	}
-	for _, in := range []string{"1.23", "1.56", "2", "0.9", "1.x", "1.99999999999", "1..2", "."} {
+	for _, in := range []string{"1.23", "1.58", "2", "0.9", "1.x", "1.99999999999", "1..2", "."} {
 		if v, err := parseVersion(in); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: %v %v", in, v, err)
 		}

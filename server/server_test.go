@@ -25,12 +25,12 @@ import (
 
 func TestPingAndHeaders(t *testing.T) {
 	h := serve(t)
-	for _, path := range []string{"/_ping", "/v1.24/_ping", "/v1.55/_ping"} {
+	for _, path := range []string{"/_ping", "/v1.24/_ping", "/v1.57/_ping"} {
 		status, body, header := h.do(t, "GET", path, nil)
 		if status != 200 || body != "OK" {
 			t.Errorf("%s: %d %q", path, status, body)
 		}
-		for k, want := range map[string]string{"Api-Version": "1.55", "Ostype": "linux", "Docker-Experimental": "false", "Server": "Docker/0.1.0 (linux)", "Builder-Version": "1"} {
+		for k, want := range map[string]string{"Api-Version": "1.57", "Ostype": "linux", "Docker-Experimental": "false", "Server": "Docker/0.1.0 (linux)", "Builder-Version": "1"} {
 			if got := header.Get(k); got != want {
 				t.Errorf("%s: header %s = %q, want %q", path, k, got, want)
 			}
@@ -48,8 +48,8 @@ func TestErrorAnswers(t *testing.T) {
 		status       int
 		message      string
 	}{
-		{"GET", "/v1.99/version", 400, "client version 1.99 is too new. Maximum supported API version is 1.55"},
-		{"GET", "/v2.0/version", 400, "client version 2.0 is too new. Maximum supported API version is 1.55"},
+		{"GET", "/v1.99/version", 400, "client version 1.99 is too new. Maximum supported API version is 1.57"},
+		{"GET", "/v2.0/version", 400, "client version 2.0 is too new. Maximum supported API version is 1.57"},
 		{"GET", "/v1.12/version", 400, "client version 1.12 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"},
 		{"GET", "/v1.44/nothing", 404, "page not found"},
 		{"PATCH", "/version", 404, "page not found"},
@@ -349,7 +349,7 @@ func TestEvents(t *testing.T) {
 	if status != 200 || body != want {
 		t.Errorf("%d %s", status, body)
 	}
-	_, body, header := h.do(t, "GET", `/v1.55/events?since=6&until=10`, nil, "Accept", "application/json-seq")
+	_, body, header := h.do(t, "GET", `/v1.57/events?since=6&until=10`, nil, "Accept", "application/json-seq")
 	if want := "\x1e" + `{"Type":"image","Action":"pull","Actor":{"ID":"i:1","Attributes":null},"scope":"local","time":6,"timeNano":6000000000}` + "\n"; body != want || header.Get("Content-Type") != "application/json-seq" {
 		t.Errorf("%q %v", body, header)
 	}

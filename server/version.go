@@ -8,10 +8,10 @@ import (
 )
 
 // The API versions served. MaxAPIVersion is the one of the moby/api module that
-// the types come from (v1.55.0); the module has no constant for it.
+// the types come from (v1.57.0); the module has no constant for it.
 const (
 	MinAPIVersion = "1.24"
-	MaxAPIVersion = "1.55"
+	MaxAPIVersion = "1.57"
 )
 
 // apiVersion is the minor number of an API version; the major one is always 1.
@@ -19,7 +19,7 @@ type apiVersion int
 
 const (
 	oldest apiVersion = 24
-	newest apiVersion = 55
+	newest apiVersion = 57
 )
 
 // before reports whether the client speaks a version older than 1.minor.

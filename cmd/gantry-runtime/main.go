@@ -9,7 +9,7 @@ import (
 	_ "github.com/gantry/gantry/oci/entry" // where the program begins
 	ociinit "github.com/gantry/gantry/oci/init"
 	"github.com/gantry/gantry/oci/runc"
-	"github.com/gantry/gantry/oci/shim/server"
+	"github.com/gantry/gantry/shim/server"
 )
 
 func main() {

@@ -12,7 +12,7 @@ import (
 	"github.com/gantry/gantry/engine/container/fsm"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
 )

@@ -3,7 +3,7 @@ package container
 import (
 	"github.com/gantry/gantry/engine/image"
 	"github.com/gantry/gantry/engine/network"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/storage"
 )
 

@@ -8,7 +8,7 @@ import (
 	"github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/oci"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/storage"
 	networktypes "github.com/moby/moby/api/types/network"
 	volumetypes "github.com/moby/moby/api/types/volume"

@@ -18,7 +18,7 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
 	"github.com/gantry/gantry/oci"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	specs "github.com/opencontainers/runtime-spec/specs-go"

@@ -12,7 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/api/extension"
 	"github.com/gantry/gantry/internal/filter"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	"github.com/moby/moby/api/types/container"
 )
 

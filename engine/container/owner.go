@@ -14,7 +14,7 @@ import (
 	"github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	containertypes "github.com/moby/moby/api/types/container"
 	networktypes "github.com/moby/moby/api/types/network"
 )

@@ -13,7 +13,7 @@ import (
 	"github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/internal/id"
 	"github.com/gantry/gantry/oci"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
 )

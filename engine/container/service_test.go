@@ -17,7 +17,7 @@ import (
 	"github.com/gantry/gantry/engine/container/fsm"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 )

@@ -9,7 +9,7 @@ import (
 
 	"github.com/docker/go-units"
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	"github.com/moby/moby/api/types/container"
 )
 

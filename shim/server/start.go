@@ -9,8 +9,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci"
-	"github.com/gantry/gantry/oci/shim"
-	"github.com/gantry/gantry/oci/shim/logfile"
+	"github.com/gantry/gantry/shim"
+	"github.com/gantry/gantry/shim/logfile"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )

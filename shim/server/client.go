@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	"golang.org/x/sys/unix"
 )
 

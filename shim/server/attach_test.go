@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )

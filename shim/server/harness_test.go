@@ -16,8 +16,8 @@ import (
 	ociinit "github.com/gantry/gantry/oci/init"
 
 	"github.com/gantry/gantry/oci"
-	"github.com/gantry/gantry/oci/shim"
-	"github.com/gantry/gantry/oci/shim/server"
+	"github.com/gantry/gantry/shim"
+	"github.com/gantry/gantry/shim/server"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )

@@ -12,7 +12,7 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/version"
 	"github.com/gantry/gantry/oci"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	"golang.org/x/sys/unix"
 )
 

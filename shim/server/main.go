@@ -12,9 +12,9 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/gantry/gantry/internal/monitor"
+	"github.com/gantry/gantry/internal/sysmon"
 	"github.com/gantry/gantry/oci/sealed"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	"golang.org/x/sys/unix"
 )
 
@@ -116,7 +116,7 @@ func settle(l *log.Logger) error {
 		l.Printf("no protection from the kernel's out-of-memory killer: %v", err)
 	}
 	runtime.GOMAXPROCS(min(runtime.NumCPU(), 4))
-	_ = monitor.Relax()     // it costs a tenth of a start's processor time, no more
+	_ = sysmon.Relax()      // it costs a tenth of a start's processor time, no more
 	debug.SetGCPercent(200) // starts stay cheap; what is left over goes back when it is quiet
 	return nil
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/gantry/gantry/oci"
-	"github.com/gantry/gantry/oci/shim"
+	"github.com/gantry/gantry/shim"
 	"golang.org/x/sys/unix"
 )
 

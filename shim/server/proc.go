@@ -11,8 +11,8 @@ import (
 
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci"
-	"github.com/gantry/gantry/oci/shim"
-	"github.com/gantry/gantry/oci/shim/logfile"
+	"github.com/gantry/gantry/shim"
+	"github.com/gantry/gantry/shim/logfile"
 	"golang.org/x/sys/unix"
 )
 

@@ -1,10 +1,10 @@
-// Package monitor slows down the thread of Go's runtime that watches the others.
+// Package sysmon slows down the thread of Go's runtime that watches the others.
 //
 // That thread (sysmon) sleeps for 20 µs at a time, over and over, for a millisecond after
 // every system call that wakes it, before it begins to sleep longer. In a daemon that
 // mostly waits, a request of three milliseconds has fifty such wake-ups, each of which is a
 // timer interrupt and two context switches: a tenth of its processor time.
-package monitor
+package sysmon
 
 import (
 	"fmt"
