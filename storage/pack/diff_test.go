@@ -91,7 +91,7 @@ func TestOverlayWithoutLayersBelow(t *testing.T) {
 // TestOverlayNotes: what upper holds only a note of must not be taken for all of it.
 func TestOverlayNotes(t *testing.T) {
 	needRoot(t)
-	for name, make := range map[string]func(dir string) error{
+	for name, note := range map[string]func(dir string) error{
 		"redirect": func(dir string) error {
 			return unix.Setxattr(dir+"/d", "trusted.overlay.redirect", []byte("/elsewhere"), 0)
 		},
@@ -107,7 +107,7 @@ func TestOverlayNotes(t *testing.T) {
 			if err := os.WriteFile(d[1]+"/d/f", nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := make(d[1]); err != nil {
+			if err := note(d[1]); err != nil {
 				t.Fatal(err)
 			}
 			err := pack.Overlay(open(t, d[1]), open(t, d[0])).Changes(t.Context(), func(pack.Change) error { return nil })
