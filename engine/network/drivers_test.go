@@ -11,8 +11,8 @@ import (
 	engine "github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/engine/network/networktest"
 	"github.com/gantry/gantry/engine/network/plumb"
+	"github.com/gantry/gantry/engine/plugin"
 	"github.com/gantry/gantry/internal/event"
-	"github.com/gantry/gantry/internal/plugin"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 )
@@ -79,7 +79,7 @@ func lan(t *testing.T) netip.AddrPort {
 }
 
 // starter starts services over one data-root.
-func starter(t *testing.T, plugins *plugin.Registry) func([]engine.Record) *engine.Service {
+func starter(t *testing.T, plugins plugin.Source) func([]engine.Record) *engine.Service {
 	t.Helper()
 	cfg := engine.DefaultConfig(t.TempDir())
 	cfg.ResolvConf = filepath.Join(cfg.DataRoot, "resolv.conf")

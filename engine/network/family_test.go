@@ -12,7 +12,7 @@ import (
 	"github.com/gantry/gantry/engine/network/networktest"
 	"github.com/gantry/gantry/engine/network/networktest/tcp"
 	"github.com/gantry/gantry/engine/network/plumb"
-	"github.com/gantry/gantry/internal/plugin"
+	"github.com/gantry/gantry/engine/plugin"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"

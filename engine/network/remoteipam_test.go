@@ -9,7 +9,7 @@ import (
 
 	engine "github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/engine/network/networktest"
-	"github.com/gantry/gantry/internal/plugin"
+	"github.com/gantry/gantry/engine/plugin"
 	"github.com/moby/moby/api/types/network"
 )
 

@@ -7,7 +7,7 @@ import (
 
 	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/engine/network/keep"
-	"github.com/gantry/gantry/internal/plugin"
+	"github.com/gantry/gantry/engine/plugin"
 )
 
 // NoBridge as Bridge means that there is no default network.
@@ -77,7 +77,7 @@ type Config struct {
 	Keeper keep.Keeper
 	// Plugins are where drivers are looked for that are not ours; nil is Docker's
 	// directories.
-	Plugins *plugin.Registry
+	Plugins plugin.Source
 	// Log may be nil.
 	Log *slog.Logger
 }

@@ -4,18 +4,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/gantry/gantry/engine/network/ipam"
+	"github.com/gantry/gantry/engine/plugin/plugintest"
 	"github.com/gantry/gantry/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -42,16 +40,8 @@ func ServePlugin(t *testing.T, dir, name string) *Plugin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("unix", filepath.Join(dir, name+".sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &http.Server{Handler: p, ReadHeaderTimeout: time.Minute}
-	go func() { _ = s.Serve(l) }()
-	t.Cleanup(func() {
-		s.Close()
-		p.Close()
-	})
+	t.Cleanup(func() { p.Close() })
+	plugintest.Serve(t, dir, name, p)
 	return p
 }
 

@@ -10,18 +10,18 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/engine/plugin"
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/internal/plugin"
 	"github.com/moby/moby/api/types/network"
 )
 
 // IPAM has plugins manage subnets and addresses (github.com/moby/moby,
 // libnetwork/docs/ipam.md). It keeps nothing in memory and is safe for concurrent use.
 // Errors are what the plugin says, NotFound without it, Unavailable when it cannot be reached.
-type IPAM struct{ plugins *plugin.Registry }
+type IPAM struct{ plugins plugin.Source }
 
 // NewIPAM makes one of plugins.
-func NewIPAM(p *plugin.Registry) *IPAM { return &IPAM{p} }
+func NewIPAM(p plugin.Source) *IPAM { return &IPAM{p} }
 
 // Options of requests, in the protocol's words.
 const (

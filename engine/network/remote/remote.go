@@ -11,22 +11,22 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/network/driver"
+	"github.com/gantry/gantry/engine/plugin"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
-	"github.com/gantry/gantry/internal/plugin"
 	"github.com/gantry/gantry/internal/rtnl"
 )
 
 // Driver calls the plugin of each network's driver name. It implements driver.Driver and
 // keeps nothing in memory.
 type Driver struct {
-	plugins *plugin.Registry
+	plugins plugin.Source
 	nl      *rtnl.Conn
 }
 
 // New makes a driver of plugins; nl works where their interfaces are and stays the
 // caller's.
-func New(p *plugin.Registry, nl *rtnl.Conn) *Driver { return &Driver{plugins: p, nl: nl} }
+func New(p plugin.Source, nl *rtnl.Conn) *Driver { return &Driver{plugins: p, nl: nl} }
 
 func (d *Driver) call(ctx context.Context, name, method string, in, out any) error {
 	c, err := d.plugins.Find(name)

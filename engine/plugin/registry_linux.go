@@ -1,10 +1,6 @@
-// Package plugin finds and calls plugins of Docker's legacy protocol: JSON by HTTP POST
-// over a unix or TCP socket that a file in a well-known directory names
-// (docs.docker.com/engine/extend/plugin_api). Everything that comes back is bounded.
 package plugin
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -16,24 +12,18 @@ import (
 	"net/url"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/gantry/gantry/internal/errclass"
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// contentType is the protocol's, in requests and answers.
-	contentType = "application/vnd.docker.plugins.v1.2+json"
-	// CallTimeout bounds one call; the caller's context may be shorter.
-	CallTimeout = 30 * time.Second
-	maxAnswer   = 1 << 20
-	maxSpec     = 1 << 16
-)
+// maxSpec bounds a .spec or .json file in bytes.
+const maxSpec = 1 << 16
 
-// Registry knows where plugins register. Safe for concurrent use; it remembers nothing.
+// Registry is the Source of plugins that put a file into a well-known directory. It reads
+// the directories at every look-up, so that a plugin may come and go at any time. Safe for
+// concurrent use.
 type Registry struct {
 	// Sockets are directories of name.sock or name/name.sock; Specs of name.spec (one
 	// address) or name.json. Directories and files that others than root and we may
@@ -42,20 +32,14 @@ type Registry struct {
 }
 
 // Default is where Docker looks.
-func Default() *Registry {
+func Default() Source {
 	return &Registry{Sockets: []string{"/run/docker/plugins"}, Specs: []string{"/etc/docker/plugins", "/usr/lib/docker/plugins"}}
-}
-
-// Client calls one plugin. Safe for concurrent use; it holds no connection.
-type Client struct {
-	name, base string
-	http       *http.Client
 }
 
 var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 
-// Find looks a plugin up. Errors: NotFound, Forbidden for files that cannot be trusted,
-// Invalid for a spec file that says nothing of use.
+// Find implements Source. Beside NotFound it fails with Forbidden for files that cannot be
+// trusted and Invalid for a spec file that says nothing of use.
 func (r *Registry) Find(name string) (*Client, error) {
 	if validName.MatchString(name) {
 		for _, dir := range r.Sockets {
@@ -68,7 +52,7 @@ func (r *Registry) Find(name string) (*Client, error) {
 				if err != nil {
 					return nil, err
 				}
-				return newClient(name, "unix", path, nil), nil
+				return New(name, dial("unix", path, nil)), nil
 			}
 		}
 		for _, dir := range r.Specs {
@@ -85,7 +69,7 @@ func (r *Registry) Find(name string) (*Client, error) {
 			}
 		}
 	}
-	return nil, errclass.NotFound("could not find plugin %s in v1 plugin registry: plugin %q not found", name, name)
+	return nil, NotFound(name)
 }
 
 // trusted refuses a file of another kind, and one that somebody beside root and us could
@@ -137,7 +121,7 @@ func fromSpec(name, path string) (*Client, error) {
 			return nil, errclass.Invalid("plugin file %s: %v", path, err)
 		}
 	}
-	return newClient(name, s.network, s.addr, conf), nil
+	return New(name, dial(s.network, s.addr, conf)), nil
 }
 
 // spec is where a plugin is, and how it is spoken to.
@@ -176,86 +160,22 @@ func parseSpec(data []byte, isJSON bool) (s spec, err error) {
 	return s, fmt.Errorf("address %q is neither unix:///path nor tcp://host:port", where)
 }
 
-// newClient makes a client; conf is nil for plugins without TLS.
-func newClient(name, network, addr string, conf *tls.Config) *Client {
-	var d net.Dialer
-	base := "http://plugin/"
+// dial makes the transport to a plugin at an address; conf is nil for plugins without TLS.
+// It holds no connection between calls.
+func dial(network, addr string, conf *tls.Config) http.RoundTripper {
+	dialer := func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, addr)
+	}
 	if conf != nil {
-		base = "https://plugin/"
-	}
-	return &Client{name: name, base: base, http: &http.Client{
-		Transport: &http.Transport{
-			TLSClientConfig:        conf,
-			TLSHandshakeTimeout:    CallTimeout,
-			DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, network, addr) },
-			DisableKeepAlives:      true,
-			MaxResponseHeaderBytes: 1 << 16,
-		},
-		// A plugin does not send us elsewhere.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
-}
-
-// Activate asks which protocols the plugin speaks, and refuses one that does not speak
-// want ("NetworkDriver", "IpamDriver", "VolumeDriver", …) with class NotFound.
-func (c *Client) Activate(ctx context.Context, want string) error {
-	var answer struct{ Implements []string }
-	if err := c.Call(ctx, "Plugin.Activate", nil, &answer); err != nil {
-		return err
-	}
-	if !slices.Contains(answer.Implements, want) {
-		return errclass.NotFound("plugin %q does not implement %q", c.name, want)
-	}
-	return nil
-}
-
-// Call sends in to a method and decodes what comes back into out; either may be nil.
-// Errors: NotFound for a method that the plugin has not, Unavailable when it cannot be
-// reached, else what it says itself.
-func (c *Client) Call(ctx context.Context, method string, in, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
-	defer cancel()
-	body := []byte("{}")
-	var err error
-	if in != nil {
-		if body, err = json.Marshal(in); err != nil {
-			return fmt.Errorf("plugin %s: %s: %w", c.name, method, err)
+		dialer = func(ctx context.Context) (net.Conn, error) {
+			d := tls.Dialer{Config: conf}
+			return d.DialContext(ctx, network, addr)
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+method, bytes.NewReader(body))
-	if err != nil {
-		return fmt.Errorf("plugin %s: %s: %w", c.name, method, err)
+	return &http.Transport{
+		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer(ctx) },
+		DisableKeepAlives:      true,
+		MaxResponseHeaderBytes: 1 << 16,
 	}
-	req.Header.Set("Accept", contentType)
-	req.Header.Set("Content-Type", contentType)
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return errclass.Unavailable("plugin %s: %s: %v", c.name, method, err)
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if err != nil {
-		return errclass.Unavailable("plugin %s: %s: %v", c.name, method, err)
-	}
-	if len(data) > maxAnswer {
-		return errclass.Unavailable("plugin %s: %s: the answer is larger than %d bytes", c.name, method, maxAnswer)
-	}
-	// NetworkDriver says Err, IpamDriver Error.
-	var fault struct{ Err, Error string }
-	_ = json.Unmarshal(data, &fault)
-	said := fault.Err + fault.Error
-	switch {
-	case resp.StatusCode == http.StatusNotFound:
-		return errclass.NotFound("plugin %s has no %s", c.name, method)
-	case resp.StatusCode != http.StatusOK && said == "":
-		return fmt.Errorf("plugin %s: %s: %s", c.name, method, resp.Status)
-	case said != "":
-		return fmt.Errorf("remote: %s", said)
-	case out == nil:
-		return nil
-	}
-	if err := json.Unmarshal(data, out); err != nil {
-		return fmt.Errorf("plugin %s: %s: decoding the answer: %w", c.name, method, err)
-	}
-	return nil
 }

@@ -1,0 +1,215 @@
+// Package plugintest is what tests of plugins need: a fake plugin that answers what a test
+// says, a place to serve it, and the suite that every plugin.Source passes.
+package plugintest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/engine/plugin"
+)
+
+// Method answers one call: what it returns is sent as JSON, an error as the protocol's
+// {"Err": …}. Decode with json.Unmarshal.
+type Method func(body []byte) (any, error)
+
+// Plugin is a fake plugin, an http.Handler. Safe for concurrent use; methods are called one
+// at a time.
+type Plugin struct {
+	implements []string
+
+	mu      sync.Mutex
+	methods map[string]Method
+	calls   []string
+}
+
+// New makes a plugin that implements some protocols ("VolumeDriver") and has no methods but
+// Plugin.Activate.
+func New(implements ...string) *Plugin {
+	return &Plugin{implements: implements, methods: map[string]Method{}}
+}
+
+// Handle adds or replaces a method, by its whole name ("VolumeDriver.Create").
+func (p *Plugin) Handle(method string, m Method) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.methods[method] = m
+}
+
+// Calls are the methods that were called, in order, those it has not included.
+func (p *Plugin) Calls() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.calls)
+}
+
+// maxRequest bounds what a fake plugin reads, in bytes.
+const maxRequest = 1 << 20
+
+// ServeHTTP implements http.Handler.
+func (p *Plugin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxRequest))
+	if err != nil {
+		http.Error(w, `{"Err":"cannot read"}`, http.StatusBadRequest)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name := strings.TrimPrefix(r.URL.Path, "/")
+	p.calls = append(p.calls, name)
+	m := p.methods[name]
+	if name == "Plugin.Activate" && m == nil {
+		m = func([]byte) (any, error) { return map[string][]string{"Implements": p.implements}, nil }
+	}
+	if m == nil {
+		http.NotFound(w, r)
+		return
+	}
+	answer, err := m(body)
+	if err != nil {
+		answer = map[string]string{"Err": err.Error()}
+	}
+	_ = json.NewEncoder(w).Encode(answer)
+}
+
+// Serve serves a plugin on dir/name.sock until the test ends: what a plugin.Registry whose
+// Sockets holds dir finds.
+func Serve(t testing.TB, dir, name string, h http.Handler) {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(dir, name+".sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { s.Close() })
+}
+
+// Source is a plugin.Source of plugins in this process, by name: no socket, no file.
+type Source map[string]http.Handler
+
+// Find implements plugin.Source.
+func (s Source) Find(name string) (*plugin.Client, error) {
+	if s[name] == nil {
+		return nil, plugin.NotFound(name)
+	}
+	return plugin.New(name, inProcess{s[name]}), nil
+}
+
+// inProcess calls a handler where a transport would send a request.
+type inProcess struct{ h http.Handler }
+
+func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	w := httptest.NewRecorder()
+	t.h.ServeHTTP(w, r)
+	return w.Result(), nil
+}
+
+// Run holds a plugin.Source to what its comment says. The factory makes a source in which
+// the given plugins are found.
+func Run(t *testing.T, factory func(t *testing.T, plugins map[string]http.Handler) plugin.Source) {
+	one, two := New("VolumeDriver", "NetworkDriver"), New("IpamDriver")
+	one.Handle("VolumeDriver.Get", func(body []byte) (any, error) {
+		var q struct{ Name string }
+		if err := json.Unmarshal(body, &q); err != nil {
+			return nil, err
+		}
+		if q.Name != "v" {
+			return nil, fmt.Errorf("no volume %q", q.Name)
+		}
+		return map[string]string{"Mountpoint": "/somewhere"}, nil
+	})
+	one.Handle("VolumeDriver.Long", func([]byte) (any, error) { return strings.Repeat("x", 2<<20), nil })
+	src := factory(t, map[string]http.Handler{"one": one, "two.x": two})
+	ctx := t.Context()
+	find := func(t *testing.T, name string) *plugin.Client {
+		t.Helper()
+		c, err := src.Find(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	t.Run("who is not there is not found", func(t *testing.T) {
+		for _, name := range []string{"three", "", "../one", "a/b", "one.sock", strings.Repeat("x", 4096), "one\x00"} {
+			if _, err := src.Find(name); !errdefs.IsNotFound(err) {
+				t.Errorf("%.20q: %v", name, err)
+			}
+		}
+	})
+	t.Run("each by its name, again and again", func(t *testing.T) {
+		for range 3 {
+			if err := find(t, "one").Activate(ctx, "VolumeDriver"); err != nil {
+				t.Error(err)
+			}
+			if err := find(t, "two.x").Activate(ctx, "IpamDriver"); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := find(t, "two.x").Activate(ctx, "VolumeDriver"); !errdefs.IsNotFound(err) {
+			t.Errorf("a protocol that it does not speak: %v", err)
+		}
+	})
+	t.Run("a call and its answer", func(t *testing.T) {
+		var out struct{ Mountpoint string }
+		if err := find(t, "one").Call(ctx, "VolumeDriver.Get", map[string]string{"Name": "v"}, &out); err != nil || out.Mountpoint != "/somewhere" {
+			t.Errorf("%+v %v", out, err)
+		}
+	})
+	t.Run("what the plugin says went wrong", func(t *testing.T) {
+		err := find(t, "one").Call(ctx, "VolumeDriver.Get", map[string]string{"Name": "w"}, nil)
+		var f *plugin.Fault
+		if !errors.As(err, &f) || f.Text != `no volume "w"` || f.Method != "VolumeDriver.Get" || f.Status != http.StatusOK {
+			t.Errorf("%#v", err)
+		}
+	})
+	t.Run("a method that it has not", func(t *testing.T) {
+		if err := find(t, "one").Call(ctx, "VolumeDriver.Fly", nil, nil); !errdefs.IsNotFound(err) {
+			t.Error(err)
+		}
+	})
+	t.Run("an answer without end", func(t *testing.T) {
+		var out string
+		if err := find(t, "one").Call(ctx, "VolumeDriver.Long", nil, &out); !errdefs.IsUnavailable(err) {
+			t.Error(err)
+		}
+	})
+	t.Run("many at once", func(t *testing.T) {
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				c, err := src.Find("one")
+				if err == nil {
+					err = c.Activate(ctx, "VolumeDriver")
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+	t.Run("a caller who gave up", func(t *testing.T) {
+		gone, cancel := context.WithCancel(ctx)
+		cancel()
+		if err := find(t, "one").Activate(gone, "VolumeDriver"); !errdefs.IsUnavailable(err) {
+			t.Error(err)
+		}
+	})
+}
