@@ -212,7 +212,7 @@ func allowedVars() map[string]string {
 		"internal/version.Version":   "set by the linker, never written by the program",
 		"internal/version.Commit":    "set by the linker, never written by the program",
 		"internal/version.BuildTime": "set by the linker, never written by the program",
-		"oci/entry.slack":            "set by the program's first instructions, before Go's runtime begins",
+		"oci/launch/entry.slack":            "set by the program's first instructions, before Go's runtime begins",
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/undo"
 	"github.com/gantry/gantry/internal/version"
-	"github.com/gantry/gantry/oci/seccomp"
+	"github.com/gantry/gantry/oci/plan/seccomp"
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/storage"
 	"github.com/opencontainers/go-digest"
