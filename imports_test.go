@@ -383,7 +383,6 @@ func talkedAbout() map[string]int {
 		"engine/image.Service":     62,
 		"engine/network":           3400, // to cut: names and endpoints
 		"engine/network.Service":   56,
-		"shim.Client":              52, // to cut: the keeper of descriptors
 	}
 }
 

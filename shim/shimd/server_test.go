@@ -292,7 +292,7 @@ func TestShimKilled(t *testing.T) {
 	theirs.Close()
 	f, err := os.Open(os.DevNull)
 	must(t, err)
-	must(t, r.c.StoreFD(ctxOf(t), "api", f))
+	must(t, r.c.FDStore().Store(ctxOf(t), "api", f))
 	f.Close()
 	var echo bytes.Buffer
 	read := make(chan struct{})
@@ -326,7 +326,7 @@ func TestShimKilled(t *testing.T) {
 	if !strings.Contains(echo.String(), fmt.Sprintf("line %d\n", n+5)) {
 		t.Errorf("the client's stream ended early")
 	}
-	fds, err := r.c.FDs(ctxOf(t))
+	fds, err := r.c.FDStore().All(ctxOf(t))
 	must(t, err)
 	if len(fds) != 1 || fds["api"] == nil {
 		t.Errorf("stored: %v", fds)
