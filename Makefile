@@ -20,9 +20,9 @@ endif
 LDFLAGS       := -s -w -X $(MODULE)/internal/version.Version=$(patsubst v%,%,$(VERSION)) \
                  -X $(MODULE)/internal/version.Commit=$(COMMIT) \
                  -X $(MODULE)/internal/version.BuildTime=$(BUILDTIME)
-# The runtime begins before Go's does (oci/entry).
+# The runtime begins before Go's does (oci/launch/entry).
 ifneq ($(filter amd64 arm64,$(shell $(GO) env GOARCH)),)
-ENTRY         := -ldflags './cmd/gantry-runtime=$(LDFLAGS) -E $(MODULE)/oci/entry.Start'
+ENTRY         := -ldflags './cmd/gantry-runtime=$(LDFLAGS) -E $(MODULE)/oci/launch/entry.Start'
 endif
 
 export CGO_ENABLED := 0

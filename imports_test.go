@@ -212,7 +212,7 @@ func allowedVars() map[string]string {
 		"internal/version.Version":   "set by the linker, never written by the program",
 		"internal/version.Commit":    "set by the linker, never written by the program",
 		"internal/version.BuildTime": "set by the linker, never written by the program",
-		"oci/entry.slack":            "set by the program's first instructions, before Go's runtime begins",
+		"oci/launch/entry.slack":            "set by the program's first instructions, before Go's runtime begins",
 	}
 }
 
@@ -383,7 +383,6 @@ func talkedAbout() map[string]int {
 		"engine/image.Service":     62,
 		"engine/network":           3400, // to cut: names and endpoints
 		"engine/network.Service":   56,
-		"shim.Client":              52, // to cut: the keeper of descriptors
 	}
 }
 

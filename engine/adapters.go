@@ -13,38 +13,38 @@ import (
 // have no context of their own.
 const keepWait = 30 * time.Second
 
-// shimKeeper is the shim as a store of descriptors, for the API sockets and engine/network.
-type shimKeeper struct{ *shim.Client }
+// shimFDs is the shim's store of descriptors, for the API sockets and engine/network.
+type shimFDs struct{ shim *shim.FDStore }
 
 // Store keeps a duplicate of f under name, instead of an older one of that name.
-func (k *shimKeeper) Store(name string, f *os.File) error {
+func (s *shimFDs) Store(name string, f *os.File) error {
 	ctx, cancel := context.WithTimeout(context.Background(), keepWait)
 	defer cancel()
-	return k.StoreFD(ctx, name, f)
+	return s.shim.Store(ctx, name, f)
 }
 
 // Drop closes what is kept under name; an unknown name is no error.
-func (k *shimKeeper) Drop(name string) error {
+func (s *shimFDs) Drop(name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), keepWait)
 	defer cancel()
-	return k.DropFD(ctx, name)
+	return s.shim.Drop(ctx, name)
 }
 
 // Take returns a duplicate of what is kept under name, nil when there is none.
-func (k *shimKeeper) Take(name string) (*os.File, error) {
-	all, err := k.fds(func(n string) bool { return n == name })
+func (s *shimFDs) Take(name string) (*os.File, error) {
+	all, err := s.fds(func(n string) bool { return n == name })
 	return all[name], err
 }
 
 // TakeAll returns duplicates of all that is kept under names with the prefix.
-func (k *shimKeeper) TakeAll(prefix string) (map[string]*os.File, error) {
-	return k.fds(func(n string) bool { return strings.HasPrefix(n, prefix) })
+func (s *shimFDs) TakeAll(prefix string) (map[string]*os.File, error) {
+	return s.fds(func(n string) bool { return strings.HasPrefix(n, prefix) })
 }
 
-func (k *shimKeeper) fds(want func(name string) bool) (map[string]*os.File, error) {
+func (s *shimFDs) fds(want func(name string) bool) (map[string]*os.File, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), keepWait)
 	defer cancel()
-	all, err := k.FDs(ctx)
+	all, err := s.shim.All(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ import (
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/undo"
 	"github.com/gantry/gantry/internal/version"
-	"github.com/gantry/gantry/oci/seccomp"
+	"github.com/gantry/gantry/oci/plan/seccomp"
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/storage"
 	"github.com/opencontainers/go-digest"
@@ -51,7 +51,7 @@ type Engine struct {
 
 	store      *storage.Store
 	shim       *shim.Client
-	keeper     *shimKeeper
+	keeper     *shimFDs
 	images     *image.Service
 	networks   *network.Service
 	volumes    *volume.Service
@@ -186,7 +186,7 @@ func (e *Engine) connectShim(ctx context.Context, cfg *Config) (*shim.Client, er
 	if err != nil {
 		return nil, fmt.Errorf("shim: %w", err)
 	}
-	e.keeper = &shimKeeper{c}
+	e.keeper = &shimFDs{c.FDStore()}
 	go shim.ReapStrangers(ctx)
 	return c, nil
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/cgroup"
-	"github.com/gantry/gantry/oci/systemd"
+	"github.com/gantry/gantry/oci/cgroup/systemd"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 

@@ -9,7 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	"golang.org/x/sys/unix"
 )
 

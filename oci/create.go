@@ -12,12 +12,12 @@ import (
 
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/cgroup"
-	"github.com/gantry/gantry/oci/initmsg"
-	"github.com/gantry/gantry/oci/netdev"
-	"github.com/gantry/gantry/oci/rdt"
-	"github.com/gantry/gantry/oci/stage"
-	"github.com/gantry/gantry/oci/translate"
-	"github.com/gantry/gantry/oci/tuning"
+	"github.com/gantry/gantry/oci/cgroup/rdt"
+	"github.com/gantry/gantry/oci/launch/netdev"
+	"github.com/gantry/gantry/oci/launch/nsenter"
+	"github.com/gantry/gantry/oci/plan"
+	"github.com/gantry/gantry/oci/plan/initmsg"
+	"github.com/gantry/gantry/oci/plan/tuning"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -166,7 +166,7 @@ func (s *starting) create(o *CreateOpts) error {
 		return err
 	}
 	if !confined() {
-		s.owner = translate.CgroupOwner(o.Spec)
+		s.owner = plan.CgroupOwner(o.Spec)
 	}
 	s.proc = &Process{Cgroup: ref}
 	if ref.Systemd != "" {
@@ -453,7 +453,7 @@ func (s *starting) namespaces(o *CreateOpts, m *initmsg.Message) (*spawnOpts, er
 }
 
 func joins(so *spawnOpts, flag uintptr) bool {
-	return slices.ContainsFunc(so.joins, func(j stage.Join) bool { return j.Flags == flag })
+	return slices.ContainsFunc(so.joins, func(j nsenter.Join) bool { return j.Flags == flag })
 }
 
 func (s *starting) namespace(o *CreateOpts, m *initmsg.Message, so *spawnOpts, flag uintptr, f *os.File) error {
@@ -480,7 +480,7 @@ func (s *starting) namespace(o *CreateOpts, m *initmsg.Message, so *spawnOpts, f
 	if err != nil {
 		return err
 	}
-	so.joins = append(so.joins, stage.Join{FD: fd, Flags: flag})
+	so.joins = append(so.joins, nsenter.Join{FD: fd, Flags: flag})
 	return nil
 }
 
@@ -499,7 +499,7 @@ func (s *starting) arrange(o *CreateOpts, m *initmsg.Message, so *spawnOpts) err
 		}
 		return nil
 	}
-	st := &stage.Stage{User: -1, Unshare: so.flags, Roots: user}
+	st := &nsenter.Stage{User: -1, Unshare: so.flags, Roots: user}
 	if so.userNS != nil {
 		fd, err := rawFD(so.userNS)
 		if err != nil {

@@ -15,7 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/oci"
-	"github.com/gantry/gantry/oci/seccomp"
+	"github.com/gantry/gantry/oci/plan/seccomp"
 	profile "github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )

@@ -10,13 +10,13 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/become"
 	"github.com/gantry/gantry/oci/cgroup"
-	"github.com/gantry/gantry/oci/forkexec"
-	"github.com/gantry/gantry/oci/initmsg"
-	"github.com/gantry/gantry/oci/rdt"
-	"github.com/gantry/gantry/oci/stage"
-	"github.com/gantry/gantry/oci/tuning"
+	"github.com/gantry/gantry/oci/cgroup/rdt"
+	"github.com/gantry/gantry/oci/launch/become"
+	"github.com/gantry/gantry/oci/launch/execprog"
+	"github.com/gantry/gantry/oci/launch/nsenter"
+	"github.com/gantry/gantry/oci/plan/initmsg"
+	"github.com/gantry/gantry/oci/plan/tuning"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -83,7 +83,7 @@ func (s *starting) exec(o *ExecOpts) error {
 	if err != nil {
 		return precondition("container is not running")
 	}
-	if !o.Fresh && class == nil && !chrooted && !o.IgnorePaused && len(o.Preserve) == 0 && inner == 0 && forkexec.Possible(p) && forkexec.Safe(o.InitPid) {
+	if !o.Fresh && class == nil && !chrooted && !o.IgnorePaused && len(o.Preserve) == 0 && inner == 0 && execprog.Possible(p) && execprog.Safe(o.InitPid) {
 		if err := s.fork(o, p, pidfd, group); err != become.ErrByInit { //nolint:errorlint // that very value
 			return err
 		}
@@ -92,7 +92,7 @@ func (s *starting) exec(o *ExecOpts) error {
 		ID: o.ContainerID, Exec: true, WaitGo: true, Process: *p,
 		Join: []initmsg.Join{{FD: initmsg.FDFirst, Flags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}},
 	}
-	so := &spawnOpts{stdio: o.Stdio, extra: []int{pidfd}, stage: &stage.Stage{User: -1, First: []stage.Join{{FD: pidfd, Flags: unix.CLONE_NEWPID}}}}
+	so := &spawnOpts{stdio: o.Stdio, extra: []int{pidfd}, stage: &nsenter.Stage{User: -1, First: []nsenter.Join{{FD: pidfd, Flags: unix.CLONE_NEWPID}}}}
 	if inner != 0 {
 		// One call enters all, and judges by our own rights.
 		so.stage.First[0].Flags |= uintptr(m.Join[0].Flags) | inner
@@ -153,7 +153,7 @@ func (s *starting) fork(o *ExecOpts, p *initmsg.Process, pidfd int, g *cgroup.Gr
 			unix.Close(procs[i].FD)
 		}
 	}()
-	e := forkexec.Exec{ID: o.ContainerID, Process: p, Streams: [...]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Init: pidfd, Procs: procs, OOMScore: o.Process.OOMScoreAdj}
+	e := execprog.Exec{ID: o.ContainerID, Process: p, Streams: [...]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Init: pidfd, Procs: procs, OOMScore: o.Process.OOMScoreAdj}
 	st, err := e.Start(s.ctx)
 	runtime.KeepAlive(o)
 	if err != nil {

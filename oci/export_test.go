@@ -1,12 +1,12 @@
 package oci
 
-import "github.com/gantry/gantry/oci/fork"
+import "github.com/gantry/gantry/oci/launch/sysprog"
 
 // Forked tells whether p was started by fork, without init.
 func Forked(p *Process) bool { return p.forked }
 
 // Forks tells whether anything can be: not in builds for coverage.
-func Forks() bool { return fork.Works() }
+func Forks() bool { return sysprog.Works() }
 
 // Refused tells why a forked process did not become the container, when init did it
 // instead.

@@ -16,7 +16,7 @@ import (
 
 	"github.com/gantry/gantry/oci"
 	ociinit "github.com/gantry/gantry/oci/init"
-	"github.com/gantry/gantry/oci/sealed"
+	"github.com/gantry/gantry/oci/launch/selfexe"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}
-	if err := sealed.Run(); err != nil { // as the shim does
+	if err := selfexe.Run(); err != nil { // as the shim does
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

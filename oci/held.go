@@ -7,7 +7,7 @@ import (
 	"os"
 
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )

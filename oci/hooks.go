@@ -7,8 +7,8 @@ import (
 	"math"
 
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/hook"
-	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/launch/hook"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )

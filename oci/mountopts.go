@@ -5,9 +5,9 @@ import (
 	"strings"
 
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/initmsg"
-	"github.com/gantry/gantry/oci/mountopt"
-	"github.com/gantry/gantry/oci/translate"
+	"github.com/gantry/gantry/oci/plan"
+	"github.com/gantry/gantry/oci/plan/initmsg"
+	"github.com/gantry/gantry/oci/plan/mountopt"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +24,7 @@ func planMount(m *specs.Mount, cg *cgroupPlan) (initmsg.Mount, error) {
 	if out.Dest == "/" {
 		return out, errclass.Invalid("mount destination %q: the root cannot be mounted over", m.Destination)
 	}
-	if err := translate.CheckProcDest(out.Dest, m.Type, isBind); err != nil {
+	if err := plan.CheckProcDest(out.Dest, m.Type, isBind); err != nil {
 		return out, err
 	}
 	switch {

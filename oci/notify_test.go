@@ -12,7 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/oci"
-	"github.com/gantry/gantry/oci/seccomp"
+	"github.com/gantry/gantry/oci/plan/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )

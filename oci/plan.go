@@ -6,11 +6,11 @@ import (
 	"strings"
 
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/caps"
-	"github.com/gantry/gantry/oci/initmsg"
-	"github.com/gantry/gantry/oci/seccomp"
-	"github.com/gantry/gantry/oci/translate"
-	"github.com/gantry/gantry/oci/tuning"
+	"github.com/gantry/gantry/oci/plan"
+	"github.com/gantry/gantry/oci/plan/caps"
+	"github.com/gantry/gantry/oci/plan/initmsg"
+	"github.com/gantry/gantry/oci/plan/seccomp"
+	"github.com/gantry/gantry/oci/plan/tuning"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -83,11 +83,11 @@ func planCreate(o *CreateOpts, cg *cgroupPlan) (*initmsg.Message, error) {
 		m.Mounts = withDev(m.Mounts)
 	}
 	if m.SetupDev {
-		if m.Devices, err = translate.Devices(s.Linux.Devices); err != nil {
+		if m.Devices, err = plan.Devices(s.Linux.Devices); err != nil {
 			return nil, err
 		}
 	}
-	if m.Sysctl, err = translate.Sysctl(s.Linux.Sysctl); err != nil {
+	if m.Sysctl, err = plan.Sysctl(s.Linux.Sysctl); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -140,7 +140,7 @@ func planProcess(p *specs.Process, sc *specs.LinuxSeccomp, prog []byte, flags ui
 	if out.Caps, err = planCaps(p.Capabilities); err != nil {
 		return nil, err
 	}
-	if out.Rlimits, err = translate.Rlimits(p.Rlimits); err != nil {
+	if out.Rlimits, err = plan.Rlimits(p.Rlimits); err != nil {
 		return nil, err
 	}
 	if prog == nil && sc != nil {

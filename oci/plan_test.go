@@ -8,9 +8,9 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantry/gantry/oci/caps"
-	"github.com/gantry/gantry/oci/initmsg"
-	"github.com/gantry/gantry/oci/translate"
+	"github.com/gantry/gantry/oci/plan"
+	"github.com/gantry/gantry/oci/plan/caps"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -79,13 +79,13 @@ func TestPlanMount(t *testing.T) {
 }
 
 func TestPlanSysctl(t *testing.T) {
-	got, err := translate.Sysctl(map[string]string{"net.ipv4.conf.eth0/1.forwarding": "1", "kernel.shmmax": "2", "net/ipv4/ip_forward": "3"})
+	got, err := plan.Sysctl(map[string]string{"net.ipv4.conf.eth0/1.forwarding": "1", "kernel.shmmax": "2", "net/ipv4/ip_forward": "3"})
 	want := []initmsg.KV{{Key: "kernel/shmmax", Value: "2"}, {Key: "net/ipv4/conf/eth0.1/forwarding", Value: "1"}, {Key: "net/ipv4/ip_forward", Value: "3"}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, %v", got, err)
 	}
 	for _, k := range []string{"", "a..b", "../x", "/etc/passwd", "a/../../b", "."} {
-		if got, err := translate.Sysctl(map[string]string{k: "1"}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		if got, err := plan.Sysctl(map[string]string{k: "1"}); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%q: %v, %v", k, got, err)
 		}
 	}
@@ -115,12 +115,12 @@ func TestPlanProcessRefuses(t *testing.T) {
 }
 
 func TestPlanDevices(t *testing.T) {
-	got, err := translate.Devices([]specs.LinuxDevice{{Path: "/dev/null", Type: "c", Major: 1, Minor: 3}, {Path: "/dev/../dev/fuse", Type: "c", Major: 10, Minor: 229}})
+	got, err := plan.Devices([]specs.LinuxDevice{{Path: "/dev/null", Type: "c", Major: 1, Minor: 3}, {Path: "/dev/../dev/fuse", Type: "c", Major: 10, Minor: 229}})
 	if err != nil || len(got) != 7 || got[len(got)-1].Path != "/dev/fuse" {
 		t.Errorf("%v, %v", got, err)
 	}
 	for _, d := range []specs.LinuxDevice{{Path: "/dev/x", Type: "z"}, {Path: "/dev/x", Type: "c", Major: -1}} {
-		if _, err := translate.Devices([]specs.LinuxDevice{d}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		if _, err := plan.Devices([]specs.LinuxDevice{d}); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%+v: %v", d, err)
 		}
 	}

@@ -6,9 +6,9 @@ import (
 	"os"
 
 	"github.com/gantry/gantry/oci/cgroup"
-	"github.com/gantry/gantry/oci/initmsg"
-	"github.com/gantry/gantry/oci/rdt"
-	"github.com/gantry/gantry/oci/systemd"
+	"github.com/gantry/gantry/oci/cgroup/rdt"
+	"github.com/gantry/gantry/oci/cgroup/systemd"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 

@@ -2,7 +2,7 @@ package oci
 
 import (
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/rdt"
+	"github.com/gantry/gantry/oci/cgroup/rdt"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 

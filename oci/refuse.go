@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/netdev"
-	"github.com/gantry/gantry/oci/rdt"
+	"github.com/gantry/gantry/oci/cgroup/rdt"
+	"github.com/gantry/gantry/oci/launch/netdev"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )

@@ -10,11 +10,11 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/caps"
-	"github.com/gantry/gantry/oci/entry"
-	"github.com/gantry/gantry/oci/initmsg"
-	"github.com/gantry/gantry/oci/sealed"
-	"github.com/gantry/gantry/oci/stage"
+	"github.com/gantry/gantry/oci/launch/entry"
+	"github.com/gantry/gantry/oci/launch/nsenter"
+	"github.com/gantry/gantry/oci/launch/selfexe"
+	"github.com/gantry/gantry/oci/plan/caps"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,16 +53,16 @@ type spawnOpts struct {
 	// userNS is the user namespace to be born in; nil: ours, or a new one.
 	userNS *os.File
 	// joins are the namespaces to join but for the user namespace.
-	joins []stage.Join
+	joins []nsenter.Join
 	// stage is set when init is forked in steps; flags, uids and gids are not looked
 	// at then.
-	stage *stage.Stage
+	stage *nsenter.Stage
 }
 
 // spawn forks init from our protected executable. It waits for its message then. ctx ends
 // the attempt where others can stop what is forked.
 func spawn(ctx context.Context, o *spawnOpts) (*child, error) {
-	exe, err := sealed.Exe()
+	exe, err := selfexe.Exe()
 	if err != nil {
 		return nil, err
 	}

@@ -114,7 +114,7 @@ func (c *Client) start(ctx context.Context, method string, key Key, body any, h 
 	defer CloseFDs(fds[:nns])
 	var st Started
 	taken := false
-	err = c.call(ctx, method, body, fds, func(b json.RawMessage, got []int) error {
+	err = c.link.call(ctx, method, body, fds, func(b json.RawMessage, got []int) error {
 		if err := json.Unmarshal(b, &st); err != nil || len(got) != len(st.FDs) {
 			CloseFDs(got)
 			return errclass.Internal("answer of the shim to %s", method)
@@ -124,7 +124,7 @@ func (c *Client) start(ctx context.Context, method string, key Key, body any, h 
 		for i, name := range st.FDs {
 			h.fds[name] = got[i]
 		}
-		c.keep(key, h)
+		c.held.keep(key, h)
 		taken = true
 		return nil
 	})
@@ -139,30 +139,7 @@ func (c *Client) start(ctx context.Context, method string, key Key, body any, h 
 
 // PidFD returns a pidfd of a held process. The caller closes it. Class NotFound
 // when it is not held.
-func (c *Client) PidFD(key Key) (*os.File, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	h := c.held[key]
-	if h == nil {
-		return nil, notHeld(key)
-	}
-	old, ok := h.fds["pidfd"]
-	if !ok {
-		return nil, notHeld(key)
-	}
-	fd, err := unix.FcntlInt(uintptr(old), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		return nil, fmt.Errorf("duplicate pidfd: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "pidfd"), nil
-}
-
-func notHeld(key Key) error {
-	if key.Exec != "" {
-		return errclass.NotFound("exec %s of container %s is not held by the shim", key.Exec, key.Container)
-	}
-	return errclass.NotFound("container %s is not held by the shim", key.Container)
-}
+func (c *Client) PidFD(key Key) (*os.File, error) { return c.held.pidfd(key) }
 
 // Attach connects one client to a held process; conn is the client's connection,
 // a unix or tcp socket (ConnFile), and stays the caller's, who closes it.
@@ -172,61 +149,61 @@ func (c *Client) Attach(ctx context.Context, key Key, a AttachSpec, conn *os.Fil
 		return err
 	}
 	// Kept before the call: the client may leave before the answer is here.
-	if err := c.keepConn(key, a, fd); err != nil {
+	if err := c.held.addConn(key, a, fd); err != nil {
 		unix.Close(fd)
 		return err
 	}
-	err = c.call(ctx, MethodAttach, KeyRequest{Key: key, Attach: &a}, []int{fd}, nil)
+	err = c.link.call(ctx, MethodAttach, KeyRequest{Key: key, Attach: &a}, []int{fd}, nil)
 	if err != nil {
-		c.dropConn(key, a.Client)
+		c.held.dropConn(key, a.Client)
 	}
 	return err
 }
 
 // Detach ends an attachment as the client's detach keys would.
 func (c *Client) Detach(ctx context.Context, key Key, client string) error {
-	return c.call(ctx, MethodDetach, KeyRequest{Key: key, Client: client}, nil, nil)
+	return c.link.call(ctx, MethodDetach, KeyRequest{Key: key, Client: client}, nil, nil)
 }
 
 // Resize sets the size of the process's terminal. Class InvalidArgument when it has none.
 func (c *Client) Resize(ctx context.Context, key Key, size oci.WinSize) error {
-	return c.call(ctx, MethodResize, KeyRequest{Key: key, Size: size}, nil, nil)
+	return c.link.call(ctx, MethodResize, KeyRequest{Key: key, Size: size}, nil, nil)
 }
 
 // CloseStdin ends the process's input. Doing it again is no error.
 func (c *Client) CloseStdin(ctx context.Context, key Key) error {
-	return c.call(ctx, MethodCloseStdin, KeyRequest{Key: key}, nil, nil)
+	return c.link.call(ctx, MethodCloseStdin, KeyRequest{Key: key}, nil, nil)
 }
 
 // Signal sends sig to a held process; class NotFound when it has ended.
 func (c *Client) Signal(ctx context.Context, key Key, sig int) error {
-	return c.call(ctx, MethodSignal, KeyRequest{Key: key, Signal: sig}, nil, nil)
+	return c.link.call(ctx, MethodSignal, KeyRequest{Key: key, Signal: sig}, nil, nil)
 }
 
 // KillAll sends sig to every process of the container's cgroup.
 func (c *Client) KillAll(ctx context.Context, key Key, sig int) error {
-	return c.call(ctx, MethodKillAll, KeyRequest{Key: key, Signal: sig}, nil, nil)
+	return c.link.call(ctx, MethodKillAll, KeyRequest{Key: key, Signal: sig}, nil, nil)
 }
 
 // Pause freezes the whole container.
 func (c *Client) Pause(ctx context.Context, key Key) error {
-	return c.setPaused(key, true, c.call(ctx, MethodPause, KeyRequest{Key: key}, nil, nil))
+	return c.held.setPaused(key, true, c.link.call(ctx, MethodPause, KeyRequest{Key: key}, nil, nil))
 }
 
 // Resume thaws what Pause froze.
 func (c *Client) Resume(ctx context.Context, key Key) error {
-	return c.setPaused(key, false, c.call(ctx, MethodResume, KeyRequest{Key: key}, nil, nil))
+	return c.held.setPaused(key, false, c.link.call(ctx, MethodResume, KeyRequest{Key: key}, nil, nil))
 }
 
 // Update changes the limits of a held container.
 func (c *Client) Update(ctx context.Context, key Key, r *specs.LinuxResources) error {
-	return c.call(ctx, MethodUpdate, KeyRequest{Key: key, Resources: r}, nil, nil)
+	return c.link.call(ctx, MethodUpdate, KeyRequest{Key: key, Resources: r}, nil, nil)
 }
 
 // Stats reads the container's usage.
 func (c *Client) Stats(ctx context.Context, key Key) (*oci.Stats, error) {
 	var st oci.Stats
-	if err := c.call(ctx, MethodStats, KeyRequest{Key: key}, nil, into(&st)); err != nil {
+	if err := c.link.call(ctx, MethodStats, KeyRequest{Key: key}, nil, into(&st)); err != nil {
 		return nil, err
 	}
 	return &st, nil
@@ -235,7 +212,7 @@ func (c *Client) Stats(ctx context.Context, key Key) (*oci.Stats, error) {
 // Pids lists the container's processes as the host numbers them.
 func (c *Client) Pids(ctx context.Context, key Key) ([]int, error) {
 	var pids []int
-	if err := c.call(ctx, MethodPids, KeyRequest{Key: key}, nil, into(&pids)); err != nil {
+	if err := c.link.call(ctx, MethodPids, KeyRequest{Key: key}, nil, into(&pids)); err != nil {
 		return nil, err
 	}
 	return pids, nil
@@ -251,7 +228,7 @@ func into(v any) func(json.RawMessage, []int) error {
 // List tells everything the shim holds, exits not yet forgotten included.
 func (c *Client) List(ctx context.Context) ([]Status, error) {
 	var all []Status
-	err := c.call(ctx, MethodList, ListRequest{}, nil, func(b json.RawMessage, fds []int) error {
+	err := c.link.call(ctx, MethodList, ListRequest{}, nil, func(b json.RawMessage, fds []int) error {
 		CloseFDs(fds)
 		var part []Status
 		if err := json.Unmarshal(b, &part); err != nil {
@@ -267,71 +244,16 @@ func (c *Client) List(ctx context.Context) ([]Status, error) {
 // now, so that a client that sees the end of its stream finds the exit code. The
 // shim does it by itself after a second, and Forget does it too.
 func (c *Client) Ended(ctx context.Context, key Key) error {
-	return c.call(ctx, MethodEnded, KeyRequest{Key: key}, nil, nil)
+	return c.link.call(ctx, MethodEnded, KeyRequest{Key: key}, nil, nil)
 }
 
 // Forget acknowledges an exit: the shim drops what it held, and for a container
 // removes the cgroup. Unknown keys are no error; class FailedPrecondition while the
 // process runs.
 func (c *Client) Forget(ctx context.Context, key Key) error {
-	err := c.call(ctx, MethodForget, KeyRequest{Key: key}, nil, nil)
+	err := c.link.call(ctx, MethodForget, KeyRequest{Key: key}, nil, nil)
 	if err == nil {
-		c.forget(key)
-	}
-	return err
-}
-
-// StoreFD gives the shim a duplicate of f to hold under name, in place of an
-// earlier one of that name.
-func (c *Client) StoreFD(ctx context.Context, name string, f *os.File) error {
-	fd, err := dupFile(f)
-	if err != nil {
-		return err
-	}
-	if err := c.call(ctx, MethodStoreFD, NameRequest{Name: name}, []int{fd}, nil); err != nil {
-		unix.Close(fd)
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if old, ok := c.stored[name]; ok {
-		unix.Close(old)
-	}
-	c.stored[name] = fd
-	return nil
-}
-
-// FDs returns duplicates of all stored descriptors by name. The caller closes them.
-func (c *Client) FDs(ctx context.Context) (map[string]*os.File, error) {
-	if _, err := c.current(ctx); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	m := make(map[string]*os.File, len(c.stored))
-	for name, old := range c.stored {
-		fd, err := unix.FcntlInt(uintptr(old), unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			for _, f := range m {
-				f.Close()
-			}
-			return nil, fmt.Errorf("duplicate stored descriptor: %w", err)
-		}
-		m[name] = os.NewFile(uintptr(fd), name)
-	}
-	return m, nil
-}
-
-// DropFD forgets a stored descriptor. Unknown names are no error.
-func (c *Client) DropFD(ctx context.Context, name string) error {
-	err := c.call(ctx, MethodDropFD, NameRequest{Name: name}, nil, nil)
-	if err == nil {
-		c.mu.Lock()
-		if old, ok := c.stored[name]; ok {
-			unix.Close(old)
-			delete(c.stored, name)
-		}
-		c.mu.Unlock()
+		c.held.forget(key)
 	}
 	return err
 }
@@ -346,11 +268,11 @@ func (c *Client) Adopt(ctx context.Context, st Status, pidfd *os.File) error {
 	}
 	st.FDs = []string{"pidfd"}
 	st.Attach, st.Adopted, st.LostOutput = nil, true, true
-	if err := c.call(ctx, MethodAdopt, st, []int{fd}, nil); err != nil {
+	if err := c.link.call(ctx, MethodAdopt, st, []int{fd}, nil); err != nil {
 		unix.Close(fd)
 		return err
 	}
-	c.keep(st.Key, &held{started: st.Started, fds: map[string]int{"pidfd": fd}, adopted: true, lost: true})
+	c.held.keep(st.Key, &held{started: st.Started, fds: map[string]int{"pidfd": fd}, adopted: true, lost: true})
 	c.reapOrphans(false)
 	return nil
 }
@@ -358,7 +280,7 @@ func (c *Client) Adopt(ctx context.Context, st Status, pidfd *os.File) error {
 // Shutdown ends the shim. Class FailedPrecondition while it holds processes. The
 // client is closed then.
 func (c *Client) Shutdown(ctx context.Context) error {
-	s, err := c.current(ctx)
+	s, err := c.link.current(ctx)
 	if err != nil {
 		return err
 	}
@@ -371,13 +293,9 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	if pidfd >= 0 {
 		defer unix.Close(pidfd)
 	}
-	c.mu.Lock()
-	c.ending = true
-	c.mu.Unlock()
+	c.link.setEnding(true)
 	if err := s.call(ctx, MethodShutdown, struct{}{}, nil, nil); err != nil {
-		c.mu.Lock()
-		c.ending = false
-		c.mu.Unlock()
+		c.link.setEnding(false)
 		return err
 	}
 	if pidfd >= 0 {

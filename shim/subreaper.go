@@ -29,19 +29,8 @@ func BecomeSubreaper() error {
 // one be our child, we take its status and tell the shim. With all, none is the
 // shim's any more, as the shim has just died.
 func (c *Client) reapOrphans(all bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key, h := range c.held {
-		fd, ok := h.fds["pidfd"]
-		if h.exit != nil || h.watching || !ok || !all && !h.adopted {
-			continue
-		}
-		w, err := WatchPidfd(fd)
-		if err != nil {
-			c.cfg.Logf("watch orphan of %s: %v", key.Container, err)
-			continue
-		}
-		h.watching = true
+	orphans := c.held.orphans(all, func(key Key, err error) { c.cfg.Logf("watch orphan of %s: %v", key.Container, err) })
+	for key, w := range orphans {
 		c.wg.Add(1)
 		go c.reapOrphan(key, w)
 	}
@@ -54,7 +43,7 @@ func (c *Client) reapOrphan(key Key, w *PidWatch) {
 	defer close(done)
 	go func() {
 		select {
-		case <-c.down:
+		case <-c.link.down:
 			w.Close()
 		case <-done:
 		}
@@ -75,7 +64,7 @@ func (c *Client) reapOrphan(key Key, w *PidWatch) {
 	x.Key = key
 	ctx, cancel := context.WithTimeout(context.Background(), 2*successorWait)
 	defer cancel()
-	if err := c.call(ctx, MethodReaped, KeyRequest{Key: key, Exited: &x}, nil, nil); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+	if err := c.link.call(ctx, MethodReaped, KeyRequest{Key: key, Exited: &x}, nil, nil); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		c.cfg.Logf("tell the shim how %s ended: %v", key.Container, err)
 	}
 }

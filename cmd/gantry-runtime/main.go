@@ -6,16 +6,16 @@ package main
 import (
 	"os"
 
-	_ "github.com/gantry/gantry/oci/entry" // where the program begins
 	ociinit "github.com/gantry/gantry/oci/init"
-	"github.com/gantry/gantry/oci/runc"
-	"github.com/gantry/gantry/shim/server"
+	_ "github.com/gantry/gantry/oci/launch/entry" // where the program begins
+	"github.com/gantry/gantry/oci/ocicli"
+	"github.com/gantry/gantry/shim/shimd"
 )
 
 func main() {
 	ociinit.Main() // returns unless this process is to become a container
 	if len(os.Args) > 1 && os.Args[1] == "shim" {
-		os.Exit(server.Main(os.Args[2:]))
+		os.Exit(shimd.Main(os.Args[2:]))
 	}
-	os.Exit(runc.Main(os.Args[1:]))
+	os.Exit(ocicli.Main(os.Args[1:]))
 }

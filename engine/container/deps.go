@@ -98,7 +98,7 @@ type Shim interface {
 	Events() <-chan shim.Event
 }
 
-// SeccompCompiler compiles a filter to classic BPF (oci/seccomp).
+// SeccompCompiler compiles a filter to classic BPF (oci/plan/seccomp).
 type SeccompCompiler func(p *specs.LinuxSeccomp) (prog []byte, flags uint32, err error)
 
 // Deps are the services containers stand on. All are required but Seccomp: without it

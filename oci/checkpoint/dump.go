@@ -18,8 +18,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci"
-	"github.com/gantry/gantry/oci/criu"
-	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/checkpoint/criu"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )

@@ -7,7 +7,7 @@ import (
 	"unsafe"
 
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	"golang.org/x/sys/unix"
 )
 

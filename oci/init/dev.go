@@ -6,7 +6,7 @@ import (
 	"path"
 
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	"golang.org/x/sys/unix"
 )
 

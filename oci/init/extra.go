@@ -4,8 +4,8 @@ import (
 	"errors"
 	"path"
 
-	"github.com/gantry/gantry/oci/hook"
-	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/launch/hook"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	"golang.org/x/sys/unix"
 )
 

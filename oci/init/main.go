@@ -11,7 +11,7 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	"golang.org/x/sys/unix"
 )
 

@@ -3,7 +3,7 @@ package ociinit
 import (
 	"testing"
 
-	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 )
 
 // TestOverlayOptions: layers are named from the directory that they share.

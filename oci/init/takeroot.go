@@ -1,7 +1,7 @@
 package ociinit
 
 import (
-	"github.com/gantry/gantry/oci/initmsg"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	"golang.org/x/sys/unix"
 )
 

@@ -61,7 +61,7 @@ func again() (int, error) {
 	}
 	flags := "-s -w"
 	if runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64" {
-		flags += " -E github.com/gantry/gantry/oci/entry.Start" // as the Makefile does
+		flags += " -E github.com/gantry/gantry/oci/launch/entry.Start" // as the Makefile does
 	}
 	b := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags="+flags, "-o", dir+"/", "github.com/gantry/gantry/cmd/gantry-runtime")
 	b.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -33,7 +33,7 @@ RELEASE=${KERNEL##*/vmlinuz-}
 
 PACKAGES=("$@")
 if [ ${#PACKAGES[@]} -eq 0 ]; then
-	PACKAGES=(./oci/cgroup ./oci ./oci/init ./oci/runc ./shim/server)
+	PACKAGES=(./oci/cgroup ./oci ./oci/init ./oci/ocicli ./shim/shimd)
 fi
 SMOKE=${VM_SMOKE:-$([ $# -eq 0 ] && echo 1 || echo 0)}
 TIME=${VM_TIME:-900}

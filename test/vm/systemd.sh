@@ -4,7 +4,7 @@
 #
 #   test/vm/systemd.sh v2                    cgroup v2 alone
 #   test/vm/systemd.sh v1                    version 1, with systemd's empty version 2 beside it
-#   VM_RUN=TestSystemd test/vm/systemd.sh v2 ./oci/runc   tests by name, of packages
+#   VM_RUN=TestSystemd test/vm/systemd.sh v2 ./oci/ocicli   tests by name, of packages
 #   VM_SMOKE=0 …                             without podman
 #   VM_SCRIPT=FILE test/vm/systemd.sh v2     a shell script instead, beside the binaries in /t
 #
@@ -38,7 +38,7 @@ PACKAGES=("$@")
 SMOKE=${VM_SMOKE:-$([ $# -eq 0 ] && echo 1 || echo 0)}
 RUN=${VM_RUN:-$([ $# -eq 0 ] && echo '^(TestSystemd|TestCheckpoint)' || echo .)}
 if [ ${#PACKAGES[@]} -eq 0 ]; then
-	PACKAGES=(./oci/runc)
+	PACKAGES=(./oci/ocicli)
 fi
 TIME=${VM_TIME:-900}
 CACHE=${VM_CACHE:-/var/tmp/gantry-vm-cache}
@@ -72,7 +72,7 @@ printf '%s' "$RUN" >"$T/run"
 cp test/vm/systemd-init "$T/init"
 if [ "$SMOKE" = 1 ]; then
 	cp test/vm/systemd-smoke "$T/smoke"
-	go build -buildvcs=false -trimpath -ldflags '-s -w -E github.com/gantry/gantry/oci/entry.Start' -o "$T/gantry-runtime" ./cmd/gantry-runtime
+	go build -buildvcs=false -trimpath -ldflags '-s -w -E github.com/gantry/gantry/oci/launch/entry.Start' -o "$T/gantry-runtime" ./cmd/gantry-runtime
 	go build -buildvcs=false -trimpath -ldflags '-s -w' -o "$T/" ./cmd/docker ./cmd/dockerd
 	go build -buildvcs=false -o "$WORK/mkimage" ./test/tools/mkimage
 	"$WORK/mkimage" docker-archive "$T/busybox.tar" busybox=busybox:latest
