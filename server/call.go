@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -84,18 +85,18 @@ func (c *call) filters() (filter.Args, error) { return filter.Parse(c.query.Get(
 
 // decode reads the JSON body into v. A body is required unless optional.
 func (c *call) decode(v any, optional bool) error {
-	if c.r.ContentLength == 0 && optional {
-		return nil
-	}
-	ct := c.r.Header.Get("Content-Type")
-	if ct != "" || c.r.ContentLength > 0 {
+	// Without a body no type is needed; any other that is named is a mistake even then.
+	if ct := c.r.Header.Get("Content-Type"); ct != "" || c.r.ContentLength != 0 {
 		mt, _, err := mime.ParseMediaType(ct)
-		if err != nil || mt != "application/json" {
-			if optional && c.r.ContentLength <= 0 {
-				return nil
-			}
+		switch {
+		case err != nil:
+			return errclass.Invalid("malformed Content-Type header (%s): %w", ct, err)
+		case mt != "application/json":
 			return errclass.Invalid("unsupported Content-Type header (%s): must be 'application/json'", ct)
 		}
+	}
+	if c.r.ContentLength == 0 && optional {
+		return nil
 	}
 	rc := http.NewResponseController(c.w)
 	if rc.SetReadDeadline(time.Now().Add(bodyTimeout)) == nil {
@@ -124,14 +125,24 @@ func (c *call) decode(v any, optional bool) error {
 
 // json answers with v.
 func (c *call) json(status int, v any) error {
-	data, err := json.Marshal(v)
+	line, err := jsonLine(v)
 	if err != nil {
 		return err
 	}
 	c.w.Header().Set("Content-Type", "application/json")
 	c.w.WriteHeader(status)
-	_, _ = c.w.Write(append(data, '\n')) // the client is gone: nobody to tell
+	_, _ = c.w.Write(line) // the client is gone: nobody to tell
 	return nil
+}
+
+// jsonLine encodes v on a line of its own. As in Docker's answers <, > and & stand for
+// themselves: people read them, no browser does.
+func jsonLine(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return b.Bytes(), err
 }
 
 // done answers without a body.

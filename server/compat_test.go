@@ -267,7 +267,7 @@ func TestMatchEvent(t *testing.T) {
 		{filter.Args{"container": {"c0"}}, ctr, true},
 		{filter.Args{"container": {"db"}}, ctr, false},
 		{filter.Args{"container": {"web"}}, img, false},
-		{filter.Args{"container": {"c0ffee"}}, netw, true},
+		{filter.Args{"container": {"c0ffee"}}, netw, false},
 		{filter.Args{"image": {"reg:5/nginx"}}, ctr, true},
 		{filter.Args{"image": {"reg:5/nginx:2"}}, ctr, false},
 		{filter.Args{"image": {"nginx"}}, img, true},

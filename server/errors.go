@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 
@@ -49,7 +48,8 @@ func writeError(w http.ResponseWriter, status int, message string) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(common.ErrorResponse{Message: message}) // the client is gone: nobody to tell
+	line, _ := jsonLine(common.ErrorResponse{Message: message}) // a string always encodes
+	_, _ = w.Write(line)                                        // the client is gone: nobody to tell
 }
 
 // clientGone reports whether err only says that the client went away.

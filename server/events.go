@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -46,23 +45,66 @@ func lowerEvent(m eventtypes.Message, v apiVersion) any {
 	return old
 }
 
+// period is the time whose events a request wants.
+type period struct {
+	since, until time.Time
+	past         bool // until is over: the answer ends with what is kept
+}
+
+// eventPeriod reads since and until. Either may be absent; 0 is the beginning of time.
+func eventPeriod(c *call) (p period, err error) {
+	if p.since, err = eventTime(c, "since"); err != nil {
+		return p, err
+	}
+	if p.until, err = eventTime(c, "until"); err != nil || p.until.IsZero() {
+		return p, err
+	}
+	if p.until.Before(p.since) {
+		return p, errclass.Invalid("`since` time (%s) cannot be after `until` time (%s)", c.query.Get("since"), c.query.Get("until"))
+	}
+	if p.since.IsZero() {
+		p.since = time.Unix(0, 0)
+	}
+	p.past = p.until.Before(time.Now())
+	return p, nil
+}
+
+func eventTime(c *call, name string) (time.Time, error) {
+	v := c.query.Get(name)
+	if v == "0" {
+		return time.Unix(0, 0), nil
+	}
+	t, err := parseTime(v)
+	if err != nil {
+		return t, errclass.Invalid("invalid value for %q: %w", name, err)
+	}
+	return t, nil
+}
+
+// over reports whether m is later than what was asked for.
+func (p period) over(m eventtypes.Message) bool {
+	return !p.until.IsZero() && m.TimeNano > p.until.UnixNano()
+}
+
+// end is a timer's channel for the end of the period; nil when it has none.
+func (p period) end() (_ <-chan time.Time, stop func()) {
+	if p.until.IsZero() {
+		return nil, func() {}
+	}
+	t := time.NewTimer(time.Until(p.until))
+	return t.C, func() { t.Stop() }
+}
+
 func (s systemAPI) events(c *call) error {
-	since, err := parseTime(c.query.Get("since"))
+	p, err := eventPeriod(c)
 	if err != nil {
-		return errclass.Invalid("invalid value for \"since\": %w", err)
-	}
-	until, err := parseTime(c.query.Get("until"))
-	if err != nil {
-		return errclass.Invalid("invalid value for \"until\": %w", err)
-	}
-	if !since.IsZero() && !until.IsZero() && until.Before(since) {
-		return errclass.Invalid("until (%d) cannot be before since (%d)", until.Unix(), since.Unix())
+		return err
 	}
 	f, err := c.filters()
 	if err != nil {
 		return err
 	}
-	past, sub := s.System.Events().Subscribe(since)
+	past, sub := s.System.Events().Subscribe(p.since)
 	defer sub.Close()
 	ctx, cancel := c.stream()
 	defer cancel()
@@ -72,30 +114,26 @@ func (s systemAPI) events(c *call) error {
 	c.w.WriteHeader(http.StatusOK)
 	c.w.Flush()
 	send := func(m eventtypes.Message) error {
-		if !matchEvent(f, m) {
+		if p.over(m) || !matchEvent(f, m) {
 			return nil
 		}
-		line, err := json.Marshal(lowerEvent(m, c.version))
+		line, err := jsonLine(lowerEvent(m, c.version))
 		if err != nil {
 			return err
 		}
-		_, err = flushed{c.w}.Write(append(append([]byte(prefix), line...), '\n'))
+		_, err = flushed{c.w}.Write(append([]byte(prefix), line...))
 		return err
 	}
 	for _, m := range past {
-		if !until.IsZero() && m.TimeNano > until.UnixNano() {
-			return nil
-		}
 		if err := send(m); err != nil {
 			return nil // the client is gone
 		}
 	}
-	var end <-chan time.Time
-	if !until.IsZero() {
-		t := time.NewTimer(time.Until(until))
-		defer t.Stop()
-		end = t.C
+	if p.past {
+		return nil
 	}
+	end, stop := p.end()
+	defer stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -150,13 +188,7 @@ func matchEvent(f filter.Args, m eventtypes.Message) bool {
 			continue
 		}
 		if m.Type != typ {
-			// A network's event about a container counts for that container.
-			attached := key == "container" && m.Type == eventtypes.NetworkEventType &&
-				slices.ContainsFunc(f[key], func(v string) bool { return v != "" && strings.HasPrefix(m.Actor.Attributes["container"], v) })
-			if !attached {
-				return false
-			}
-			continue
+			return false
 		}
 		if !slices.ContainsFunc(f[key], func(v string) bool {
 			return v != "" && (strings.HasPrefix(m.Actor.Attributes["name"], v) || strings.HasPrefix(m.Actor.ID, v))

@@ -51,7 +51,8 @@ func (c *call) upgradeHead(mux bool) string {
 	}
 	common := fmt.Sprintf("Content-Type: %s\r\nApi-Version: %s\r\nDocker-Experimental: false\r\nOstype: linux\r\nServer: %s\r\n",
 		contentType, MaxAPIVersion, c.w.Header().Get("Server"))
-	if c.r.Header.Get("Upgrade") != "" && hasToken(c.r.Header, "Connection", "Upgrade") {
+	// Docker asks for no more than the header, so that some clients leave "Connection: Upgrade" out.
+	if _, upgrade := c.r.Header["Upgrade"]; upgrade {
 		return "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n" + common + "\r\n"
 	}
 	return "HTTP/1.1 200 OK\r\n" + common + "\r\n"

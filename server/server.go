@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
-	"strings"
 	"time"
 )
 
@@ -169,15 +168,4 @@ func (s *Server) panicked(w *response, r *http.Request, p any) {
 	default:
 		writeError(w, http.StatusInternalServerError, "internal error: the request ended in a panic, see the daemon's log")
 	}
-}
-
-func hasToken(header http.Header, name, token string) bool {
-	for _, v := range header.Values(name) {
-		for t := range strings.SplitSeq(v, ",") {
-			if strings.EqualFold(strings.TrimSpace(t), token) {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -160,6 +160,35 @@ func TestCreateBodies(t *testing.T) {
 	}
 }
 
+// TestContentType: a body is JSON and says so; without one, no type is needed.
+func TestContentType(t *testing.T) {
+	h := serve(t)
+	for _, c := range []struct {
+		path, header, body string
+		status             string
+	}{
+		{"/containers/create", "Content-Length: 13\r\n", `{"Image":"x"}`, "400"},
+		{"/containers/create", "Content-Type: text/plain\r\nContent-Length: 13\r\n", `{"Image":"x"}`, "400"},
+		{"/containers/create", "Content-Type: ;\r\nContent-Length: 13\r\n", `{"Image":"x"}`, "400"},
+		{"/containers/create", "Transfer-Encoding: chunked\r\n", "d\r\n{\"Image\":\"x\"}\r\n0\r\n\r\n", "400"},
+		{"/exec/x/start", "Content-Type: text/plain\r\nContent-Length: 2\r\n", "{}", "400"},
+		{"/exec/x/start", "Content-Type: text/plain\r\nContent-Length: 0\r\n", "", "400"},
+		{"/exec/x/start", "Content-Length: 0\r\n", "", "404"},
+		{"/exec/x/start", "Content-Type: application/json; charset=utf-8\r\nContent-Length: 2\r\n", "{}", "404"},
+	} {
+		t.Run(c.path+c.header, func(t *testing.T) {
+			h.c.exec = func(containertypes.ExecStartRequest, stream.Hijack) error {
+				return errclass.NotFound("No such exec instance: x")
+			}
+			_, r := h.raw(t, "POST /v1.57"+c.path+" HTTP/1.1\r\nHost: d\r\n"+c.header+"\r\n"+c.body)
+			line, err := r.ReadString('\n')
+			if err != nil || !strings.HasPrefix(line, "HTTP/1.1 "+c.status) {
+				t.Errorf("%q %v, want %s", line, err, c.status)
+			}
+		})
+	}
+}
+
 func TestWaitHeadersComeFirst(t *testing.T) {
 	h := serve(t)
 	result := make(chan containertypes.WaitResponse, 1)
@@ -221,6 +250,7 @@ func TestAttachHijack(t *testing.T) {
 	for _, c := range []struct{ version, upgrade, first, contentType string }{
 		{"1.50", "Connection: Upgrade\r\nUpgrade: tcp\r\n", "HTTP/1.1 101 UPGRADED\r\n", "application/vnd.docker.multiplexed-stream"},
 		{"1.41", "Connection: Upgrade\r\nUpgrade: tcp\r\n", "HTTP/1.1 101 UPGRADED\r\n", "application/vnd.docker.raw-stream"},
+		{"1.50", "Upgrade: tcp\r\n", "HTTP/1.1 101 UPGRADED\r\n", "application/vnd.docker.multiplexed-stream"},
 		{"1.50", "", "HTTP/1.1 200 OK\r\n", "application/vnd.docker.multiplexed-stream"},
 	} {
 		conn, r := h.raw(t, "POST /v"+c.version+"/containers/x/attach?stream=1&stdin=1&detachKeys=ctrl-a HTTP/1.1\r\nHost: d\r\n"+c.upgrade+"Content-Length: 0\r\n\r\nearly")
@@ -251,14 +281,15 @@ func TestAttachHijack(t *testing.T) {
 	}
 }
 
+// TestHijackErrorIsStillAStatus: a client that expects a stream is told in plain text.
 func TestHijackErrorIsStillAStatus(t *testing.T) {
 	h := serve(t)
 	h.c.attach = func(container.AttachOptions, stream.Hijack) error {
 		return errclass.NotFound("No such container: x")
 	}
-	status, body, _ := h.do(t, "POST", "/containers/x/attach?stream=1", nil)
-	if status != 404 || body != `{"message":"No such container: x"}`+"\n" {
-		t.Errorf("%d %s", status, body)
+	status, body, header := h.do(t, "POST", "/containers/x/attach?stream=1", nil)
+	if status != 404 || body != "No such container: x\r\n" || header.Get("Content-Type") != "application/vnd.docker.raw-stream" {
+		t.Errorf("%d %q %v", status, body, header)
 	}
 }
 
@@ -352,6 +383,80 @@ func TestEvents(t *testing.T) {
 	_, body, header := h.do(t, "GET", `/v1.57/events?since=6&until=10`, nil, "Accept", "application/json-seq")
 	if want := "\x1e" + `{"Type":"image","Action":"pull","Actor":{"ID":"i:1","Attributes":null},"scope":"local","time":6,"timeNano":6000000000}` + "\n"; body != want || header.Get("Content-Type") != "application/json-seq" {
 		t.Errorf("%q %v", body, header)
+	}
+}
+
+// TestEventsPeriod: what is kept is told for a period that has an end, even without a
+// beginning, and 0 is the beginning of time.
+func TestEventsPeriod(t *testing.T) {
+	h := serve(t)
+	for i := range 3 {
+		h.bus.Publish(eventtypes.Message{Type: "image", Action: "pull", Time: int64(i + 5), TimeNano: int64(i+5) * 1e9})
+	}
+	for _, c := range []struct {
+		query  string
+		events int
+	}{
+		{"until=6", 2}, {"since=0&until=6", 2}, {"since=0&until=100", 3}, {"since=6&until=6", 1}, {"until=0", 0}, {"since=0&until=0", 0},
+	} {
+		t.Run(c.query, func(t *testing.T) {
+			status, body, _ := h.do(t, "GET", "/v1.57/events?"+c.query, nil)
+			if n := strings.Count(body, "\n"); status != 200 || n != c.events {
+				t.Errorf("%d, %d events, want %d", status, n, c.events)
+			}
+		})
+	}
+	status, body, _ := h.do(t, "GET", "/v1.57/events?since=7&until=6", nil)
+	if want := `{"message":"` + "`since` time (7) cannot be after `until` time (6)" + `"}` + "\n"; status != 400 || body != want {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
+// TestEventsSinceZeroGoesOn: without an end the kept events come first, then new ones.
+func TestEventsSinceZeroGoesOn(t *testing.T) {
+	h := serve(t)
+	h.bus.Publish(eventtypes.Message{Type: "image", Action: "pull", Time: 5, TimeNano: 5e9})
+	_, r := h.raw(t, "GET /v1.57/events?since=0 HTTP/1.1\r\nHost: d\r\n\r\n")
+	resp, err := http.ReadResponse(r, nil) //nolint:bodyclose // closing would wait for the end of the stream
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec := json.NewDecoder(resp.Body)
+	for _, want := range []int64{5, 6} {
+		var m eventtypes.Message
+		if err := dec.Decode(&m); err != nil || m.Time != want {
+			t.Fatalf("%+v %v, want time %d", m, err, want)
+		}
+		h.bus.Publish(eventtypes.Message{Type: "image", Action: "pull", Time: 6, TimeNano: 6e9})
+	}
+}
+
+func TestEventsOfAContainer(t *testing.T) {
+	h := serve(t)
+	h.bus.Publish(eventtypes.Message{Type: "container", Action: "start", Actor: eventtypes.Actor{ID: "c1"}, Time: 5, TimeNano: 5e9})
+	h.bus.Publish(eventtypes.Message{Type: "network", Action: "connect", Actor: eventtypes.Actor{ID: "n1", Attributes: map[string]string{"container": "c1"}}, Time: 5, TimeNano: 5e9})
+	_, body, _ := h.do(t, "GET", `/v1.57/events?until=10&filters={"container":["c1"]}`, nil)
+	if !strings.Contains(body, `"start"`) || strings.Contains(body, "network") {
+		t.Error(body)
+	}
+}
+
+// TestAnswersAreNotEscaped: people read them.
+func TestAnswersAreNotEscaped(t *testing.T) {
+	const odd = "a && b < c > d"
+	h := serve(t, func(h *harness) {
+		h.c.list = func(container.ListOptions) ([]containertypes.Summary, error) {
+			return []containertypes.Summary{{Command: odd}}, nil
+		}
+	})
+	h.i.pull = func(context.Context, image.PullOptions, image.Progress) error { return errclass.NotFound(odd) }
+	h.bus.Publish(eventtypes.Message{Type: "image", Action: "pull", Actor: eventtypes.Actor{ID: odd}, Time: 5, TimeNano: 5e9})
+	for method, path := range map[string]string{
+		"/containers/json": "GET", "/images/create?fromImage=x": "POST", "/events?until=10": "GET",
+	} {
+		if _, body, _ := h.do(t, path, "/v1.57"+method, nil); !strings.Contains(body, odd) {
+			t.Errorf("%s: %s", method, body)
+		}
 	}
 }
 

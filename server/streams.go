@@ -2,7 +2,7 @@ package server
 
 import (
 	"encoding/binary"
-	"encoding/json"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/gantry/gantry/engine/container"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/moby/moby/api/types"
 )
 
 func (s containerAPI) containerAttach(c *call) error {
@@ -19,7 +20,17 @@ func (s containerAPI) containerAttach(c *call) error {
 		DetachKeys: c.query.Get("detachKeys"),
 	}
 	// The connection outlives this request, and the daemon: no context of either.
-	return s.Containers.Attach(c.steady(), c.vars["id"], o, c.hijack())
+	err := s.Containers.Attach(c.steady(), c.vars["id"], o, c.hijack())
+	if err == nil || c.w.hijacked {
+		return err
+	}
+	// A client that expects a stream is told in plain text, as by Docker.
+	h := c.w.Header()
+	h.Set("Content-Type", types.MediaTypeRawStream)
+	h.Set("Connection", "close")
+	c.w.WriteHeader(statusOf(err))
+	_, _ = io.WriteString(c.w, err.Error()+"\r\n") // the client is gone: nobody to tell
+	return nil
 }
 
 func (s containerAPI) containerLogs(c *call) error {
@@ -106,9 +117,10 @@ func (c *call) line(v any) error {
 		c.w.Header().Set("Content-Type", "application/json")
 		c.w.WriteHeader(http.StatusOK)
 	}
-	if err := json.NewEncoder(c.w).Encode(v); err != nil {
+	line, err := jsonLine(v)
+	if err != nil {
 		return err
 	}
-	c.w.Flush()
-	return nil
+	_, err = flushed{c.w}.Write(line)
+	return err
 }
