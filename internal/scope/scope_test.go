@@ -32,12 +32,14 @@ func TestCloseCancelsAndWaits(t *testing.T) {
 func TestCloseGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New()
-		s.Go(func() { time.Sleep(time.Hour) })
+		stuck := make(chan struct{})
+		s.Go(func() { <-stuck })
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if err := s.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v", err)
 		}
+		close(stuck)
 	})
 }
 
