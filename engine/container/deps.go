@@ -2,17 +2,16 @@ package container
 
 import (
 	"context"
-	"os"
 
 	"github.com/gantry/gantry/engine/container/bundle"
 	"github.com/gantry/gantry/engine/container/exec"
+	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/engine/container/query"
 	"github.com/gantry/gantry/engine/container/task"
 	"github.com/gantry/gantry/engine/container/validate"
 	"github.com/gantry/gantry/engine/image"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/storage"
-	volumetypes "github.com/moby/moby/api/types/volume"
 )
 
 // Images is what containers ask of engine/image.
@@ -35,8 +34,7 @@ type Layers interface {
 
 // Volumes is what containers ask of engine/volume; see there for the contracts.
 type Volumes interface {
-	Acquire(r volumetypes.CreateRequest, container string) (name, path string, err error)
-	Fill(name string, from *os.File) error
+	mounts.Volumes
 	task.Volumes
 }
 

@@ -245,7 +245,7 @@ func (s *Service) NetworkConnect(ctx context.Context, netRef, ref string, ep *ne
 	if err != nil {
 		return err
 	}
-	return gone(ref, t.Connect(ctx, netRef, ep))
+	return gone(ref, t.Connect(ctx, netRef, validate.Endpoint(ep)))
 }
 
 // NetworkDisconnect takes a container off a network: at once when it runs. force is

@@ -33,7 +33,7 @@ type selection struct {
 
 func (q *Reader) selection(ctx context.Context, o ListOptions) (*selection, error) {
 	f := o.Filters
-	if err := f.Check("ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "label!",
+	if err := f.Check("ancestor", "annotation", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "label!",
 		"name", "network", "publish", "since", "status", "volume"); err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func (sel *selection) match(c *store.Container, r *store.Record, v *store.View) 
 	switch {
 	case !anyOf(sel.ids, c.ID), !anyOf(sel.names, r.Name, "/"+r.Name):
 	case !f.Any("status", func(s string) bool { return s == state }):
-	case !f.Labels("label", r.Config.Labels):
+	case !f.Labels("label", r.Config.Labels), !f.Labels("annotation", r.HostConfig.Annotations):
 	case len(sel.exited) > 0 && (v.Phase != fsm.Exited || !slices.Contains(sel.exited, v.Last.Code)):
 	case !sel.before.IsZero() && !r.Created.Before(sel.before), !sel.since.IsZero() && !r.Created.After(sel.since):
 	case sel.images != nil && !sel.images[r.Image]:

@@ -5,7 +5,10 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/store"
+	"github.com/gantry/gantry/internal/event"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
 )
 
 // tell publishes what the state machine says happened.
@@ -32,3 +35,18 @@ func (t *Task) oom() { t.c.Emit(t.m.Bus, events.ActionOOM, nil) }
 
 // detached publishes that a client detached by keys.
 func (t *Task) detached() { t.c.Emit(t.m.Bus, events.ActionDetach, nil) }
+
+// tellVolumes publishes that the container's volumes are mounted, or are not any more.
+func tellVolumes(bus *event.Bus, r *store.Record, action events.Action) {
+	for _, m := range r.Mounts {
+		if m.Type != mount.TypeVolume {
+			continue
+		}
+		attrs := map[string]string{"container": r.ID, "driver": m.Driver}
+		if action == events.ActionMount {
+			attrs["destination"], attrs["propagation"] = m.Destination, string(m.Propagation)
+			attrs["read/write"] = strconv.FormatBool(m.RW)
+		}
+		bus.Emit(events.VolumeEventType, action, m.Name, attrs)
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/gantry/gantry/engine/container/bundle"
 	"github.com/gantry/gantry/engine/container/exec"
 	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/engine/container/store"
 	"github.com/gantry/gantry/engine/container/stream"
 	"github.com/gantry/gantry/engine/container/validate"
@@ -44,8 +45,7 @@ type Layers interface {
 
 // Volumes is what tasks ask of engine/volume; see there for the contracts.
 type Volumes interface {
-	Use(name, container string) error
-	Release(name, container string, remove bool) error
+	mounts.Users
 	Abandon(container string) error
 }
 

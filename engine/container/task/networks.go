@@ -30,7 +30,7 @@ func (t *Task) Connect(ctx context.Context, ref string, ep *networktypes.Endpoin
 		if err != nil {
 			return err
 		}
-		return n.connect(ctx, ep.Copy())
+		return n.connect(ctx, ep)
 	})
 }
 

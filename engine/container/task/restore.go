@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/engine/container/store"
 	"github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/oci"
@@ -93,7 +94,9 @@ func (m *Manager) load(ctx context.Context, held map[shim.Key]*shim.Status) ([]*
 			m.Log.Error("a container's name is taken; it is left alone", "container", r.ID, "name", r.Name)
 			continue
 		}
-		m.useVolumes(r)
+		if gone := mounts.UseVolumes(m.Volumes, r.ID, r.Mounts); len(gone) > 0 {
+			m.Log.Warn("a container's volumes are gone", "container", r.ID, "volumes", gone)
+		}
 		found = append(found, m.loadState(ctx, r, held))
 	}
 	return found, nil

@@ -122,7 +122,7 @@ func (st *starting) start(ctx context.Context) (err error) {
 // network gets the sandbox and writes the files that say what is in it.
 func (st *starting) network(ctx context.Context) error {
 	h, id := st.r.HostConfig, st.c.ID
-	if h.NetworkMode.IsContainer() {
+	if h.NetworkMode.IsContainer() && !st.r.Config.NetworkDisabled {
 		return st.joinNetwork(h.NetworkMode.ConnectedContainer())
 	}
 	eps := make(map[string]*networktypes.EndpointSettings, len(st.r.Networks))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/moby/moby/api/types/events"
 )
 
@@ -92,7 +93,7 @@ func (m *Manager) removeRest(ctx context.Context, cid string) error {
 	// It works on what stands in the marked directory, so that a crash in the middle changes
 	// nothing.
 	if r, volumes, err := m.Files.Removed(cid); err == nil {
-		if err := DropVolumes(m.Volumes, r, volumes); err != nil {
+		if err := mounts.DropVolumes(m.Volumes, cid, r.Mounts, volumes); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,9 @@ import (
 	"github.com/moby/moby/api/types/container"
 )
 
+// maxUmask has all permission bits.
+const maxUmask = 0o777
+
 // minMemory is the smallest memory limit, in bytes.
 const minMemory = 6 << 20
 
@@ -74,6 +77,8 @@ func checkModes(h *container.HostConfig) error {
 		return errclass.Invalid("invalid isolation '%s' on %s", h.Isolation, runtime.GOOS)
 	case len(h.DeviceRequests) > 0:
 		return errclass.Invalid("could not select device driver %q with capabilities: %v", h.DeviceRequests[0].Driver, h.DeviceRequests[0].Capabilities)
+	case h.Umask != nil && *h.Umask > maxUmask:
+		return errclass.Invalid("invalid umask %#o: must be between 0 and %#o", *h.Umask, maxUmask)
 	case len(h.StorageOpt) > 0:
 		return errclass.NotImplemented("storage options are not built yet")
 	}
@@ -110,6 +115,9 @@ func checkResources(h *container.HostConfig, ncpu int) error {
 	case h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000:
 		return errclass.Invalid("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)
 	}
+	if err := checkWindows(h); err != nil {
+		return err
+	}
 	if err := cpuset(h); err != nil {
 		return err
 	}
@@ -120,6 +128,19 @@ func checkResources(h *container.HostConfig, ncpu int) error {
 		if _, err := units.ParseUlimit(fmt.Sprintf("%s=%d:%d", u.Name, u.Soft, u.Hard)); err != nil {
 			return errclass.Invalid("%w", err)
 		}
+	}
+	return nil
+}
+
+// checkWindows refuses the limits that only Windows has.
+func checkWindows(h *container.HostConfig) error {
+	switch {
+	case h.IOMaximumBandwidth != 0 || h.IOMaximumIOps != 0:
+		return errclass.Invalid("Invalid QoS settings: %s does not support Maximum IO Bandwidth or Maximum IO IOps", runtime.GOOS)
+	case h.CPUCount != 0:
+		return errclass.Invalid("invalid CpuCount: %d: not supported on %s", h.CPUCount, runtime.GOOS)
+	case h.CPUPercent != 0:
+		return errclass.Invalid("invalid CpuPercent: %d: not supported on %s", h.CPUPercent, runtime.GOOS)
 	}
 	return nil
 }

@@ -81,7 +81,7 @@ func (v *Validator) Record(q Request, img *image.Image, asked bool) (r *store.Re
 	if err = v.nameNamespaces(r); err != nil {
 		return nil, nil, err
 	}
-	if r.Networks, err = endpoints(host, q.Networking); err != nil {
+	if r.Networks, err = endpoints(host, cfg.NetworkDisabled, q.Networking); err != nil {
 		return nil, nil, err
 	}
 	if err = checkEndpoints(v.networks, r.Networks); err != nil {
@@ -138,10 +138,14 @@ func (v *Validator) nameNamespaces(r *store.Record) error {
 }
 
 // endpoints are the networks a container is to be on: those of the request, or the one
-// that its network mode names.
-func endpoints(h *container.HostConfig, n *networktypes.NetworkingConfig) (map[string]*networktypes.EndpointSettings, error) {
+// that its network mode names; disabled leaves it the loopback interface.
+func endpoints(h *container.HostConfig, disabled bool, n *networktypes.NetworkingConfig) (map[string]*networktypes.EndpointSettings, error) {
 	eps := map[string]*networktypes.EndpointSettings{}
 	mode := h.NetworkMode
+	if disabled {
+		eps[networktypes.NetworkNone] = &networktypes.EndpointSettings{}
+		return eps, nil
+	}
 	if mode.IsContainer() {
 		if n != nil && len(n.EndpointsConfig) > 0 {
 			return nil, errclass.Invalid("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
@@ -156,13 +160,24 @@ func endpoints(h *container.HostConfig, n *networktypes.NetworkingConfig) (map[s
 			if ep == nil {
 				return nil, errclass.Invalid("invalid config for network %s: EndpointsConfig is nil", name)
 			}
-			eps[name] = ep.Copy()
+			eps[name] = Endpoint(ep)
 		}
 	}
 	if name := string(mode); eps[name] == nil {
 		eps[name] = &networktypes.EndpointSettings{}
 	}
 	return eps, nil
+}
+
+// Endpoint is a copy of a request's settings without what is the engine's to tell: addresses
+// that were given, IDs, names. Who copies another container's answers sends them; they are
+// ignored, as Docker does.
+func Endpoint(ep *networktypes.EndpointSettings) *networktypes.EndpointSettings {
+	c := ep.Copy()
+	return &networktypes.EndpointSettings{
+		IPAMConfig: c.IPAMConfig, Links: c.Links, Aliases: c.Aliases, DriverOpts: c.DriverOpts,
+		GwPriority: c.GwPriority, MacAddress: c.MacAddress,
+	}
 }
 
 // checkEndpoints checks what a container asks of its networks. Those that are not there yet
