@@ -212,7 +212,7 @@ func allowedVars() map[string]string {
 		"internal/version.Version":   "set by the linker, never written by the program",
 		"internal/version.Commit":    "set by the linker, never written by the program",
 		"internal/version.BuildTime": "set by the linker, never written by the program",
-		"oci/launch/entry.slack":            "set by the program's first instructions, before Go's runtime begins",
+		"oci/launch/entry.slack":     "set by the program's first instructions, before Go's runtime begins",
 	}
 }
 
@@ -377,18 +377,21 @@ const (
 // must not outgrow and what is to be done. The list may only get shorter.
 func talkedAbout() map[string]int {
 	return map[string]int{
-		"engine/container":         5450, // to cut: execs and streams into packages of their own
-		"engine/container.Service": 78,
-		"engine/image":             3900, // to cut: pull and archive into packages of their own
-		"engine/image.Service":     62,
-		"engine/network":           3400, // to cut: names and endpoints
-		"engine/network.Service":   56,
+		"engine/image":              3900, // to cut: pull and archive into packages of their own
+		"engine/image.Service":      62,
+		"engine/image.puller":       67,   // to cut: embeds the service
+		"engine/image.transfer":     77,   // to cut: embeds the service
+		"engine/network":            3400, // to cut: names and endpoints
+		"engine/network.Service":    59,
+		"oci/launch/startprog.plan": 60, // to cut: embeds the program that it writes
+		"oci/ocicli.app":            42, // to cut
 	}
 }
 
 func TestSizes(t *testing.T) {
-	for _, p := range load(t) {
-		total, methods := 0, map[string]int{}
+	pkgs := load(t)
+	for _, p := range pkgs {
+		total := 0
 		for name, f := range p.files {
 			lines := p.fset.Position(f.End()).Line
 			total += lines
@@ -398,16 +401,197 @@ func TestSizes(t *testing.T) {
 				if !ok {
 					continue
 				}
-				if fd.Recv != nil {
-					methods[receiver(fd)]++
-				}
 				n := p.fset.Position(fd.End()).Line - p.fset.Position(fd.Pos()).Line + 1
 				size(t, name+": "+fd.Name.Name, "function", n, funcSay, funcFail)
 			}
 		}
 		size(t, p.dir, "package", total, pkgSay, pkgFail)
-		for typ, n := range methods {
-			size(t, p.dir+"."+typ, "method count", n, methodsFail, methodsFail)
+	}
+	for typ, n := range methodCounts(pkgs) {
+		size(t, typ, "method count", n, methodsFail, methodsFail)
+	}
+}
+
+// typeDecl is what counts for one named type: what it brings itself, and what it embeds.
+type typeDecl struct {
+	methods   []string // of its own, or of the interface
+	functions int      // of its package, whose first parameter it is: methods in disguise
+	embeds    []string // "dir.Type", of this module only
+}
+
+// methodCounts are the methods of all types, by "dir.Type": their own, those that embedding
+// brings, and the functions of their package whose first parameter they are.
+func methodCounts(pkgs []*pkg) map[string]int {
+	types := map[string]*typeDecl{}
+	for _, p := range pkgs {
+		for _, f := range p.files {
+			for _, d := range f.Decls {
+				if d, ok := d.(*ast.GenDecl); ok && d.Tok == token.TYPE {
+					for _, s := range d.Specs {
+						if ts, ok := s.(*ast.TypeSpec); ok {
+							types[p.dir+"."+ts.Name.Name] = declOf(p, f, ts)
+						}
+					}
+				}
+			}
+		}
+	}
+	for _, p := range pkgs {
+		for _, f := range p.files {
+			for _, d := range f.Decls {
+				if fd, ok := d.(*ast.FuncDecl); ok {
+					countFunc(types, p, fd)
+				}
+			}
+		}
+	}
+	counts := map[string]int{}
+	for key, decl := range types {
+		counts[key] = len(methodSet(types, key, map[string]bool{})) + decl.functions
+	}
+	return counts
+}
+
+func countFunc(types map[string]*typeDecl, p *pkg, fd *ast.FuncDecl) {
+	if fd.Recv != nil {
+		if decl := types[p.dir+"."+typeName(fd.Recv.List[0].Type)]; decl != nil {
+			decl.methods = append(decl.methods, fd.Name.Name)
+		}
+		return
+	}
+	if params := fd.Type.Params.List; len(params) > 0 {
+		if decl := types[p.dir+"."+typeName(params[0].Type)]; decl != nil {
+			decl.functions++
+		}
+	}
+}
+
+// declOf reads what a type embeds and, of an interface, its methods.
+func declOf(p *pkg, f *ast.File, ts *ast.TypeSpec) *typeDecl {
+	decl := &typeDecl{}
+	var fields *ast.FieldList
+	switch typ := ts.Type.(type) {
+	case *ast.StructType:
+		fields = typ.Fields
+	case *ast.InterfaceType:
+		fields = typ.Methods
+	default:
+		return decl
+	}
+	for _, field := range fields.List {
+		for _, n := range field.Names {
+			if fields == methodsOf(ts) {
+				decl.methods = append(decl.methods, n.Name)
+			}
+		}
+		if len(field.Names) == 0 {
+			if dir, name := embedded(p, f, field.Type); name != "" {
+				decl.embeds = append(decl.embeds, dir+"."+name)
+			}
+		}
+	}
+	return decl
+}
+
+// methodsOf are the methods of an interface; nil for others.
+func methodsOf(ts *ast.TypeSpec) *ast.FieldList {
+	if typ, ok := ts.Type.(*ast.InterfaceType); ok {
+		return typ.Methods
+	}
+	return nil
+}
+
+// embedded names an embedded type of this module; "" for others.
+func embedded(p *pkg, f *ast.File, x ast.Expr) (dir, name string) {
+	if star, ok := x.(*ast.StarExpr); ok {
+		x = star.X
+	}
+	sel, ok := x.(*ast.SelectorExpr)
+	if !ok {
+		return p.dir, typeName(x)
+	}
+	from, ok := sel.X.(*ast.Ident)
+	if !ok {
+		return "", ""
+	}
+	for _, s := range f.Imports {
+		imp, err := strconv.Unquote(s.Path.Value)
+		if err != nil {
+			continue
+		}
+		local := path.Base(imp)
+		if s.Name != nil {
+			local = s.Name.Name
+		}
+		if to, ok := inModule(imp); ok && local == from.Name {
+			return to, sel.Sel.Name
+		}
+	}
+	return "", ""
+}
+
+// methodSet are the names of a type's methods, those of what it embeds included; from
+// another package only exported ones come.
+func methodSet(types map[string]*typeDecl, key string, seen map[string]bool) map[string]bool {
+	set := map[string]bool{}
+	decl := types[key]
+	if decl == nil || seen[key] {
+		return set
+	}
+	seen[key] = true
+	for _, m := range decl.methods {
+		set[m] = true
+	}
+	for _, e := range decl.embeds {
+		for m := range methodSet(types, e, seen) {
+			if ast.IsExported(m) || dirOf(e) == dirOf(key) {
+				set[m] = true
+			}
+		}
+	}
+	return set
+}
+
+func dirOf(key string) string { return key[:strings.LastIndexByte(key, '.')] }
+
+// TestMethodsAreCounted counts methods of types whose number is known, so that a way around
+// the law shows.
+func TestMethodsAreCounted(t *testing.T) {
+	fset := token.NewFileSet()
+	parse := func(dir, src string) *pkg {
+		f, err := parser.ParseFile(fset, dir+"/x.go", src, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &pkg{dir: dir, files: map[string]*ast.File{dir + "/x.go": f}, fset: fset}
+	}
+	got := methodCounts([]*pkg{
+		parse("a", `package a
+			import "`+module+`/b"
+			type Plain struct{}
+			func (Plain) One() {}
+			func (*Plain) two() {}
+			func three(p *Plain) {}
+			func four(x int, p Plain) {}
+			type Embeds struct { *Plain; n int }
+			func (Embeds) One() {}
+			type Far struct { b.Other }
+			type List[T any] struct{}
+			func (*List[T]) Add() {}
+			func Sort[T any](l *List[T]) {}
+			type Iface interface { A(); B(); Small }
+			type Small interface { C() }
+			type Holds struct { Iface }`),
+		parse("b", `package b
+			type Other struct{}
+			func (Other) Seen() {}
+			func (Other) hidden() {}`),
+	})
+	for typ, want := range map[string]int{
+		"a.Plain": 3, "a.Embeds": 2, "a.Far": 1, "b.Other": 2, "a.List": 2, "a.Iface": 3, "a.Holds": 3,
+	} {
+		if got[typ] != want {
+			t.Errorf("%s has %d methods, want %d", typ, got[typ], want)
 		}
 	}
 }
@@ -423,8 +607,9 @@ func size(t *testing.T, what, kind string, n, say, fail int) {
 	}
 }
 
-func receiver(fd *ast.FuncDecl) string {
-	x := fd.Recv.List[0].Type
+// typeName is the name of a type of the package at hand, behind pointers and type arguments;
+// "" for others.
+func typeName(x ast.Expr) string {
 	for {
 		switch t := x.(type) {
 		case *ast.StarExpr:
@@ -436,7 +621,7 @@ func receiver(fd *ast.FuncDecl) string {
 		case *ast.Ident:
 			return t.Name
 		default:
-			return "?"
+			return ""
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/go-units"
-	"github.com/gantry/gantry/engine/container"
+	"github.com/gantry/gantry/engine/container/validate"
 	"github.com/gantry/gantry/internal/errclass"
 )
 
@@ -156,7 +156,7 @@ func (c *Config) checkWords() error {
 		}
 	}
 	if c.systemdCgroup() {
-		if err := container.CheckSlice(c.CgroupParent); err != nil {
+		if err := validate.Slice(c.CgroupParent); err != nil {
 			return err
 		}
 	}

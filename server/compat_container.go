@@ -9,6 +9,7 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
 	containertypes "github.com/moby/moby/api/types/container"
+	mounttypes "github.com/moby/moby/api/types/mount"
 	networktypes "github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 )
@@ -96,8 +97,15 @@ func raiseHostConfig(h *containertypes.HostConfig, v apiVersion) {
 	if v.before(43) {
 		h.Annotations = nil
 	}
+	if v.before(56) {
+		h.Umask = nil
+	}
 	for i := range h.Mounts {
 		bind := h.Mounts[i].BindOptions
+		if bind == nil && v.before(44) && h.Mounts[i].ReadOnly && h.Mounts[i].Type == mounttypes.TypeBind {
+			bind = &mounttypes.BindOptions{}
+			h.Mounts[i].BindOptions = bind
+		}
 		if bind == nil {
 			continue
 		}
@@ -111,9 +119,6 @@ func raiseHostConfig(h *containertypes.HostConfig, v apiVersion) {
 			// Before 1.44 read-only meant the mount itself, not those below it.
 			bind.ReadOnlyNonRecursive, bind.ReadOnlyForceRecursive = h.Mounts[i].ReadOnly, false
 		}
-	}
-	if h.PidsLimit != nil && *h.PidsLimit <= 0 {
-		h.PidsLimit = nil
 	}
 }
 

@@ -97,14 +97,29 @@ func TestLowerInspect(t *testing.T) {
 }
 
 func TestRaiseHostConfig(t *testing.T) {
-	unlimited := int64(-1)
+	umask := uint32(0o77)
 	h := &containertypes.HostConfig{
-		Annotations: map[string]string{"a": "b"}, ConsoleSize: [2]uint{1, 2}, Resources: containertypes.Resources{PidsLimit: &unlimited},
-		Mounts: []mounttypes.Mount{{ReadOnly: true, BindOptions: &mounttypes.BindOptions{CreateMountpoint: true, NonRecursive: true}}, {}},
+		Annotations: map[string]string{"a": "b"}, ConsoleSize: [2]uint{1, 2}, Umask: &umask,
+		Mounts: []mounttypes.Mount{
+			{ReadOnly: true, BindOptions: &mounttypes.BindOptions{CreateMountpoint: true, NonRecursive: true}},
+			{},
+			{Type: mounttypes.TypeBind, ReadOnly: true},
+		},
 	}
 	raiseHostConfig(h, 39)
-	if h.Annotations != nil || h.ConsoleSize != [2]uint{} || h.PidsLimit != nil || h.IpcMode != "shareable" {
+	if h.Annotations != nil || h.ConsoleSize != [2]uint{} || h.IpcMode != "shareable" || h.Umask != nil {
 		t.Errorf("%+v", h)
+	}
+	if b := h.Mounts[2].BindOptions; b == nil || !b.ReadOnlyNonRecursive {
+		t.Errorf("%+v", b)
+	}
+	h.Umask = &umask
+	if raiseHostConfig(h, 55); h.Umask != nil {
+		t.Error("1.55 knows no umask")
+	}
+	h.Umask = &umask
+	if raiseHostConfig(h, 56); h.Umask == nil {
+		t.Error("1.56 knows the umask")
 	}
 	if b := h.Mounts[0].BindOptions; b.CreateMountpoint || b.NonRecursive || !b.ReadOnlyNonRecursive {
 		t.Errorf("%+v", b)

@@ -40,6 +40,9 @@ func (s containerAPI) containerList(c *call) error {
 	if err != nil {
 		return err
 	}
+	if _, ok := f["annotation"]; ok && c.version.before(56) {
+		return errclass.Invalid("invalid filter 'annotation'")
+	}
 	// Before filters there were two parameters of their own.
 	for _, old := range []string{"since", "before"} {
 		if v := c.query.Get(old); v != "" {

@@ -1,12 +1,17 @@
-// Package container owns containers and execs: their records, their life (a pure
-// state machine and one owner goroutine each), start, attach, logs and restore.
+// Package container is the engine's containers as the API sees them. It makes them, and puts what
+// the packages below it do and refuse into Docker's words:
+//
+//	validate  normalizes and refuses settings    store   records on disk, the index of containers
+//	task      runs a container: start to removal  exec    execs and health probes
+//	stream    attached clients                    query   list, inspect, top
+//	bundle    what the shim is asked
 package container
 
 import (
 	"io"
 	"time"
 
-	"github.com/gantry/gantry/internal/filter"
+	"github.com/gantry/gantry/engine/container/query"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -29,12 +34,10 @@ type StopOptions struct {
 }
 
 // ListOptions as GET /containers/json takes them.
-type ListOptions struct {
-	All     bool
-	Limit   int // <= 0: all
-	Size    bool
-	Filters filter.Args
-}
+type ListOptions = query.ListOptions
+
+// Use is one container that uses an image.
+type Use = query.Use
 
 // RemoveOptions as DELETE /containers/{id} takes them.
 type RemoveOptions struct {

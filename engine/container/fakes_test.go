@@ -121,6 +121,8 @@ type fakeNetworks struct {
 	have     map[string]bool
 	fail     error
 	restored []network.Record
+	lenient  bool                   // takes any endpoint
+	asked    network.SandboxRequest // last
 }
 
 func (f *fakeNetworks) Acquire(_ context.Context, r network.SandboxRequest) (*network.Sandbox, error) {
@@ -132,7 +134,7 @@ func (f *fakeNetworks) Acquire(_ context.Context, r network.SandboxRequest) (*ne
 	if f.have[r.ContainerID] {
 		return nil, errors.New("acquired twice")
 	}
-	f.have[r.ContainerID] = true
+	f.have[r.ContainerID], f.asked = true, r
 	ns, err := os.Open("/proc/self/ns/net")
 	if err != nil {
 		return nil, err
@@ -187,7 +189,7 @@ func (f *fakeNetworks) Disconnect(_ context.Context, _ *os.File, id, _ string, k
 }
 
 func (f *fakeNetworks) CheckEndpoint(ref string, es *networktypes.EndpointSettings) error {
-	if es != nil && es.IPAMConfig != nil {
+	if es != nil && es.IPAMConfig != nil && !f.lenient {
 		return errclass.Invalid("no address can be chosen on %s", ref)
 	}
 	return nil
@@ -210,12 +212,14 @@ func (f *fakeNetworks) Known(ref string) (id, name, driver string, err error) {
 // does not start, "true" ends at once with 0, "false" with 1, anything else runs until
 // it gets a signal; "stubborn" ends by SIGKILL only.
 type fakeShim struct {
-	mu     sync.Mutex
-	procs  map[shim.Key]*fakeProc
-	events chan shim.Event
-	starts int
-	dying  int   // calls of Forget that a dying shim does not answer
-	late   error // told of starts that succeed after it
+	mu      sync.Mutex
+	procs   map[shim.Key]*fakeProc
+	events  chan shim.Event
+	starts  int
+	dying   int  // calls of Forget that a dying shim does not answer
+	slow    bool // starts answer when their context ends
+	signals []int
+	late    error // told of starts that succeed after it
 	// probe is what an exec of "probe" prints and ends with; a negative code: it hangs.
 	probe func() (output string, code int)
 }
@@ -268,11 +272,15 @@ func (f *fakeShim) begin(key shim.Key, p *fakeProc) (*shim.Started, error) {
 	return &p.Started, nil
 }
 
-func (f *fakeShim) Start(_ context.Context, r *shim.StartRequest, files []*os.File) (*shim.Started, error) {
+func (f *fakeShim) Start(ctx context.Context, r *shim.StartRequest, files []*os.File) (*shim.Started, error) {
 	if len(files) != len(r.NamespaceFDs)+len(r.Attach) {
 		return nil, errors.New("wrong number of files")
 	}
 	st, err := f.begin(r.Key, &fakeProc{program: r.Spec.Process.Args[0], req: r})
+	if f.slow {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if f.late != nil {
 		return nil, f.late
 	}
@@ -316,6 +324,7 @@ func (f *fakeShim) Signal(_ context.Context, key shim.Key, sig int) error {
 		f.mu.Unlock()
 		return errclass.NotFound("not held")
 	}
+	f.signals = append(f.signals, sig)
 	ends := sig == sigKill || p.program != "stubborn" && sig != 1 && !p.Paused
 	f.mu.Unlock()
 	if ends {
@@ -387,6 +396,8 @@ type rig struct {
 	shim   *fakeShim
 	bus    *event.Bus
 	dir    string
+
+	volumes *volume.Service
 }
 
 func newRig(t testing.TB) *rig {
@@ -424,7 +435,7 @@ func (r *rig) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.Service = s
+	r.Service, r.volumes = s, volumes
 	if err := s.Restore(context.Background()); err != nil {
 		r.t.Fatal(err)
 	}

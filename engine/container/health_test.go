@@ -153,7 +153,7 @@ func TestHealth(t *testing.T) {
 		if got := r.healths(nil, begin); !slices.Equal(got, want) {
 			t.Errorf("events %q", got)
 		}
-		if ids := r.execs.running(r.index.all()[0]); len(ids) != 0 || len(r.execs.byID) != 0 {
+		if ids := r.execs.Running(r.index.All()[0].ID); len(ids) != 0 || r.execs.Len() != 0 {
 			t.Errorf("probes left: %v", ids)
 		}
 		r.must(r.Remove(bg, "web", RemoveOptions{Force: true}))
@@ -223,10 +223,10 @@ func TestHealthOverDaemons(t *testing.T) {
 		probes.are("", -1)
 		after(10 * time.Second) // a probe hangs now
 		r.stop()
-		id := r.index.all()[0].id
-		for _, o := range r.index.all() {
-			if o.name() == "gone" {
-				id = o.id
+		id := r.index.All()[0].ID
+		for _, o := range r.index.All() {
+			if o.Name() == "gone" {
+				id = o.ID
 			}
 		}
 		r.shim.exit(shim.Key{Container: id, Run: 1}, 0, 0)

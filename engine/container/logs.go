@@ -16,24 +16,24 @@ import (
 // Logs sends what the container wrote. With Follow it ends when the run that was up
 // has ended and everything is sent.
 func (s *Service) Logs(ctx context.Context, ref string, o LogsOptions, w LogWriter) error {
-	own, err := s.index.get(ref)
+	own, err := s.index.Get(ref)
 	if err != nil {
 		return err
 	}
 	if !o.Stdout && !o.Stderr {
 		return errclass.Invalid("You must choose at least one stream")
 	}
-	r := own.rec.Load()
+	r := own.Record()
 	if t := r.HostConfig.LogConfig.Type; t == "none" {
 		return errclass.Invalid("configured logging driver does not support reading")
 	}
 	tty := r.Config.Tty
-	v := own.view.Load()
+	v := own.View()
 	opts := logs.Options{
-		Path: s.logPath(own.id), Since: o.Since, Until: o.Until, Tail: o.Tail,
+		Path: s.files.LogPath(own.ID), Since: o.Since, Until: o.Until, Tail: o.Tail,
 		Follow:  o.Follow && v.Phase.Up(),
-		Changed: own.changed.wait,
-		Ended:   func() bool { now := own.view.Load(); return now.Run != v.Run || !now.Phase.Up() },
+		Changed: own.Changed,
+		Ended:   func() bool { now := own.View(); return now.Run != v.Run || !now.Phase.Up() },
 	}
 	raw := w.Open(!tty)
 	if opts.Follow {
@@ -104,6 +104,3 @@ func details(attrs map[string]string) string {
 	slices.Sort(list)
 	return strings.Join(list, ",")
 }
-
-// Open makes an attached connection the place that logs go to.
-func (c *connLog) Open(bool) io.Writer { return c.conn }

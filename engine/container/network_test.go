@@ -49,7 +49,7 @@ func TestNetworkConnect(t *testing.T) {
 	// Running: at once, and the daemon that follows knows.
 	r.must(r.Start(bg, "web"))
 	r.must(r.NetworkConnect(bg, "two", "web", ep))
-	hosts, err := os.ReadFile(r.hostFile(id, "hosts"))
+	hosts, err := os.ReadFile(r.files.HostFile(id, "hosts"))
 	if err != nil || !strings.Contains(string(hosts), "172.18.0.2\t") {
 		t.Errorf("%s %v", hosts, err)
 	}
@@ -62,7 +62,7 @@ func TestNetworkConnect(t *testing.T) {
 		t.Errorf("restored %+v", r.nets.restored)
 	}
 	r.must(r.NetworkDisconnect(bg, "two", "web", true))
-	if hosts, _ := os.ReadFile(r.hostFile(id, "hosts")); strings.Contains(string(hosts), "172.18.0.2") {
+	if hosts, _ := os.ReadFile(r.files.HostFile(id, "hosts")); strings.Contains(string(hosts), "172.18.0.2") {
 		t.Errorf("%s", hosts)
 	}
 	if got := r.networks("web"); got != "bridge" {

@@ -1,18 +1,21 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"runtime"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/bundle"
+	"github.com/gantry/gantry/engine/container/exec"
+	"github.com/gantry/gantry/engine/container/query"
+	"github.com/gantry/gantry/engine/container/store"
+	"github.com/gantry/gantry/engine/container/task"
+	"github.com/gantry/gantry/engine/container/validate"
+	"github.com/gantry/gantry/internal/filter"
+	"github.com/gantry/gantry/internal/scope"
+	"github.com/moby/moby/api/types/container"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -45,178 +48,112 @@ type Config struct {
 
 // Service owns all containers. Safe for concurrent use.
 type Service struct {
-	cfg     Config // what stays
-	now     atomic.Pointer[defaults]
-	deps    Deps
-	log     *slog.Logger
-	index   *index
-	execs   *execs
-	seccomp seccompCache
-	held    []string // the daemon's own capabilities
-	ncpu    int
-
-	closing   chan struct{}
-	closeOnce sync.Once
-	work      sync.WaitGroup // owners and the shim's listener
+	deps     Deps
+	log      *slog.Logger
+	scope    *scope.Scope
+	files    *store.Files
+	index    *store.Index
+	validate *validate.Validator
+	tasks    *task.Manager
+	execs    *exec.Set
+	query    *query.Reader
 }
 
 // New makes the service; it touches nothing but its directories. Restore must be
 // called once before anything else.
 func New(cfg Config, deps Deps) (*Service, error) {
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.DefaultRuntime == "" {
-		cfg.DefaultRuntime = "gantry"
-	}
-	if cfg.LogDriver == "" {
-		cfg.LogDriver = "json-file"
-	}
-	if cfg.ShmSize == 0 {
-		cfg.ShmSize = 64 << 20
-	}
-	if cfg.StopTimeout == 0 {
-		cfg.StopTimeout = 10 * time.Second
-	}
-	if cfg.StorageDriver == "" {
-		cfg.StorageDriver = "overlayfs"
-	}
 	if deps.Images == nil || deps.Layers == nil || deps.Networks == nil || deps.Volumes == nil || deps.Shim == nil || deps.Bus == nil {
 		return nil, errors.New("containers need images, layers, networks, volumes, a shim and an event bus")
 	}
-	for _, d := range []string{filepath.Join(cfg.DataRoot, "containers"), filepath.Join(cfg.ExecRoot, "containers")} {
-		if err := os.MkdirAll(d, 0o710); err != nil {
-			return nil, fmt.Errorf("preparing containers: %w", err)
-		}
-	}
-	held, err := heldCapabilities()
+	files, err := store.Open(cfg.DataRoot, cfg.ExecRoot)
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{
-		cfg: cfg, deps: deps, log: cfg.Log, index: newIndex(), execs: newExecs(), held: held,
-		ncpu: runtime.NumCPU(), closing: make(chan struct{}),
+	s := &Service{deps: deps, log: cfg.Log, scope: scope.New(), files: files, index: store.NewIndex()}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.now.Store(&defaults{shmSize: cfg.ShmSize, stopTimeout: cfg.StopTimeout, runtime: cfg.DefaultRuntime})
+	s.validate = validate.New(validate.Config{
+		Runtimes: cfg.Runtimes, DefaultRuntime: cmp.Or(cfg.DefaultRuntime, "gantry"),
+		SystemdCgroup: cfg.SystemdCgroup, Cgroup2: cfg.Cgroup2,
+		LogDriver: cmp.Or(cfg.LogDriver, "json-file"), LogOpts: cfg.LogOpts,
+		ShmSize: cmp.Or(cfg.ShmSize, 64<<20), StopTimeout: cmp.Or(cfg.StopTimeout, 10*time.Second),
+	}, s.index, deps.Networks)
+	b, err := bundle.New(bundle.Config{
+		CgroupParent: cfg.CgroupParent, SystemdCgroup: cfg.SystemdCgroup, Init: cfg.Init,
+		NoNewPrivileges: cfg.NoNewPrivileges, SeccompProfile: cfg.SeccompProfile,
+	}, deps.Images, deps.Layers, files, s.index, deps.Seccomp)
+	if err != nil {
+		return nil, err
+	}
+	s.execs = exec.New(deps.Shim, b, files, deps.Bus, s.log, s.scope)
+	s.tasks = task.New(task.Deps{
+		Files: files, Index: s.index, Execs: s.execs, Bundle: b, Validate: s.validate,
+		Images: deps.Images, Layers: deps.Layers, Networks: deps.Networks, Volumes: deps.Volumes, Shim: deps.Shim,
+		Bus: deps.Bus, Scope: s.scope, Log: s.log,
+	})
+	s.query = query.New(query.Deps{
+		Index: s.index, Files: files, Execs: s.execs,
+		Images: deps.Images, Layers: deps.Layers, Networks: deps.Networks, Shim: deps.Shim,
+		StorageDriver: cmp.Or(cfg.StorageDriver, "overlayfs"),
+	})
 	return s, nil
 }
 
-// defaults are the settings that a running daemon may change; replaced as a whole.
-type defaults struct {
-	shmSize     int64
-	stopTimeout time.Duration
-	runtime     string
-}
+// Restore reads all records, adopts what runs, finishes what ended meanwhile, takes back what
+// was half done, and applies restart policies. It must be called once, before anything else.
+func (s *Service) Restore(ctx context.Context) error { return s.tasks.Restore(ctx) }
 
 // Reconfigure takes over new defaults: for containers created, and stops asked, from now on.
 // shmSize is in bytes. Nothing else of a Config can change.
 func (s *Service) Reconfigure(shmSize int64, stopTimeout time.Duration, runtime string) {
-	s.now.Store(&defaults{shmSize: shmSize, stopTimeout: stopTimeout, runtime: runtime})
+	s.validate.Reconfigure(shmSize, stopTimeout, runtime)
 }
 
-// spawn starts an owner's goroutine.
-func (s *Service) spawn(o *owner) { s.beside(o.loop) }
+// Close ends the service's own goroutines, and cuts off what they do, as a crash would: the next
+// Restore finishes it. Containers run on. It waits for the goroutines as long as ctx allows.
+func (s *Service) Close(ctx context.Context) error { return s.scope.Close(ctx) }
 
-// beside runs f in a goroutine that Close waits for. Only goroutines that Close waits
-// for may call it.
-func (s *Service) beside(f func()) {
-	s.work.Add(1)
-	go func() {
-		defer s.work.Done()
-		f()
-	}()
-}
-
-// Close ends the service's own goroutines; containers run on. It waits for them as
-// long as ctx allows.
-func (s *Service) Close(ctx context.Context) error {
-	s.closeOnce.Do(func() { close(s.closing) })
-	ended := make(chan struct{})
-	go func() { s.work.Wait(); close(ended) }()
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// ImageInUse tells a container that uses the image (by the ID Inspect shows), and
-// whether that one runs; "" when none does. A running one is preferred.
-func (s *Service) ImageInUse(id digest.Digest) (containerID string, running bool) {
-	for _, o := range s.index.all() {
-		if o.rec.Load().Image != string(id) {
-			continue
-		}
-		if up := isUp(o.view.Load().State); up || containerID == "" {
-			containerID, running = o.id, up
-			if up {
-				break
-			}
-		}
-	}
-	return containerID, running
-}
-
-// Use is one container that uses an image.
-type Use struct {
-	ContainerID string
-	Running     bool
-}
-
-// ImageUses tells all containers that use the image.
-func (s *Service) ImageUses(id digest.Digest) []Use {
-	var uses []Use
-	for _, o := range s.index.all() {
-		if o.rec.Load().Image == string(id) {
-			uses = append(uses, Use{ContainerID: o.id, Running: isUp(o.view.Load().State)})
-		}
-	}
-	return uses
-}
+// ImageUses tells all containers that use the image, by the ID that inspect shows.
+func (s *Service) ImageUses(id digest.Digest) []Use { return s.query.ImageUses(id) }
 
 // Counts tells how many containers run, are paused and are stopped, for /info.
-func (s *Service) Counts() (running, paused, stopped int) {
-	for _, o := range s.index.all() {
-		switch st := o.view.Load().State; {
-		case st.Phase == fsm.Paused:
-			paused++
-		case isUp(st):
-			running++
-		default:
-			stopped++
+func (s *Service) Counts() (running, paused, stopped int) { return s.query.Counts() }
+
+// List tells the containers, newest first.
+func (s *Service) List(ctx context.Context, o ListOptions) ([]container.Summary, error) {
+	return s.query.List(ctx, o)
+}
+
+// Inspect tells everything about a container.
+func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container.InspectResponse, error) {
+	return s.query.Inspect(ctx, ref, size)
+}
+
+// Top lists the container's processes with the host's ps. psArgs are ps's own; "-ef" when there
+// are none.
+func (s *Service) Top(ctx context.Context, ref string, psArgs []string) (container.TopResponse, error) {
+	return s.query.Top(ctx, ref, psArgs)
+}
+
+// Prune removes all containers that do not run and match the filters.
+func (s *Service) Prune(ctx context.Context, f filter.Args) (container.PruneReport, error) {
+	rep := container.PruneReport{ContainersDeleted: []string{}}
+	list, err := s.query.Prunable(f)
+	if err != nil {
+		return rep, err
+	}
+	for _, c := range list {
+		if err := ctx.Err(); err != nil {
+			return rep, err
 		}
+		size, _ := s.query.Sizes(ctx, c)
+		if err := s.Remove(ctx, c.ID, RemoveOptions{}); err != nil {
+			s.log.Warn("pruning a container", "container", c.ID, "error", err)
+			continue
+		}
+		rep.ContainersDeleted = append(rep.ContainersDeleted, c.ID)
+		rep.SpaceReclaimed += uint64(size)
 	}
-	return running, paused, stopped
-}
-
-// isUp is what Docker's State.Running says: restarting counts as running, and so does
-// a container whose end is not all done with.
-func isUp(st fsm.State) bool {
-	return st.Phase.Up() || st.Phase == fsm.Exiting || st.Phase == fsm.Restarting || st.Phase == fsm.Starting && st.ByPolicy
-}
-
-func (s *Service) removingDir(id string) string {
-	return filepath.Join(s.cfg.DataRoot, "containers", removing+id)
-}
-
-// removing prefixes directories of containers whose removal has begun: it is the point
-// of no return, and Restore finishes what a crash left.
-const removing = ".removing-"
-
-// removeRest removes what a container has outside its renamed directory, then that.
-func (s *Service) removeRest(ctx context.Context, id string) error {
-	if err := s.deps.Layers.Remove(id); err != nil {
-		return err
-	}
-	if err := s.deps.Images.Release(ctx, id); err != nil {
-		return err
-	}
-	if err := s.removeVolumes(s.removingDir(id)); err != nil {
-		return err
-	}
-	if err := s.dropRun(id); err != nil {
-		return err
-	}
-	return os.RemoveAll(s.removingDir(id))
+	return rep, nil
 }

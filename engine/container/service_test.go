@@ -146,8 +146,8 @@ func TestCreateRefusals(t *testing.T) {
 			wantErr(t, err, c.class, c.text)
 		}
 	}
-	if len(r.layers.have) != 1 || len(r.images.leases) != 1 || len(r.index.names) != 1 {
-		t.Errorf("refused creates left something: %v %v", r.layers.have, r.index.names)
+	if len(r.layers.have) != 1 || len(r.images.leases) != 1 || len(r.index.Names()) != 1 {
+		t.Errorf("refused creates left something: %v %v", r.layers.have, r.index.Names())
 	}
 }
 
@@ -186,7 +186,7 @@ func TestFailedStart(t *testing.T) {
 	r.nets.fail = errclass.Internal("driver failed")
 	id := r.create("", &container.HostConfig{AutoRemove: true}, "sh")
 	wantErr(t, r.Start(bg, id), errdefs.ErrInternal, "failed to set up container networking: driver failed")
-	r.until("removal", func() bool { return r.index.byFullID(id) == nil })
+	r.until("removal", func() bool { return r.index.ByID(id) == nil })
 }
 
 func TestAutoRemoveAndRestartPolicy(t *testing.T) {
@@ -198,7 +198,7 @@ func TestAutoRemoveAndRestartPolicy(t *testing.T) {
 	if w := <-wait; w.StatusCode != 0 {
 		t.Errorf("%+v", w)
 	}
-	if r.index.byFullID(id) != nil {
+	if r.index.ByID(id) != nil {
 		t.Error("still there")
 	}
 	id = r.create("", &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "on-failure", MaximumRetryCount: 2}}, "false")
@@ -260,10 +260,10 @@ func TestPrefixes(t *testing.T) {
 	for range 40 {
 		ids = append(ids, r.create("", nil))
 	}
-	_, err := r.index.get(ids[0][:0] + "zz")
+	_, err := r.index.Get(ids[0][:0] + "zz")
 	wantErr(t, err, errdefs.ErrNotFound, "No such container: zz")
 	for _, id := range ids {
-		if o, err := r.index.get(id[:20]); err != nil || o.id != id {
+		if o, err := r.index.Get(id[:20]); err != nil || o.ID != id {
 			t.Fatal(err)
 		}
 	}
@@ -272,7 +272,7 @@ func TestPrefixes(t *testing.T) {
 		counts[id[0]]++
 	}
 	for c, n := range counts {
-		_, err := r.index.get(string(c))
+		_, err := r.index.Get(string(c))
 		if n > 1 {
 			wantErr(t, err, errdefs.ErrInvalidArgument, "multiple IDs found with provided prefix: "+string(c))
 		} else if err != nil {
@@ -333,27 +333,6 @@ func TestList(t *testing.T) {
 	}
 }
 
-func TestStatus(t *testing.T) {
-	now := time.Now()
-	up := &view{State: fsm.State{Phase: fsm.Running}, started: now.Add(-2 * time.Second)}
-	for _, c := range []struct {
-		v    view
-		want string
-	}{
-		{view{}, "Created"},
-		{*up, "Up 2 seconds"},
-		{view{State: fsm.State{Phase: fsm.Paused}, started: now.Add(-5 * time.Minute)}, "Up 5 minutes (Paused)"},
-		{view{State: fsm.State{Phase: fsm.Exited, Last: fsm.Exit{At: now.Add(-3 * time.Minute)}}}, "Exited (0) 3 minutes ago"},
-		{view{State: fsm.State{Phase: fsm.Restarting, Last: fsm.Exit{Code: 1, At: now.Add(-time.Second)}}}, "Restarting (1) 1 second ago"},
-		{view{State: fsm.State{Phase: fsm.Dead}}, "Dead"},
-		{view{State: fsm.State{Phase: fsm.Removing}}, "Removal In Progress"},
-	} {
-		if got := statusOf(&c.v, now); got != c.want {
-			t.Errorf("%v: %q, want %q", c.v.Phase, got, c.want)
-		}
-	}
-}
-
 // pipe is a client's connection as the server hands it over.
 func pipe(t *testing.T) (stream.Hijack, net.Conn) {
 	t.Helper()
@@ -380,7 +359,7 @@ func TestAttachBeforeStart(t *testing.T) {
 	hijack, _ := pipe(t)
 	r.must(r.Attach(bg, id, AttachOptions{Stream: true, Stdout: true, DetachKeys: "ctrl-a,x"}, hijack))
 	r.must(r.Start(bg, id))
-	p := r.shim.procs[r.index.byFullID(id).key(1)]
+	p := r.shim.procs[r.index.ByID(id).Key(1)]
 	if len(p.req.Attach) != 1 || p.req.Attach[0].DetachKeys != nil || !p.req.Attach[0].Mux {
 		t.Errorf("%+v", p.req.Attach)
 	}
@@ -408,14 +387,14 @@ func TestStartWaitsForWhoIsBeingAttached(t *testing.T) {
 	r.must(r.Attach(bg, id, AttachOptions{Stream: true, Stdout: true}, func(raw bool) (*stream.Conn, error) {
 		go func() { started <- r.Start(bg, id) }()
 		// The start is under way when the effects have run as far as they can.
-		for r.index.byFullID(id).view.Load().Phase != fsm.Starting {
+		for r.index.ByID(id).View().Phase != fsm.Starting {
 			runtime.Gosched()
 		}
 		time.Sleep(20 * time.Millisecond) // long enough for a start that does not wait
 		return hijack(raw)
 	}))
 	r.must(<-started)
-	if p := r.shim.procs[r.index.byFullID(id).key(1)]; len(p.req.Attach) != 1 {
+	if p := r.shim.procs[r.index.ByID(id).Key(1)]; len(p.req.Attach) != 1 {
 		t.Errorf("%d clients came with the start", len(p.req.Attach))
 	}
 }
@@ -427,11 +406,9 @@ func TestAttachAtOnceAfterStart(t *testing.T) {
 	for range 100 {
 		id := r.create("", nil, "sleep")
 		r.must(r.Start(bg, id))
-		o := r.index.byFullID(id)
-		o.streams.Lock()
-		live := o.streams.live
-		o.streams.Unlock()
-		if live == nil || *live != o.key(1) {
+		task, err := r.tasks.Get(id)
+		r.must(err)
+		if live := task.Clients().Live(); live == nil || *live != task.Container().Key(1) {
 			t.Fatalf("after the start clients are connected to %v", live)
 		}
 	}
@@ -465,19 +442,6 @@ func TestJoinNetwork(t *testing.T) {
 	r.must(r.Start(bg, b))
 	c := r.create("c1", &container.HostConfig{NetworkMode: "container:gone"}, "sleep")
 	wantErr(t, r.Start(bg, c), errdefs.ErrInternal, "joining network namespace of container: No such container: gone")
-}
-
-func TestDetachKeys(t *testing.T) {
-	for in, want := range map[string]string{"": "\x10\x11", "ctrl-a,x": "\x01x", "ctrl-@,ctrl-[,ctrl-_": "\x00\x1b\x1f", "DEL": "\x7f"} {
-		if got, err := detachKeys(in); err != nil || string(got) != want {
-			t.Errorf("%q: %q %v", in, got, err)
-		}
-	}
-	for _, in := range []string{"ctrl-", "ctrl-1", "ab", ",", "ctrl-é"} {
-		if got, err := detachKeys(in); err == nil {
-			t.Errorf("%q: %q", in, got)
-		}
-	}
 }
 
 func TestExec(t *testing.T) {
@@ -571,12 +535,12 @@ func TestRestore(t *testing.T) {
 	r.shim.exit(shim.Key{Container: runs, Exec: x2, Run: 1}, 5, 0)
 	// While no daemon is there: two end, one is lost with the shim but lives on.
 	for _, id := range []string{dies, auto, always} {
-		r.shim.exit(r.index.byFullID(id).key(1), 7, 0)
+		r.shim.exit(r.index.ByID(id).Key(1), 7, 0)
 	}
 	for len(r.shim.events) > 0 {
 		<-r.shim.events
 	}
-	r.must(r.shim.Forget(bg, r.index.byFullID(lost).key(1)))
+	r.must(r.shim.Forget(bg, r.index.ByID(lost).Key(1)))
 	half := strings.Repeat("ab", 32)
 	r.must(os.Mkdir(r.dir+"/data/containers/"+half, 0o700))
 	r.layers.have[half] = true
@@ -590,8 +554,8 @@ func TestRestore(t *testing.T) {
 	if st := r.state("dies"); st.Status != "exited" || st.ExitCode != 7 {
 		t.Errorf("right after the start: %+v", st)
 	}
-	r.until("auto is removed", func() bool { return r.index.byFullID(auto) == nil })
-	r.until("always runs again", func() bool { return r.state("always").Running && r.index.byFullID(always).view.Load().Run == 2 })
+	r.until("auto is removed", func() bool { return r.index.ByID(auto) == nil })
+	r.until("always runs again", func() bool { return r.state("always").Running && r.index.ByID(always).View().Run == 2 })
 	if st := r.state("lost"); !st.Running || !strings.Contains(st.Error, "lost") {
 		t.Errorf("lost: %+v", st)
 	}
@@ -623,7 +587,7 @@ func TestGivenUpStart(t *testing.T) {
 	if err := r.Start(bg, id); err == nil || !strings.Contains(err.Error(), "deadline exceeded") {
 		t.Fatal(err)
 	}
-	r.shim.exit(r.index.byFullID(id).key(1), 137, 9)
+	r.shim.exit(r.index.ByID(id).Key(1), 137, 9)
 	r.until("the shim may forget", func() bool { l, _ := r.shim.List(bg); return len(l) == 0 })
 	r.shim.late = nil
 	r.must(r.Start(bg, id))
@@ -643,19 +607,6 @@ func TestDead(t *testing.T) {
 	wantErr(t, r.Start(bg, id), errdefs.ErrConflict, "marked for removal")
 	r.layers.fail = nil
 	r.must(r.Remove(bg, id, RemoveOptions{}))
-}
-
-func TestParseSignal(t *testing.T) {
-	for s, want := range map[string]int{"TERM": 15, "SIGKILL": 9, "hup": 1, "9": 9, "RTMIN+3": 37, "SIGRTMAX-1": 63, "SIGRTMIN": 34} {
-		if n, err := parseSignal(s); err != nil || n != want {
-			t.Errorf("%s: %d %v", s, n, err)
-		}
-	}
-	for _, s := range []string{"", "0", "-1", "65", "FOO", "RTMIN-1", "RTMAX+1", "RTMIN+99"} {
-		if n, err := parseSignal(s); err == nil {
-			t.Errorf("%q: %d", s, n)
-		}
-	}
 }
 
 func BenchmarkCreate(b *testing.B) {

@@ -90,7 +90,8 @@ func (p *stepper) hasExited(ev HasExited) {
 	case Running, Paused, Stopping:
 		p.Phase = Exiting
 		p.Last = ev.Exit
-		p.do(Tell{What: "die"}, Teardown{Run: p.Run})
+		again := !p.remove && (len(p.restarters) > 0 || p.policySays())
+		p.do(Tell{What: "die", Restarting: again}, Teardown{Run: p.Run})
 	case Created, Exited, Restarting, Dead:
 		p.do(Forget{Run: ev.Run})
 	}

@@ -1,9 +1,9 @@
 // Package fsm is a container's life as a pure function: Step takes a state and an
 // event and answers the next state and the effects to carry out. It knows no clock, no
-// process and no file; the owner of a container runs the effects beside it and feeds
+// process and no file; the task of a container runs the effects beside it and feeds
 // their results back as events that carry the number of the run they belong to.
 //
-// Rules the owner keeps: every Run effect is answered by exactly one Started or
+// Rules the task keeps: every Run effect is answered by exactly one Started or
 // StartFailed, every Teardown by one TornDown, every Delete by one Deleted, every
 // Signal, Freeze and Thaw by one Signaled, Froze, Thawed, a Timer by at most one Fired.
 // What Step guarantees in turn: never two runs at once, every ticket answered exactly
@@ -51,7 +51,7 @@ func (p Phase) Up() bool {
 	return p == Running || p == Paused || p == Stopping
 }
 
-// Refusals. The owner puts them into words.
+// Refusals. The facade puts them into words.
 var (
 	// ErrNotRunning refuses what needs a running container.
 	ErrNotRunning = errors.New("container is not running")
@@ -271,7 +271,7 @@ func (Deleted) event()     {}
 func (ShimLost) event()    {}
 func (ShimBack) event()    {}
 
-// Effect is something the owner shall do.
+// Effect is something the task shall do.
 type Effect interface{ effect() }
 
 // The effects.
@@ -315,8 +315,9 @@ type (
 	}
 	// Tell publishes an event about the container.
 	Tell struct {
-		What   string // Docker's action: "start", "die", "stop", …
-		Signal int    // for "kill"
+		What       string // Docker's action: "start", "die", "stop", …
+		Signal     int    // for "kill"
+		Restarting bool   // for "die": another run is to follow
 	}
 )
 

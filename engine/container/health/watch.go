@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/internal/atomicfile"
+	"github.com/gantry/gantry/internal/scope"
 	"github.com/moby/moby/api/types/container"
 )
 
@@ -25,20 +26,17 @@ type record struct {
 	Health *container.Health `json:"health"`
 }
 
-// Owner is who owns the container that is watched.
-type Owner struct {
-	// Path is the file that keeps the health over daemons.
-	Path string
-	// Do runs f where the watch's methods are called, and then, when everybody sees what it changed and it
-	// answered true, Tell. It may be called from anywhere and does nothing once the owner has ended.
-	Do func(f func() (tell bool))
-	// Beside runs f in a goroutine.
-	Beside func(f func())
-	// Probe runs the check's command once, in the given run. Its result counts unless ctx has ended.
-	Probe func(ctx context.Context, check *Check, run uint64) container.HealthcheckResult
+// Container is the container that is watched. Its methods may be called from anywhere.
+type Container interface {
+	// Do runs f where the watch's methods are called, and then, when everybody sees what it
+	// changed and it answered true, the watch's Tell. It does nothing once the container's
+	// task has ended.
+	Do(f func() (tell bool))
+	// Probe runs the check's command once, in the given run. Its result counts unless ctx has
+	// ended.
+	Probe(ctx context.Context, check *Check, run uint64) container.HealthcheckResult
 	// Tell says that the health of a run has another status now.
-	Tell func(run uint64, status container.HealthStatus)
-	Log  *slog.Logger
+	Tell(run uint64, status container.HealthStatus)
 }
 
 // Run is what the watch is told of a container's run.
@@ -50,9 +48,12 @@ type Run struct {
 }
 
 // Watch is the health of a container: it probes while a run is up. Its methods are for one
-// goroutine at a time, the owner's.
+// goroutine at a time, the container's task.
 type Watch struct {
-	owner  Owner
+	c      Container
+	path   string // the file that keeps the health over daemons
+	log    *slog.Logger
+	scope  *scope.Scope
 	health *container.Health // never changed in place; nil without a check, or before the first run
 	of     uint64            // the run it is of
 	run    Run               // the one that is watched; Number 0: none
@@ -61,11 +62,11 @@ type Watch struct {
 	cancel context.CancelFunc // of the probe that runs; nil without one
 }
 
-// NewWatch makes one for a container, with what an earlier daemon knew of it; up says
-// whether it has a run that is up.
-func NewWatch(o Owner, up bool) *Watch {
-	w := &Watch{owner: o}
-	f, err := os.Open(o.Path)
+// NewWatch makes one for a container, with what an earlier daemon kept in the file at path; up
+// says whether it has a run that is up. Probes end with life.
+func NewWatch(c Container, path string, up bool, life *scope.Scope, log *slog.Logger) *Watch {
+	w := &Watch{c: c, path: path, log: log, scope: life}
+	f, err := os.Open(path)
 	if err != nil {
 		return w // nothing is known, which the next probe changes
 	}
@@ -125,19 +126,19 @@ func (w *Watch) Stop() {
 
 func (w *Watch) set(h *container.Health) {
 	w.health = h
-	if err := atomicfile.WriteJSON(w.owner.Path, &record{Schema: schema, Run: w.of, Health: h}, 0o600, false); err != nil {
-		w.owner.Log.Warn("keeping a container's health", "file", w.owner.Path, "error", err)
+	if err := atomicfile.WriteJSON(w.path, &record{Schema: schema, Run: w.of, Health: h}, 0o600, false); err != nil {
+		w.log.Warn("keeping a container's health", "file", w.path, "error", err)
 	}
 }
 
 func (w *Watch) schedule(after time.Duration) {
 	run := w.run.Number
 	w.timer = time.AfterFunc(after, func() {
-		w.owner.Do(func() bool { w.due(run); return false })
+		w.c.Do(func() bool { w.due(run); return false })
 	})
 }
 
-// due starts the probe of a run beside the owner.
+// due starts the probe of a run beside the task.
 func (w *Watch) due(run uint64) {
 	if w.run.Number != run || w.cancel != nil {
 		return
@@ -146,14 +147,14 @@ func (w *Watch) due(run uint64) {
 		w.schedule(w.check.Interval)
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(w.scope.Context())
 	w.cancel = cancel
 	check := w.check
-	w.owner.Beside(func() {
+	w.scope.Go(func() {
 		defer cancel()
-		r := w.owner.Probe(ctx, check, run)
+		r := w.c.Probe(ctx, check, run)
 		if ctx.Err() == nil {
-			w.owner.Do(func() bool { return w.probed(run, r) })
+			w.c.Do(func() bool { return w.probed(run, r) })
 		}
 	})
 }
@@ -170,5 +171,5 @@ func (w *Watch) probed(run uint64, r container.HealthcheckResult) bool {
 	return w.health.Status != before
 }
 
-// Tell passes the status on to the owner.
-func (w *Watch) Tell() { w.owner.Tell(w.run.Number, w.health.Status) }
+// Tell passes the status on to the container.
+func (w *Watch) Tell() { w.c.Tell(w.run.Number, w.health.Status) }

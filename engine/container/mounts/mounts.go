@@ -26,8 +26,10 @@ type Point struct {
 	Mode        string            `json:"mode,omitempty"`
 	RW          bool              `json:"rw"`
 	Propagation mount.Propagation `json:"propagation,omitempty"`
-	NonRec      bool              `json:"nonrec,omitempty"`  // bind without what is mounted below
-	Options     []string          `json:"options,omitempty"` // of a tmpfs
+	NonRec      bool              `json:"nonrec,omitempty"` // bind without what is mounted below
+	// RONonRec: what is mounted below a read-only bind is not read-only.
+	RONonRec bool     `json:"ro_nonrec,omitempty"`
+	Options  []string `json:"options,omitempty"` // of a tmpfs
 	// Listed mounts show in inspect's Mounts; --tmpfs ones do not, as in Docker.
 	Listed bool `json:"listed,omitempty"`
 	// MayCreate: a missing source is made as a directory at start (-v does).
@@ -250,6 +252,9 @@ func fromMount(mm mount.Mount) (Point, error) {
 	case path.Clean(mm.Target) == "/":
 		return bad("invalid specification: destination can't be '/'")
 	}
+	if f := strangeOptions(mm); f != "" {
+		return bad("field %s must not be specified", f)
+	}
 	m := Point{Type: mm.Type, Source: mm.Source, Destination: path.Clean(mm.Target), RW: !mm.ReadOnly, Listed: true}
 	switch mm.Type {
 	case mount.TypeBind:
@@ -258,9 +263,6 @@ func fromMount(mm mount.Mount) (Point, error) {
 		}
 		if !path.IsAbs(mm.Source) {
 			return bad("invalid mount path: '%s' mount path must be absolute", mm.Source)
-		}
-		if mm.VolumeOptions != nil || mm.TmpfsOptions != nil {
-			return bad("field VolumeOptions must not be specified")
 		}
 		m.Source = path.Clean(mm.Source)
 		m.Propagation = mount.PropagationRPrivate
@@ -271,7 +273,10 @@ func fromMount(mm mount.Mount) (Point, error) {
 				}
 				m.Propagation = b.Propagation
 			}
-			m.NonRec, m.MayCreate = b.NonRecursive, b.CreateMountpoint
+			m.NonRec, m.MayCreate, m.RONonRec = b.NonRecursive, b.CreateMountpoint, b.ReadOnlyNonRecursive
+			if err := checkReadOnly(mm, m.Propagation); err != nil {
+				return m, err
+			}
 		}
 		if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) && !m.MayCreate {
 			return bad("bind source path does not exist: %s", m.Source)
@@ -291,6 +296,15 @@ func fromMount(mm mount.Mount) (Point, error) {
 			if o.Mode != 0 {
 				m.Options = append(m.Options, fmt.Sprintf("mode=%o", o.Mode))
 			}
+			for _, kv := range o.Options {
+				switch {
+				case len(kv) != 1 && len(kv) != 2:
+					return bad("invalid option array length: %d", len(kv))
+				case len(kv) != 1 || kv[0] != "exec" && kv[0] != "noexec":
+					return bad("invalid option: %q", kv[0])
+				}
+				m.Options = append(m.Options, kv[0]) // the last one counts
+			}
 		}
 		if mm.ReadOnly {
 			m.Options = append(m.Options, "ro")
@@ -305,6 +319,41 @@ func fromMount(mm mount.Mount) (Point, error) {
 	return m, nil
 }
 
+// strangeOptions names the options of a mount that another type has; "" for none.
+func strangeOptions(mm mount.Mount) string {
+	for _, o := range []struct {
+		set  bool
+		of   mount.Type
+		name string
+	}{
+		{mm.BindOptions != nil, mount.TypeBind, "BindOptions"},
+		{mm.VolumeOptions != nil, mount.TypeVolume, "VolumeOptions"},
+		{mm.ImageOptions != nil, mount.TypeImage, "ImageOptions"},
+		{mm.TmpfsOptions != nil, mount.TypeTmpfs, "TmpfsOptions"},
+		{mm.ClusterOptions != nil, mount.TypeCluster, "ClusterOptions"},
+	} {
+		if o.set && o.of != mm.Type {
+			return o.name
+		}
+	}
+	return ""
+}
+
+// checkReadOnly refuses what a bind cannot be together with its propagation p.
+func checkReadOnly(mm mount.Mount, p mount.Propagation) error {
+	b := mm.BindOptions
+	switch {
+	case !b.ReadOnlyForceRecursive:
+	case b.ReadOnlyNonRecursive:
+		return errclass.Invalid("mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive")
+	case !mm.ReadOnly:
+		return errclass.Invalid("invalid mount config for type %q: ReadOnlyForceRecursive requires ReadOnly", mm.Type)
+	case p != mount.PropagationRPrivate:
+		return errclass.Invalid("invalid mount config for type %q: ReadOnlyForceRecursive requires propagation rprivate", mm.Type)
+	}
+	return nil
+}
+
 // volumeMount is the rest of fromMount for volumes.
 func volumeMount(m Point, mm mount.Mount) (Point, error) {
 	bad := func(text string) (Point, error) {
@@ -312,10 +361,6 @@ func volumeMount(m Point, mm mount.Mount) (Point, error) {
 	}
 	m.Name, m.Source, m.Anonymous, m.Mode = mm.Source, "", mm.Source == "", "z"
 	switch o := mm.VolumeOptions; {
-	case mm.BindOptions != nil:
-		return bad("field BindOptions must not be specified")
-	case mm.TmpfsOptions != nil:
-		return bad("field TmpfsOptions must not be specified")
 	case m.Anonymous && mm.ReadOnly:
 		return bad("must not set ReadOnly mode when using anonymous volumes")
 	case o == nil:
@@ -353,12 +398,16 @@ func Spec(m Point) specs.Mount {
 	if m.NonRec {
 		opts = []string{"bind"}
 	}
-	if !m.RW {
-		opts = append(opts, "ro")
-	}
 	prop := m.Propagation
 	if prop == "" {
 		prop = mount.PropagationRPrivate
+	}
+	switch {
+	case m.RW:
+	case m.NonRec, m.RONonRec, prop != mount.PropagationRPrivate: // what comes later is not read-only either
+		opts = append(opts, "ro")
+	default:
+		opts = append(opts, "rro") // with what is mounted below, as Docker since 25
 	}
 	return specs.Mount{Destination: m.Destination, Type: "bind", Source: m.Source, Options: append(opts, string(prop))}
 }

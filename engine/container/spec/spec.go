@@ -92,7 +92,7 @@ func Build(in Input) (*specs.Spec, error) {
 		Annotations: maps.Clone(in.Host.Annotations),
 		Process: &specs.Process{
 			Terminal:        in.Config.Tty,
-			User:            specs.User{UID: in.User.UID, GID: in.User.GID, AdditionalGids: groups(in.User)},
+			User:            specs.User{UID: in.User.UID, GID: in.User.GID, AdditionalGids: groups(in.User), Umask: in.Host.Umask},
 			Args:            append([]string{in.Path}, in.Args...),
 			Env:             Env(in.Config, in.User.Home, in.LinkEnv),
 			Cwd:             cwd(in.Config.WorkingDir),

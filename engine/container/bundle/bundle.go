@@ -1,0 +1,249 @@
+// Package bundle puts together what the shim is asked for a container's processes: root, user,
+// OCI specification, seccomp filter, log; and gives what it answers when it cannot start them
+// Docker's words.
+package bundle
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/gantry/gantry/engine/container/hostdev"
+	"github.com/gantry/gantry/engine/container/links"
+	"github.com/gantry/gantry/engine/container/logs"
+	"github.com/gantry/gantry/engine/container/mounts"
+	"github.com/gantry/gantry/engine/container/spec"
+	"github.com/gantry/gantry/engine/container/store"
+	"github.com/gantry/gantry/engine/container/userdb"
+	"github.com/gantry/gantry/engine/image"
+	"github.com/gantry/gantry/oci"
+	"github.com/gantry/gantry/shim"
+	"github.com/gantry/gantry/storage"
+	"github.com/moby/moby/api/types/container"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Images is what bundles ask of engine/image.
+type Images interface {
+	// LeaseOf is the hold a container has already; class NotFound when none.
+	LeaseOf(ctx context.Context, containerID string) (*image.RootfsLease, error)
+}
+
+// Layers is what bundles ask of storage's writable layers.
+type Layers interface {
+	// Get finds a container's layer; class NotFound without.
+	Get(containerID string) (storage.Layer, error)
+}
+
+// Config is what the daemon's settings say about processes.
+type Config struct {
+	CgroupParent    string // "" is "/docker", with SystemdCgroup "system.slice"
+	SystemdCgroup   bool
+	Init            bool // the default of --init
+	NoNewPrivileges bool // the default of --security-opt no-new-privileges
+	// SeccompProfile is a profile's JSON, "unconfined", or "" for the built-in one.
+	SeccompProfile string
+}
+
+// Builder makes requests for the shim. Safe for concurrent use.
+type Builder struct {
+	cfg      Config
+	images   Images
+	layers   Layers
+	files    *store.Files
+	index    *store.Index
+	compile  SeccompCompiler
+	held     []string // the daemon's own capabilities
+	programs seccompCache
+
+	mu    sync.Mutex
+	users map[string]*userdb.Cache // by container
+}
+
+// New makes a builder. Without compile the runtime compiles the seccomp profile itself.
+func New(cfg Config, images Images, layers Layers, files *store.Files, index *store.Index, compile SeccompCompiler) (*Builder, error) {
+	held, err := heldCapabilities()
+	if err != nil {
+		return nil, err
+	}
+	return &Builder{
+		cfg: cfg, images: images, layers: layers, files: files, index: index, compile: compile,
+		held: held, users: map[string]*userdb.Cache{},
+	}, nil
+}
+
+// Joined are namespaces that a container's first process gets by descriptor, in the order in
+// which the descriptors come with the request.
+type Joined []specs.LinuxNamespaceType
+
+// Start is the request to start a run of r. extra are the mounts of files that the engine
+// writes.
+func (b *Builder) Start(ctx context.Context, r *store.Record, key shim.Key, joined Joined, extra []specs.Mount) (*shim.StartRequest, error) {
+	root, err := b.rootOf(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	user, err := b.user(r, root, r.Config.User)
+	if err != nil {
+		return nil, err
+	}
+	all := extra
+	for _, m := range r.Mounts {
+		if err := mounts.MakeSource(m); err != nil {
+			return nil, err
+		}
+		all = append(all, mounts.Spec(m))
+	}
+	h := r.HostConfig
+	in := spec.Input{
+		ID: r.ID, Config: r.Config, Host: h, Path: r.Path, Args: r.Args, User: user,
+		Mounts: all, Held: b.held, Joined: joined, CgroupParent: b.cfg.CgroupParent, SystemdCgroup: b.cfg.SystemdCgroup,
+		NoNewPrivileges: b.cfg.NoNewPrivileges, BlockDevice: hostdev.Block,
+		ConsoleSize: h.ConsoleSize, LinkEnv: links.Env(b.index, r),
+	}
+	if in.Devices, err = hostdev.Mapped(h.Devices); err != nil {
+		return nil, err
+	}
+	if h.Privileged {
+		if in.AllDevices, err = hostdev.Below("/dev"); err != nil {
+			return nil, err
+		}
+	}
+	sp, err := spec.Build(in)
+	if err != nil {
+		return nil, err
+	}
+	req := &shim.StartRequest{
+		Key: key, Spec: sp, NamespaceFDs: joined,
+		Rootfs:    oci.Rootfs{Overlay: &oci.Overlay{Lower: root.lower, Upper: root.layer.Upper, Work: root.layer.Work}, Readonly: h.ReadonlyRootfs},
+		OpenStdin: r.Config.OpenStdin, StdinOnce: r.Config.StdinOnce,
+		ConsoleSize: oci.WinSize{Rows: uint16(h.ConsoleSize[0]), Cols: uint16(h.ConsoleSize[1])},
+		InitReaper:  h.Init != nil && *h.Init || h.Init == nil && b.cfg.Init,
+
+		SystemdCgroup: b.cfg.SystemdCgroup,
+	}
+	if req.Log, err = logs.ConfigOf(b.files.LogPath(r.ID), h.LogConfig); err != nil {
+		return nil, err
+	}
+	if req.Log != nil {
+		req.Log.Attrs = logs.Attrs(logs.Subject{
+			ID: r.ID, Name: r.Name, ImageID: r.Image, ImageName: r.Config.Image, Command: append([]string{r.Path}, r.Args...),
+		}, r.Config, h.LogConfig.Config)
+	}
+	if req.Seccomp, req.SeccompFlags, err = b.filter(h, sp); err != nil {
+		return nil, err
+	}
+	return req, nil
+}
+
+// Exec is the request for a further process: the container's own settings, with the exec's
+// over them.
+func (b *Builder) Exec(ctx context.Context, r *store.Record, key shim.Key, x *container.ExecCreateRequest) (*shim.ExecRequest, error) {
+	root, err := b.rootOf(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	name := x.User
+	if name == "" {
+		name = r.Config.User
+	}
+	user, err := b.user(r, root, name)
+	if err != nil {
+		return nil, err
+	}
+	cfg, host := *r.Config, *r.HostConfig
+	cfg.Tty = x.Tty
+	cfg.Env = spec.MergeEnv(cfg.Env, x.Env)
+	if x.WorkingDir != "" {
+		cfg.WorkingDir = x.WorkingDir
+	}
+	if x.Privileged {
+		host.Privileged = true
+	}
+	sp, err := spec.Build(spec.Input{
+		ID: r.ID, Config: &cfg, Host: &host, Path: x.Cmd[0], Args: x.Cmd[1:],
+		User: user, Held: b.held, NoNewPrivileges: b.cfg.NoNewPrivileges, BlockDevice: hostdev.Block,
+		LinkEnv: links.Env(b.index, r),
+	})
+	if err != nil {
+		return nil, err
+	}
+	req := &shim.ExecRequest{Key: key, Process: sp.Process, OpenStdin: x.AttachStdin}
+	// The filter is the container's, whatever the exec may do.
+	plain := &specs.Spec{Process: sp.Process, Linux: &specs.Linux{}}
+	if req.Seccomp, req.SeccompFlags, err = b.filter(r.HostConfig, plain); err != nil {
+		return nil, err
+	}
+	return req, nil
+}
+
+// Forget drops what is kept of a container that is removed.
+func (b *Builder) Forget(cid string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.users, cid)
+}
+
+// root is what a container's root file system is made of.
+type root struct {
+	lower []string
+	layer storage.Layer
+}
+
+func (b *Builder) rootOf(ctx context.Context, cid string) (root, error) {
+	lease, err := b.images.LeaseOf(ctx, cid)
+	if err != nil {
+		return root{}, err
+	}
+	layer, err := b.layers.Get(cid)
+	return root{lease.Lower, layer}, err
+}
+
+// user finds who a process of the container runs as.
+func (b *Builder) user(r *store.Record, root root, name string) (spec.User, error) {
+	b.mu.Lock()
+	cache := b.users[r.ID]
+	if cache == nil {
+		cache = &userdb.Cache{}
+		b.users[r.ID] = cache
+	}
+	b.mu.Unlock()
+	files, err := cache.Read(userdb.Root(append([]string{root.layer.Upper}, root.lower...)))
+	if err != nil {
+		return spec.User{}, fmt.Errorf("reading the container's users: %w", err)
+	}
+	u, err := files.Resolve(name, r.HostConfig.GroupAdd)
+	return spec.User{UID: u.UID, GID: u.GID, Groups: u.Groups, Home: u.Home}, err
+}
+
+// heldCapabilities reads the daemon's own capabilities by names the spec knows.
+func heldCapabilities() ([]string, error) {
+	f, err := os.Open("/proc/self/status")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
+		hex, ok := strings.CutPrefix(sc.Text(), "CapEff:")
+		if !ok {
+			continue
+		}
+		bits, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+		if err != nil {
+			return nil, fmt.Errorf("reading /proc/self/status: %w", err)
+		}
+		var held []string
+		for i, c := range spec.KnownCaps() {
+			if bits&(1<<i) != 0 {
+				held = append(held, c)
+			}
+		}
+		return held, nil
+	}
+	return nil, fmt.Errorf("reading /proc/self/status: no capabilities: %w", sc.Err())
+}

@@ -1,0 +1,104 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gantry/gantry/engine/container/mounts"
+	"github.com/moby/moby/api/types/events"
+)
+
+// releaseTimeout bounds how long giving back a run's network may take.
+const releaseTimeout = 20 * time.Second
+
+// tearDown gives back what a run held. What fails is said and left to Restore, and so is
+// everything when the daemon ends meanwhile.
+func (t *Task) tearDown(ctx context.Context, run uint64) {
+	t.clients.End()
+	t.m.Execs.End(t.c.ID, run)
+	t.forget(run)
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	err := t.m.Networks.Release(ctx, t.c.ID)
+	if t.m.Scope.Closed() && err != nil {
+		return
+	}
+	if err != nil {
+		t.m.Log.Warn("releasing a container's network", "container", t.c.ID, "error", err)
+	}
+	r := t.c.Record()
+	tellVolumes(t.m.Bus, r, events.ActionUnmount)
+	if r.HostConfig.AutoRemove {
+		return // removal drops the run's record: until then it tells that there was one
+	}
+	if err := t.m.Files.DropRun(t.c.ID); err != nil {
+		t.m.Log.Warn("removing a run's record", "container", t.c.ID, "error", err)
+	}
+}
+
+// forget lets the shim drop a run that ended. Its tidying (cgroup) waits for the kernel:
+// it goes on beside, and the next start or the removal waits for it.
+func (t *Task) forget(run uint64) {
+	done := make(chan struct{})
+	t.letGo.Store(&done)
+	t.m.Scope.Go(func() {
+		defer close(done)
+		t.m.forget(t.c.Key(run))
+	})
+}
+
+// awaitForgotten waits until the shim has let go of the run before.
+func (t *Task) awaitForgotten(ctx context.Context) {
+	done := t.letGo.Load()
+	if done == nil {
+		return
+	}
+	select {
+	case <-*done:
+	case <-ctx.Done():
+	}
+}
+
+// remove deletes everything of the container. It can be repeated.
+func (t *Task) remove(ctx context.Context) error {
+	t.awaitForgotten(ctx)
+	t.clients.Drop()
+	m, cid := t.m, t.c.ID
+	if err := m.Networks.Release(ctx, cid); err != nil {
+		return err
+	}
+	if err := m.Files.BeginRemoval(cid, t.c.Record().HostConfig.AutoRemove || t.withVolumes.Load()); err != nil {
+		return err
+	}
+	if err := m.removeRest(ctx, cid); err != nil {
+		if !m.Scope.Closed() { // else the next daemon finishes it
+			m.Files.UndoRemoval(cid) // it stays, as dead; a start that finds neither forgets it
+		}
+		return err
+	}
+	m.drop(t.c)
+	return nil
+}
+
+// removeRest removes what a container has outside the directory that BeginRemoval marked, then
+// that.
+func (m *Manager) removeRest(ctx context.Context, cid string) error {
+	if err := m.Layers.Remove(cid); err != nil {
+		return err
+	}
+	if err := m.Images.Release(ctx, cid); err != nil {
+		return err
+	}
+	// It works on what stands in the marked directory, so that a crash in the middle changes
+	// nothing.
+	if r, volumes, err := m.Files.Removed(cid); err == nil {
+		if err := mounts.DropVolumes(m.Volumes, cid, r.Mounts, volumes); err != nil {
+			return err
+		}
+	}
+	return m.Files.FinishRemoval(cid)
+}
+
+// prefixed puts words before an error, which keeps its class.
+func prefixed(words string, err error) error { return fmt.Errorf("%s%w", words, err) }
