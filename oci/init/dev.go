@@ -3,65 +3,35 @@ package ociinit
 import (
 	"errors"
 	"fmt"
-	"path"
 
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/plan/initmsg"
+	"github.com/gantry/gantry/oci/plan/rootfs"
 	"golang.org/x/sys/unix"
 )
 
-// setUpDev makes device nodes and the customary links. /dev is a file system that
-// this process has just mounted; nothing of the image is in it.
-func setUpDev(r root, m *initmsg.Message) error {
-	dev, err := r.open("/dev", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
-	if err != nil {
-		return fail("open /dev", err)
-	}
-	defer unix.Close(dev)
-	for i := range m.Devices {
-		if err := makeDevice(r, &m.Devices[i]); err != nil {
-			return fmt.Errorf("error creating device nodes: %s: %w", m.Devices[i].Path, err)
-		}
-	}
-	for _, l := range [...][2]string{
-		{"/proc/self/fd", "fd"},
-		{"/proc/self/fd/0", "stdin"},
-		{"/proc/self/fd/1", "stdout"},
-		{"/proc/self/fd/2", "stderr"},
-		{"pts/ptmx", "ptmx"},
-		{"/proc/kcore", "core"},
-	} {
-		if l[1] == "core" && unix.Access(l[0], unix.F_OK) != nil {
-			continue // a kernel without /proc/kcore; the host's tree is still the root here
-		}
-		if err := unix.Symlinkat(l[0], dev, l[1]); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fail("link /dev/"+l[1], err)
-		}
-	}
-	for i := range m.Mounts {
-		if mt := &m.Mounts[i]; mt.Dest == "/dev" && mt.Set&unix.MOUNT_ATTR_RDONLY != 0 {
-			if err := mountAttr(dev, unix.MOUNT_ATTR_RDONLY, 0, 0); err != nil {
-				return fail("make /dev read-only", err)
-			}
-		}
+// makeLink makes a link in the directory dev, unless something of that name is there.
+func makeLink(dev int, l rootfs.Link) error {
+	if err := unix.Symlinkat(l.Target, dev, l.Name); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fail("link "+rootfs.Dev+"/"+l.Name, err)
 	}
 	return nil
 }
 
+// makeDevice makes a device's node, or proves that the one there is it.
 func makeDevice(r root, d *initmsg.Device) error {
-	var typ uint32
-	switch d.Type {
-	case 'c':
-		typ = unix.S_IFCHR
-	case 'b':
-		typ = unix.S_IFBLK
-	case 'p':
-		typ = unix.S_IFIFO
-	default:
+	if err := makeNode(r, d); err != nil {
+		return fmt.Errorf("error creating device nodes: %s: %w", d.Path, err)
+	}
+	return nil
+}
+
+func makeNode(r root, d *initmsg.Device) error {
+	parent, base, typ := rootfs.Node(d)
+	if typ == 0 {
 		return errclass.Invalid("device type %q", d.Type)
 	}
-	parent, base := path.Split(d.Path)
-	dir, err := r.dir(path.Clean(parent), unix.RESOLVE_NO_SYMLINKS)
+	dir, err := r.dir(parent, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return err
 	}
@@ -120,9 +90,9 @@ func checkDevice(fd int, typ uint32, rdev uint64) error {
 // two sides. The slave comes from the master by ioctl: no path is involved that
 // the container could have prepared.
 func openTerminal(r root, p *initmsg.Process) (master, slave int, err error) {
-	fd, err := r.open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, unix.RESOLVE_NO_SYMLINKS)
+	fd, err := r.open(rootfs.Ptmx, unix.O_RDWR|unix.O_NOCTTY, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
-		return -1, -1, fail("open /dev/pts/ptmx", err)
+		return -1, -1, fail("open "+rootfs.Ptmx, err)
 	}
 	var fst unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fst); err != nil {
@@ -131,8 +101,8 @@ func openTerminal(r root, p *initmsg.Process) (master, slave int, err error) {
 	if fst.Type != unix.DEVPTS_SUPER_MAGIC {
 		return -1, -1, errors.New("/dev/pts is not a devpts")
 	}
-	if err := checkDevice(fd, unix.S_IFCHR, unix.Mkdev(5, 2)); err != nil {
-		return -1, -1, fail("/dev/pts/ptmx", err)
+	if err := checkDevice(fd, unix.S_IFCHR, unix.Mkdev(rootfs.PtmxMajor, rootfs.PtmxMinor)); err != nil {
+		return -1, -1, fail(rootfs.Ptmx, err)
 	}
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
 		return -1, -1, fail("unlock terminal", err)
@@ -153,12 +123,12 @@ func openTerminal(r root, p *initmsg.Process) (master, slave int, err error) {
 
 // bindConsole puts the terminal on /dev/console.
 func bindConsole(r root, slave int) error {
-	dev, err := r.open("/dev", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
+	dev, err := r.open(rootfs.Dev, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return fail("open /dev", err)
 	}
 	defer unix.Close(dev)
-	fd, err := unix.Openat(dev, "console", unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o620)
+	fd, err := unix.Openat(dev, rootfs.Console, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, rootfs.ConsoleMode)
 	if err != nil {
 		if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EROFS) {
 			return nil // a bind of the host's /dev, or a device of that name

@@ -3,13 +3,26 @@ package ociinit
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/gantry/gantry/internal/copyup"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/plan/initmsg"
+	"github.com/gantry/gantry/oci/plan/rootfs"
 	"golang.org/x/sys/unix"
 )
+
+// openSources opens the sources of all binds; -1 for other mounts.
+func openSources(mounts []initmsg.Mount) ([]int, error) {
+	sources := make([]int, len(mounts))
+	for i := range mounts {
+		fd, err := openSource(&mounts[i])
+		if err != nil {
+			return nil, err
+		}
+		sources[i] = fd
+	}
+	return sources, nil
+}
 
 // openSource opens what a bind mount binds, as a detached copy of its mount; -1
 // for other mounts.
@@ -60,19 +73,12 @@ func mountOne(r root, m *initmsg.Mount, source int) error {
 	return nil
 }
 
-func resolveFlags(m *initmsg.Mount) uint64 {
-	if m.NoSymlinks {
-		return unix.RESOLVE_NO_SYMLINKS
-	}
-	return 0
-}
-
 func bind(r root, m *initmsg.Mount, source int) error {
 	isDir, err := isDirectory(source)
 	if err != nil {
 		return err
 	}
-	if m.NoSymlinks && m.Dest == "/proc" {
+	if rootfs.MustBeProc(m) {
 		var st unix.Statfs_t
 		if err := unix.Fstatfs(source, &st); err != nil {
 			return err
@@ -83,9 +89,9 @@ func bind(r root, m *initmsg.Mount, source int) error {
 	}
 	var target int
 	if isDir {
-		target, err = r.dir(m.Dest, resolveFlags(m))
+		target, err = r.dir(m.Dest, rootfs.ResolveFlags(m))
 	} else {
-		target, err = r.file(m.Dest, resolveFlags(m))
+		target, err = r.file(m.Dest, rootfs.ResolveFlags(m))
 		if err == nil {
 			if d, derr := isDirectory(target); derr == nil && d {
 				unix.Close(target)
@@ -113,7 +119,7 @@ func bind(r root, m *initmsg.Mount, source int) error {
 // outsideProc refuses a target that a link of the image has led into procfs; what the
 // spec names there has been looked at already.
 func outsideProc(m *initmsg.Mount, target int) error {
-	if m.Dest == "/proc" || strings.HasPrefix(m.Dest, "/proc/") {
+	if !rootfs.OutsideProc(m) {
 		return nil
 	}
 	var st unix.Statfs_t
@@ -159,34 +165,34 @@ func mountAttr(tree int, set, clr uint64, flags uint) error {
 }
 
 // newMount makes a file system instance, mounted nowhere.
-func newMount(typ string, attrs uint64, data []initmsg.KV, flags []string) (int, error) {
-	fs, err := unix.Fsopen(typ, unix.FSOPEN_CLOEXEC)
+func newMount(what rootfs.FS) (int, error) {
+	fs, err := unix.Fsopen(what.Type, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, err
 	}
 	defer unix.Close(fs)
-	for _, kv := range data {
+	for _, kv := range what.Data {
 		if err := unix.FsconfigSetString(fs, kv.Key, kv.Value); err != nil {
 			return -1, fsError(fs, kv.Key+"="+kv.Value, err)
 		}
 	}
-	for _, f := range flags {
+	for _, f := range what.Flags {
 		if err := unix.FsconfigSetFlag(fs, f); err != nil {
 			return -1, fsError(fs, f, err)
 		}
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, fsError(fs, "make "+typ, err)
+		return -1, fsError(fs, "make "+what.Type, err)
 	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, int(attrs))
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, int(what.Attrs))
 	if err != nil {
-		return -1, fsError(fs, "mount "+typ, err)
+		return -1, fsError(fs, "mount "+what.Type, err)
 	}
 	return fd, nil
 }
 
 func fsMount(r root, m *initmsg.Mount) error {
-	target, err := r.dir(m.Dest, resolveFlags(m))
+	target, err := r.dir(m.Dest, rootfs.ResolveFlags(m))
 	if err != nil {
 		if m.NoSymlinks && (errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR)) {
 			return errclass.Invalid("%s must be mounted on an ordinary directory: %w", m.Type, err)
@@ -197,24 +203,15 @@ func fsMount(r root, m *initmsg.Mount) error {
 	if err := outsideProc(m, target); err != nil {
 		return err
 	}
-	data := m.Data
-	if m.Type == "tmpfs" && !hasKey(data, "mode") {
-		// Over a directory of the image its mode is kept, as with runc.
+	fs, inherit, late := rootfs.MountFS(m)
+	if inherit {
 		var st unix.Stat_t
 		if err := unix.Fstat(target, &st); err != nil {
 			return err
 		}
-		data = append(data, initmsg.KV{Key: "mode", Value: fmt.Sprintf("%o", st.Mode&0o7777)})
+		fs.Data = append(fs.Data, initmsg.KV{Key: "mode", Value: fmt.Sprintf("%o", st.Mode&0o7777)})
 	}
-	if m.Source != "" { // also where it is only what the mount table shows
-		data = append([]initmsg.KV{{Key: "source", Value: m.Source}}, data...)
-	}
-	// A file system that is filled first becomes read-only afterwards.
-	late := uint64(0)
-	if m.CopyUp || m.Dest == "/dev" {
-		late = m.Set & unix.MOUNT_ATTR_RDONLY
-	}
-	fd, err := newMount(m.Type, m.Set&^late, data, m.Flags)
+	fd, err := newMount(fs)
 	if err != nil {
 		return err
 	}
@@ -234,15 +231,6 @@ func fsMount(r root, m *initmsg.Mount) error {
 	return attach(fd, target)
 }
 
-func hasKey(kvs []initmsg.KV, key string) bool {
-	for _, kv := range kvs {
-		if kv.Key == key {
-			return true
-		}
-	}
-	return false
-}
-
 // cgroup1 makes the tmpfs with one bind of the container's own cgroup for each v1
 // hierarchy, as people know /sys/fs/cgroup.
 func cgroup1(r root, m *initmsg.Mount) error {
@@ -251,18 +239,17 @@ func cgroup1(r root, m *initmsg.Mount) error {
 		return err
 	}
 	defer unix.Close(target)
-	ro := m.Set & unix.MOUNT_ATTR_RDONLY
-	tmpfs, err := newMount("tmpfs", m.Set&^ro, []initmsg.KV{{Key: "source", Value: "tmpfs"}, {Key: "mode", Value: "755"}}, nil)
+	want := rootfs.CgroupFS(m)
+	tmpfs, err := newMount(want.FS)
 	if err != nil {
 		return err
 	}
-	for _, b := range m.Binds {
-		if link, ok := strings.CutPrefix(b.Value, "@"); ok {
-			if err := unix.Symlinkat(link, tmpfs, b.Key); err != nil {
-				return fail(b.Key, err)
-			}
-			continue
+	for _, l := range want.Links {
+		if err := unix.Symlinkat(l.Target, tmpfs, l.Name); err != nil {
+			return fail(l.Name, err)
 		}
+	}
+	for _, b := range want.Binds {
 		if err := unix.Mkdirat(tmpfs, b.Key, 0o755); err != nil {
 			return fail(b.Key, err)
 		}
@@ -275,16 +262,13 @@ func cgroup1(r root, m *initmsg.Mount) error {
 	if err := attach(tmpfs, target); err != nil {
 		return err
 	}
-	for _, b := range m.Binds {
-		if strings.HasPrefix(b.Value, "@") {
-			continue
-		}
+	for _, b := range want.Binds {
 		tree, err := unix.OpenTree(unix.AT_FDCWD, b.Value, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 		if err != nil {
 			return fail(b.Key, err)
 		}
 		// nosuid, nodev and noexec as asked; relatime is what the host has.
-		if err := mountAttr(tree, m.Set, 0, 0); err != nil {
+		if err := mountAttr(tree, want.Set, 0, 0); err != nil {
 			return fail(b.Key, err)
 		}
 		if err := setPropagation(tree, "", unix.MS_PRIVATE, false); err != nil {
@@ -295,8 +279,8 @@ func cgroup1(r root, m *initmsg.Mount) error {
 		}
 		unix.Close(tree)
 	}
-	if ro != 0 {
-		return mountAttr(keep, ro, 0, 0)
+	if want.Late != 0 {
+		return mountAttr(keep, want.Late, 0, 0)
 	}
 	return nil
 }

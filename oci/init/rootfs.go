@@ -9,6 +9,7 @@ import (
 
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/plan/initmsg"
+	"github.com/gantry/gantry/oci/plan/rootfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,71 +19,87 @@ import (
 func setUpRoot(c *conn, m *initmsg.Message) (int, error) {
 	// Devices and directories get the modes asked for.
 	unix.Umask(0)
-	if err := setPropagation(unix.AT_FDCWD, "/", m.Root.Propagation, m.Root.PropagationRec); err != nil {
-		return -1, fail("set propagation of /", err)
-	}
-	// The host's files are opened while its tree still has the propagation asked for.
-	sources := make([]int, len(m.Mounts))
-	for i := range m.Mounts {
-		fd, err := openSource(&m.Mounts[i])
-		if err != nil {
-			return -1, err
-		}
-		sources[i] = fd
-	}
-	tree, err := rootTree(&m.Root)
-	if err != nil {
-		return -1, err
-	}
-	// Whatever is mounted from now on must not travel to the host.
-	if err := setPropagation(unix.AT_FDCWD, "/", unix.MS_PRIVATE, false); err != nil {
-		return -1, fail("make / private", err)
-	}
-	if err := attachRoot(m, tree); err != nil {
-		return -1, err
-	}
-	r := root{tree}
-	for i := range m.Mounts {
-		if err := mountOne(r, &m.Mounts[i], sources[i]); err != nil {
+	a := assembler{conn: c, msg: m, root: root{-1}, dev: -1, masks: masks{empty: -1, null: -1}}
+	steps := rootfs.Steps(m, unix.Access(rootfs.Kcore, unix.F_OK) == nil)
+	for i := range steps {
+		if err := a.step(&steps[i]); err != nil {
 			return -1, err
 		}
 	}
-	if m.SetupDev {
-		if err := setUpDev(r, m); err != nil {
-			return -1, err
-		}
-	}
-	if p := m.Process.Cwd; p != "/" {
-		// Docker's users expect a working directory to be made. When it cannot be,
-		// entering it says why.
-		if fd, err := r.dir(p, 0); err == nil {
+	return a.root.fd, nil
+}
+
+// assembler makes the root. After an error the process ends, and its descriptors with it.
+type assembler struct {
+	conn    *conn
+	msg     *initmsg.Message
+	root    root
+	sources []int // by mount; -1: none
+	dev     int
+	masks   masks
+}
+
+// step is one step; package rootfs says what it is.
+func (a *assembler) step(s *rootfs.Step) (err error) {
+	r := &a.msg.Root
+	switch s.Kind {
+	case rootfs.SetPropagation:
+		return failed("set propagation of /", setPropagation(unix.AT_FDCWD, "/", r.Propagation, r.PropagationRec))
+	case rootfs.OpenSources:
+		a.sources, err = openSources(a.msg.Mounts)
+	case rootfs.MakeTree:
+		a.root.fd, err = rootTree(r)
+	case rootfs.MakePrivate:
+		return failed("make / private", setPropagation(unix.AT_FDCWD, "/", unix.MS_PRIVATE, false))
+	case rootfs.AttachTree:
+		return attachRoot(a.msg, a.root.fd)
+	case rootfs.Mount:
+		return mountOne(a.root, s.Mount, a.sources[s.Index])
+	case rootfs.OpenDev:
+		a.dev, err = a.root.open(rootfs.Dev, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
+		return failed("open "+rootfs.Dev, err)
+	case rootfs.MakeDevice:
+		return makeDevice(a.root, s.Device)
+	case rootfs.MakeLink:
+		return makeLink(a.dev, s.Link)
+	case rootfs.ProtectDev:
+		return failed("make "+rootfs.Dev+" read-only", mountAttr(a.dev, unix.MOUNT_ATTR_RDONLY, 0, 0))
+	case rootfs.CloseDev:
+		unix.Close(a.dev)
+	case rootfs.MakeCwd:
+		if fd, err := a.root.dir(s.Path, 0); err == nil {
 			unix.Close(fd)
 		}
-	}
-	if err := maskPaths(r, m); err != nil {
-		return -1, err
-	}
-	if err := hooksBeforePivot(c, m); err != nil {
-		return -1, err
-	}
-	change := pivot
-	if m.Extra.NoPivot {
-		change = chroot
-	}
-	if err := change(tree); err != nil {
-		return -1, err
-	}
-	if m.Root.Own != 0 {
-		if err := setPropagation(tree, "", m.Root.Own, false); err != nil {
-			return -1, fail("set propagation of the root", err)
+	case rootfs.ProtectPath:
+		return failed("make "+s.Path+" read-only", readonlyPath(a.root, s.Path))
+	case rootfs.OpenMasks: // each when it is needed
+	case rootfs.MaskPath:
+		return failed("mask "+s.Path, a.masks.hide(a.root, s.Path))
+	case rootfs.CloseMasks:
+		a.masks.close()
+	case rootfs.RunHooks:
+		return hooksBeforePivot(a.conn, a.msg)
+	case rootfs.ChangeRoot:
+		if a.msg.Extra.NoPivot {
+			return chroot(a.root.fd)
 		}
+		return pivot(a.root.fd)
+	case rootfs.SetRootPropagation:
+		return failed("set propagation of the root", setPropagation(a.root.fd, "", r.Own, false))
+	case rootfs.ProtectRoot:
+		return failed("make the root read-only", mountAttr(a.root.fd, unix.MOUNT_ATTR_RDONLY, 0, 0))
+	default:
+		return errclass.Internal("step %d of the root is not known", s.Kind)
 	}
-	if m.Root.Readonly {
-		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
-			return -1, fail("make the root read-only", err)
-		}
+	return err
+}
+
+// failed is fail for an error that may be none.
+func failed(what string, err error) error {
+	if err == nil {
+		return nil
 	}
-	return tree, nil
+	return fail(what, err)
 }
 
 // rootTree makes the root as a mount that is not attached anywhere.
@@ -114,25 +131,13 @@ func overlayTree(r *initmsg.Root) (int, error) {
 		return -1, fail("open overlayfs", err)
 	}
 	defer unix.Close(fs)
-	if err := unix.FsconfigSetString(fs, "source", "overlay"); err != nil {
-		return -1, fsError(fs, "overlay source", err)
-	}
-	for _, l := range r.Lower {
-		if err := unix.FsconfigSetString(fs, "lowerdir+", l); err != nil {
-			return -1, fsError(fs, "overlay layer "+l, err)
+	for _, kv := range rootfs.OverlayFS(r).Data {
+		if err := unix.FsconfigSetString(fs, kv.Key, kv.Value); err != nil {
+			return -1, fsError(fs, overlayPart(kv), err)
 		}
 	}
-	if r.Upper != "" {
-		if err := unix.FsconfigSetString(fs, "upperdir", r.Upper); err != nil {
-			return -1, fsError(fs, "overlay upper "+r.Upper, err)
-		}
-		if err := unix.FsconfigSetString(fs, "workdir", r.Work); err != nil {
-			return -1, fsError(fs, "overlay work "+r.Work, err)
-		}
-	}
-	// Without an index the layers may be in use by other mounts; a kernel that has
-	// none says so, which is as good.
-	_ = unix.FsconfigSetString(fs, "index", "off")
+	index := rootfs.OverlayIndex()
+	_ = unix.FsconfigSetString(fs, index.Key, index.Value)
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, fsError(fs, "make overlay", err)
 	}
@@ -141,6 +146,19 @@ func overlayTree(r *initmsg.Root) (int, error) {
 		return -1, fsError(fs, "mount overlay", err)
 	}
 	return fd, nil
+}
+
+// overlayPart is what messages call a parameter of an overlay.
+func overlayPart(kv initmsg.KV) string {
+	switch kv.Key {
+	case "lowerdir+":
+		return "overlay layer " + kv.Value
+	case "upperdir":
+		return "overlay upper " + kv.Value
+	case "workdir":
+		return "overlay work " + kv.Value
+	}
+	return "overlay " + kv.Key
 }
 
 // overlayByMount is overlayTree by mount(2), limited to a page of options; so they
@@ -250,35 +268,6 @@ func pivot(tree int) error {
 	return nil
 }
 
-// maskPaths hides and write-protects what the spec lists. Paths that are missing
-// have nothing to hide.
-func maskPaths(r root, m *initmsg.Message) error {
-	for _, p := range m.ReadonlyPaths {
-		if err := readonlyPath(r, p); err != nil {
-			return fail("make "+p+" read-only", err)
-		}
-	}
-	if len(m.MaskedPaths) == 0 {
-		return nil
-	}
-	covers := masks{empty: -1, null: -1}
-	defer covers.close()
-	for _, p := range m.MaskedPaths {
-		fd, err := r.open(p, unix.O_PATH, 0)
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-			continue
-		}
-		if err == nil {
-			err = covers.cover(r, fd)
-			unix.Close(fd)
-		}
-		if err != nil {
-			return fail("mask "+p, err)
-		}
-	}
-	return nil
-}
-
 // masks are what covers masked paths; -1 until there is one.
 type masks struct{ empty, null int }
 
@@ -290,6 +279,19 @@ func (m *masks) close() {
 	}
 }
 
+// hide covers p; a path that is missing has nothing to hide.
+func (m *masks) hide(r root, p string) error {
+	fd, err := r.open(p, unix.O_PATH, 0)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return m.cover(r, fd)
+}
+
 // cover hides the file or directory fd.
 func (m *masks) cover(r root, fd int) error {
 	isDir, err := isDirectory(fd)
@@ -297,8 +299,7 @@ func (m *masks) cover(r root, fd int) error {
 		return err
 	}
 	if isDir && m.empty < 0 {
-		const attrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-		m.empty, err = newMount("tmpfs", attrs, []initmsg.KV{{Key: "source", Value: "tmpfs"}, {Key: "size", Value: "4k"}, {Key: "nr_inodes", Value: "2"}, {Key: "mode", Value: "755"}}, nil)
+		m.empty, err = newMount(rootfs.MaskFS())
 		if err != nil {
 			return err
 		}
@@ -324,15 +325,15 @@ func (m *masks) cover(r root, fd int) error {
 
 // nullNode opens the container's /dev/null and proves that it is the null device.
 func nullNode(r root) (int, error) {
-	fd, err := r.open("/dev/null", unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
+	fd, err := r.open(rootfs.Null, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
-		return -1, fail("/dev/null", err)
+		return -1, fail(rootfs.Null, err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return -1, err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(rootfs.NullMajor, rootfs.NullMinor) {
 		return -1, errors.New("/dev/null of the container is not the null device")
 	}
 	return fd, nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/gantry/gantry/oci/launch/sysprog"
 	"github.com/gantry/gantry/oci/plan/initmsg"
+	"github.com/gantry/gantry/oci/plan/rootfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -64,9 +65,9 @@ func (f *Plan) Terminal(root sysprog.Reg, console func(slave sysprog.Reg)) {
 	p := f.proc
 	const what = byInit
 	master, slave := f.Reg(), f.Reg()
-	f.Add(what, f.Open(root, master, "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, unix.RESOLVE_NO_SYMLINKS))
+	f.Add(what, f.Open(root, master, rootfs.Ptmx, unix.O_RDWR|unix.O_NOCTTY, unix.RESOLVE_NO_SYMLINKS))
 	f.FSType(what, master, unix.DEVPTS_SUPER_MAGIC, false)
-	f.Node(what, master, unix.S_IFCHR, 5, 2)
+	f.Node(what, master, unix.S_IFCHR, rootfs.PtmxMajor, rootfs.PtmxMinor)
 	f.On(what, master, unix.SYS_IOCTL, unix.TIOCSPTLCK, sysprog.Put(f.Block, int32(0)))
 	f.From(what, master, slave, unix.SYS_IOCTL, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
 	if p.Rows != 0 || p.Cols != 0 {

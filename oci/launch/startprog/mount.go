@@ -1,11 +1,10 @@
 package startprog
 
 import (
-	"strings"
-
 	"github.com/gantry/gantry/oci/launch/become"
 	"github.com/gantry/gantry/oci/launch/sysprog"
 	"github.com/gantry/gantry/oci/plan/initmsg"
+	"github.com/gantry/gantry/oci/plan/rootfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,13 +17,6 @@ func (f *plan) mountOne(mt *initmsg.Mount, source sysprog.Reg) {
 	default:
 		f.fsMount(mt)
 	}
-}
-
-func resolveFlags(mt *initmsg.Mount) uint64 {
-	if mt.NoSymlinks {
-		return unix.RESOLVE_NO_SYMLINKS
-	}
-	return 0
 }
 
 // bind mounts a source, which is opened already unless the register is 0.
@@ -42,10 +34,10 @@ func (f *plan) bind(mt *initmsg.Mount, source sysprog.Reg) {
 		f.CloseFD(source)
 		f.Add(what, sysprog.Step{Kind: sysprog.Copy, To: source, Regs: [5]sysprog.Reg{f.tree}})
 	}
-	if mt.NoSymlinks && mt.Dest == "/proc" {
+	if rootfs.MustBeProc(mt) {
 		f.FSType(what, source, unix.PROC_SUPER_MAGIC, false)
 	}
-	f.makePath(what, mt.Dest, resolveFlags(mt), source)
+	f.makePath(what, mt.Dest, rootfs.ResolveFlags(mt), source)
 	f.outsideProc(mt)
 	f.setAttrs(source, mt)
 	f.attach(what, source, f.target)
@@ -53,7 +45,7 @@ func (f *plan) bind(mt *initmsg.Mount, source sysprog.Reg) {
 
 // outsideProc refuses a target that a link of the image has led into procfs.
 func (f *plan) outsideProc(mt *initmsg.Mount) {
-	if mt.Dest != "/proc" && !strings.HasPrefix(mt.Dest, "/proc/") {
+	if rootfs.OutsideProc(mt) {
 		f.FSType("mount "+mt.Dest, f.target, unix.PROC_SUPER_MAGIC, true)
 	}
 }
@@ -77,25 +69,20 @@ func (f *plan) setAttrs(tree sysprog.Reg, mt *initmsg.Mount) {
 
 func (f *plan) fsMount(mt *initmsg.Mount) {
 	what := "mount " + mt.Dest
-	f.makePath(what, mt.Dest, resolveFlags(mt), 0)
+	f.makePath(what, mt.Dest, rootfs.ResolveFlags(mt), 0)
 	f.outsideProc(mt)
-	var data []initmsg.KV
-	if mt.Source != "" {
-		data = append(data, initmsg.KV{Key: "source", Value: mt.Source})
-	}
-	attrs := mt.Set
-	if mt.Dest == "/dev" {
-		attrs &^= unix.MOUNT_ATTR_RDONLY // filled first
-	}
-	fs := f.fs(mt.Type, attrs, append(data, mt.Data...), nil)
-	if mt.Type == "tmpfs" && !hasKey(mt.Data, "mode") {
+	want, inherit, _ := rootfs.MountFS(mt) // what is late is ProtectDev's
+	flags := want.Flags
+	want.Flags = nil
+	fs := f.fs(want)
+	if inherit {
 		mode := sysprog.Put(f.Block, [8]byte{})
 		f.Add(what, sysprog.Step{Kind: sysprog.Mode, Regs: [5]sysprog.Reg{f.target}, Args: [5]uintptr{1: mode}})
 		p := f.param(unix.FSCONFIG_SET_STRING, "mode", "")
 		p.Value = mode
 		fs.Params = append(fs.Params, p)
 	}
-	for _, name := range mt.Flags {
+	for _, name := range flags {
 		fs.Params = append(fs.Params, f.param(unix.FSCONFIG_SET_FLAG, name, ""))
 	}
 	f.newFS(what, fs, f.tree)
@@ -103,47 +90,34 @@ func (f *plan) fsMount(mt *initmsg.Mount) {
 	f.attach(what, f.tree, f.target)
 }
 
-func hasKey(kvs []initmsg.KV, key string) bool {
-	for i := range kvs {
-		if kvs[i].Key == key {
-			return true
-		}
-	}
-	return false
-}
-
 // cgroup1 makes the tmpfs with one bind of the container's own cgroup for each v1
 // hierarchy.
 func (f *plan) cgroup1(mt *initmsg.Mount) {
 	what := "mount " + mt.Dest
 	f.makePath(what, mt.Dest, unix.RESOLVE_NO_SYMLINKS, 0)
-	ro := mt.Set & unix.MOUNT_ATTR_RDONLY
+	want := rootfs.CgroupFS(mt)
 	tmpfs := f.file
-	f.newFS(what, f.fs("tmpfs", mt.Set&^ro, []initmsg.KV{{Key: "source", Value: "tmpfs"}, {Key: "mode", Value: "755"}}, nil), tmpfs)
-	for _, b := range mt.Binds {
-		if link, ok := strings.CutPrefix(b.Value, "@"); ok {
-			s := sysprog.Step{Nr: unix.SYS_SYMLINKAT, Args: [5]uintptr{f.Str(link), 0, f.Str(b.Key)}}
-			s.Regs[1] = tmpfs
-			f.Add(what, s)
-			continue
-		}
+	f.newFS(what, f.fs(want.FS), tmpfs)
+	for _, l := range want.Links {
+		s := sysprog.Step{Nr: unix.SYS_SYMLINKAT, Args: [5]uintptr{f.Str(l.Target), 0, f.Str(l.Name)}}
+		s.Regs[1] = tmpfs
+		f.Add(what, s)
+	}
+	for _, b := range want.Binds {
 		f.On(what, tmpfs, unix.SYS_MKDIRAT, f.Str(b.Key), 0o755)
 	}
 	move := sysprog.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.Str(""), 0, f.Str(""), unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH}}
 	move.Regs[0], move.Regs[2] = tmpfs, f.target
 	f.Add(what, move)
 	f.CloseFD(f.target)
-	for _, b := range mt.Binds {
-		if strings.HasPrefix(b.Value, "@") {
-			continue
-		}
+	for _, b := range want.Binds {
 		f.Add(what, sysprog.Step{Nr: unix.SYS_OPEN_TREE, To: f.tree, Args: [5]uintptr{cwd, f.Str(b.Value), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC}})
-		f.attr(what, f.tree, 0, unix.MountAttr{Attr_set: mt.Set, Propagation: unix.MS_PRIVATE})
+		f.attr(what, f.tree, 0, unix.MountAttr{Attr_set: want.Set, Propagation: unix.MS_PRIVATE})
 		in := sysprog.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.Str(""), 0, f.Str(b.Key), unix.MOVE_MOUNT_F_EMPTY_PATH}}
 		in.Regs[0], in.Regs[2] = f.tree, tmpfs
 		f.Add(what, in)
 		f.CloseFD(f.tree)
 	}
-	f.attr(what, tmpfs, 0, unix.MountAttr{Attr_set: ro})
+	f.attr(what, tmpfs, 0, unix.MountAttr{Attr_set: want.Late})
 	f.CloseFD(tmpfs)
 }

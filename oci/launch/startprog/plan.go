@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// plan makes a program of what init would do: each part is a function of that name
-// in package ociinit, in its order.
+// plan makes a program of what init would do: the steps of package rootfs, and what
+// follows them in package ociinit.
 type plan struct {
 	*become.Plan
 	s *Start
@@ -20,6 +20,9 @@ type plan struct {
 	// root is the register of the container's root, dev that of its /dev, tree and target
 	// are for whatever is mounted at the moment.
 	root, dev, tree, target, file sysprog.Reg
+	// sources are the registers of opened sources by mount; 0: in its turn.
+	sources []sysprog.Reg
+	covers  uintptr // what covers masked directories, in the block
 }
 
 const (

@@ -2,43 +2,79 @@ package startprog
 
 import (
 	"fmt"
-	"path"
 	"sync"
 
 	"github.com/gantry/gantry/oci/launch/become"
 	"github.com/gantry/gantry/oci/launch/sysprog"
 	"github.com/gantry/gantry/oci/plan/initmsg"
+	"github.com/gantry/gantry/oci/plan/rootfs"
 	"golang.org/x/sys/unix"
 )
 
 // setUpRoot assembles the container's tree and makes it the root.
 func (f *plan) setUpRoot() {
-	m := f.m
 	f.Call("umask", none(), unix.SYS_UMASK, 0)
-	f.propagate("set propagation of /", m.Root.Propagation, m.Root.PropagationRec)
-	sources := f.openSources()
-	f.rootTree()
-	// Whatever is mounted from now on must not travel to the host.
-	f.propagate("make / private", unix.MS_PRIVATE, false)
+	steps := rootfs.Steps(f.m, unix.Access(rootfs.Kcore, unix.F_OK) == nil)
+	for i := range steps {
+		f.rootStep(&steps[i])
+	}
+}
+
+// rootStep is one step; package rootfs says what it is.
+func (f *plan) rootStep(s *rootfs.Step) {
+	r := &f.m.Root
+	switch s.Kind {
+	case rootfs.SetPropagation:
+		f.propagate("set propagation of /", r.Propagation, r.PropagationRec)
+	case rootfs.OpenSources:
+		f.sources = f.openSources()
+	case rootfs.MakeTree:
+		f.rootTree()
+	case rootfs.MakePrivate:
+		f.propagate("make / private", unix.MS_PRIVATE, false)
+	case rootfs.AttachTree:
+		f.attachTree()
+	case rootfs.Mount:
+		f.mountOne(s.Mount, f.sources[s.Index])
+	case rootfs.OpenDev:
+		f.Add("open "+rootfs.Dev, f.open(f.dev, rootfs.Dev, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS))
+	case rootfs.MakeDevice:
+		f.makeDevice(s.Device)
+	case rootfs.MakeLink:
+		f.makeLink(s.Link)
+	case rootfs.ProtectDev:
+		f.attr("make "+rootfs.Dev+" read-only", f.dev, 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	case rootfs.CloseDev:
+		f.CloseFD(f.dev)
+	case rootfs.MakeCwd:
+		f.makePath("make the working directory", s.Path, 0, 0)
+		f.CloseFD(f.target)
+	case rootfs.ProtectPath:
+		f.protectPath(s.Path)
+	case rootfs.OpenMasks:
+		f.openMasks()
+	case rootfs.MaskPath:
+		f.openExisting(s.Path, 2)
+		f.Add("mask "+s.Path, sysprog.Step{Kind: sysprog.Cover, Regs: [5]sysprog.Reg{f.target, f.file}, Args: [5]uintptr{2: f.covers}})
+		f.CloseFD(f.target)
+	case rootfs.CloseMasks:
+		f.CloseFD(f.file)
+	case rootfs.RunHooks: // a message with hooks is not for this program (expressible)
+	case rootfs.ChangeRoot:
+		f.pivot()
+	case rootfs.SetRootPropagation:
+		f.attr("set propagation of the root", f.root, 0, unix.MountAttr{Propagation: r.Own})
+	case rootfs.ProtectRoot:
+		f.attr("make the root read-only", f.root, 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	default:
+		f.Unfit()
+	}
+}
+
+func (f *plan) attachTree() {
 	move := sysprog.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.Str(""), cwd, f.Str("/"), unix.MOVE_MOUNT_F_EMPTY_PATH}}
 	move.Regs[0] = f.root
 	f.Add("mount the root", move)
-	for i := range m.Mounts {
-		f.mountOne(&m.Mounts[i], sources[i])
-	}
-	if m.SetupDev {
-		f.setUpDev()
-	}
-	if p := m.Process.Cwd; p != "/" {
-		f.makePath("make the working directory", p, 0, 0)
-		f.CloseFD(f.target)
-	}
-	f.maskPaths()
-	f.pivot()
-	f.attr("set propagation of the root", f.root, 0, unix.MountAttr{Propagation: m.Root.Own})
-	if m.Root.Readonly {
-		f.attr("make the root read-only", f.root, 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-	}
 }
 
 // propagate sets the propagation of the host's root.
@@ -101,17 +137,9 @@ func (f *plan) rootTree() {
 		f.attr("make the root private", f.root, unix.AT_RECURSIVE, unix.MountAttr{Propagation: unix.MS_PRIVATE})
 		return
 	}
-	data := []initmsg.KV{{Key: "source", Value: "overlay"}}
-	for _, l := range r.Lower {
-		data = append(data, initmsg.KV{Key: "lowerdir+", Value: l})
-	}
-	if r.Upper != "" {
-		data = append(data, initmsg.KV{Key: "upperdir", Value: r.Upper}, initmsg.KV{Key: "workdir", Value: r.Work})
-	}
-	fs := f.fs("overlay", 0, data, nil)
-	// Without an index the layers may be in use by other mounts; a kernel that has none
-	// says so, which is as good.
-	index := f.param(unix.FSCONFIG_SET_STRING, "index", "off")
+	fs := f.fs(rootfs.OverlayFS(r))
+	o := rootfs.OverlayIndex()
+	index := f.param(unix.FSCONFIG_SET_STRING, o.Key, o.Value)
 	index.Soft = true
 	fs.Params = append(fs.Params, index)
 	f.newFS("mount overlay", fs, f.root)
@@ -126,12 +154,12 @@ func (f *plan) param(cmd uintptr, key, value string) sysprog.Param {
 }
 
 // fs describes a new file system; its parameters are not in the block yet.
-func (f *plan) fs(typ string, attrs uint64, data []initmsg.KV, flags []string) sysprog.FS {
-	fs := sysprog.FS{Type: f.Str(typ), Attrs: uintptr(attrs)}
-	for _, kv := range data {
+func (f *plan) fs(what rootfs.FS) sysprog.FS {
+	fs := sysprog.FS{Type: f.Str(what.Type), Attrs: uintptr(what.Attrs)}
+	for _, kv := range what.Data {
 		fs.Params = append(fs.Params, f.param(unix.FSCONFIG_SET_STRING, kv.Key, kv.Value))
 	}
-	for _, name := range flags {
+	for _, name := range what.Flags {
 		fs.Params = append(fs.Params, f.param(unix.FSCONFIG_SET_FLAG, name, ""))
 	}
 	return fs
@@ -159,86 +187,45 @@ func (f *plan) pivot() {
 	f.CloseFD(f.file)
 }
 
-// maskPaths hides and write-protects what the spec lists; what is missing has nothing
-// to hide.
-func (f *plan) maskPaths() {
-	m := f.m
-	missing := func(p string, skip uint8) {
-		s := f.open(f.target, p, unix.O_PATH, 0)
-		s.Ignore, s.Skip = become.Errnos{unix.ENOENT, unix.ENOTDIR}, skip
-		f.Add("open "+p, s)
-	}
-	for _, p := range m.ReadonlyPaths {
-		missing(p, 5)
-		f.cloneTree("make "+p+" read-only", f.target, f.tree, unix.AT_RECURSIVE)
-		f.attr("make "+p+" read-only", f.tree, 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-		f.attach("make "+p+" read-only", f.tree, f.target)
-	}
-	if len(m.MaskedPaths) == 0 {
-		return
-	}
-	null := f.open(f.file, "/dev/null", unix.O_PATH, unix.RESOLVE_NO_SYMLINKS)
-	f.Add("/dev/null", null)
-	f.Node("/dev/null", f.file, unix.S_IFCHR, 1, 3)
-	const attrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-	covers := f.place(f.fs("tmpfs", attrs, []initmsg.KV{{Key: "source", Value: "tmpfs"}, {Key: "size", Value: "4k"}, {Key: "nr_inodes", Value: "2"}, {Key: "mode", Value: "755"}}, nil))
-	for _, p := range m.MaskedPaths {
-		missing(p, 2)
-		f.Add("mask "+p, sysprog.Step{Kind: sysprog.Cover, Regs: [5]sysprog.Reg{f.target, f.file}, Args: [5]uintptr{2: covers}})
-		f.CloseFD(f.target)
-	}
-	f.CloseFD(f.file)
+// openExisting opens p as f.target; where it is missing it goes on after skip further steps.
+func (f *plan) openExisting(p string, skip uint8) {
+	s := f.open(f.target, p, unix.O_PATH, 0)
+	s.Ignore, s.Skip = become.Errnos{unix.ENOENT, unix.ENOTDIR}, skip
+	f.Add("open "+p, s)
 }
 
-func (f *plan) setUpDev() {
-	dev := f.open(f.dev, "/dev", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
-	f.Add("open /dev", dev)
-	for i := range f.m.Devices {
-		f.makeDevice(&f.m.Devices[i])
-	}
-	exists := become.Errnos{unix.EEXIST}
-	for _, l := range [...][2]string{
-		{"/proc/self/fd", "fd"},
-		{"/proc/self/fd/0", "stdin"},
-		{"/proc/self/fd/1", "stdout"},
-		{"/proc/self/fd/2", "stderr"},
-		{"pts/ptmx", "ptmx"},
-		{"/proc/kcore", "core"},
-	} {
-		if l[1] == "core" && unix.Access(l[0], unix.F_OK) != nil {
-			continue
-		}
-		s := sysprog.Step{Nr: unix.SYS_SYMLINKAT, Ignore: exists, Args: [5]uintptr{f.Str(l[0]), 0, f.Str(l[1])}}
-		s.Regs[1] = f.dev
-		f.Add("link /dev/"+l[1], s)
-	}
-	for i := range f.m.Mounts {
-		if mt := &f.m.Mounts[i]; mt.Dest == "/dev" && mt.Set&unix.MOUNT_ATTR_RDONLY != 0 {
-			f.attr("make /dev read-only", f.dev, 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-		}
-	}
-	f.CloseFD(f.dev)
+func (f *plan) protectPath(p string) {
+	what := "make " + p + " read-only"
+	f.openExisting(p, 5)
+	f.cloneTree(what, f.target, f.tree, unix.AT_RECURSIVE)
+	f.attr(what, f.tree, 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	f.attach(what, f.tree, f.target)
+}
+
+// openMasks opens the null device, and describes what covers directories.
+func (f *plan) openMasks() {
+	f.Add(rootfs.Null, f.open(f.file, rootfs.Null, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS))
+	f.Node(rootfs.Null, f.file, unix.S_IFCHR, rootfs.NullMajor, rootfs.NullMinor)
+	f.covers = f.place(f.fs(rootfs.MaskFS()))
+}
+
+func (f *plan) makeLink(l rootfs.Link) {
+	s := sysprog.Step{Nr: unix.SYS_SYMLINKAT, Ignore: become.Errnos{unix.EEXIST}, Args: [5]uintptr{f.Str(l.Target), 0, f.Str(l.Name)}}
+	s.Regs[1] = f.dev
+	f.Add("link "+rootfs.Dev+"/"+l.Name, s)
 }
 
 // makeDevice makes a node. Where one is there already, or making one is not allowed,
 // init does it.
 func (f *plan) makeDevice(d *initmsg.Device) {
 	what := "make " + d.Path
-	var typ uint32
-	switch d.Type {
-	case 'c':
-		typ = unix.S_IFCHR
-	case 'b':
-		typ = unix.S_IFBLK
-	case 'p':
-		typ = unix.S_IFIFO
-	default:
+	parent, base, typ := rootfs.Node(d)
+	if typ == 0 {
 		f.Unfit()
 		return
 	}
-	parent, base := path.Split(d.Path)
 	dir := f.dev
-	if parent = path.Clean(parent); parent != "/dev" {
+	if parent != rootfs.Dev {
 		f.makePath(what, parent, unix.RESOLVE_NO_SYMLINKS, 0)
 		dir = f.target
 	}
@@ -260,12 +247,11 @@ func (f *plan) bindConsole(slave sysprog.Reg) {
 	if !f.m.SetupDev {
 		return
 	}
-	const what = "bind /dev/console"
-	dev := f.open(f.dev, "/dev", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
-	f.Add(what, dev)
+	const what = "bind " + rootfs.Dev + "/" + rootfs.Console
+	f.Add(what, f.open(f.dev, rootfs.Dev, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS))
 	s := sysprog.Step{
 		Nr: unix.SYS_OPENAT, To: f.target, Regs: [5]sysprog.Reg{f.dev},
-		Args:   [5]uintptr{0, f.Str("console"), unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC, 0o620},
+		Args:   [5]uintptr{0, f.Str(rootfs.Console), unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC, rootfs.ConsoleMode},
 		Ignore: become.Errnos{unix.EEXIST, unix.EROFS}, Skip: 4, // a device of that name
 	}
 	f.Add(what, s)
