@@ -43,6 +43,10 @@ const eventsJSON = `{"status":"start","id":"c1","from":"nginx","Type":"container
 {"Type":"network","Action":"connect","Actor":{"ID":"n1","Attributes":{}},"scope":"local","time":1600000001,"timeNano":1600000001000000000}
 `
 
+const volumesJSON = `{"Volumes":[
+{"CreatedAt":"2025-01-02T03:04:05Z","Driver":"local","Labels":{"b":"2","a":"1"},"Mountpoint":"/var/lib/docker/volumes/vol2/_data","Name":"vol2","Options":null,"Scope":"local"},
+{"CreatedAt":"2025-01-02T03:04:05Z","Driver":"nfs","Labels":null,"Mountpoint":"/mnt/vol1","Name":"vol1","Options":{"o":"1"},"Scope":"global","UsageData":{"Size":4096,"RefCount":2}}],"Warnings":null}`
+
 // inspectJSON is a running container without terminal.
 func inspectJSON(ref string) string {
 	return fmt.Sprintf(`{"Id":"%s","Created":"2025-01-02T03:04:05Z","Path":"nginx","Args":["-g","<daemon>"],"State":{"Status":"running","Running":true,"Paused":false,"Restarting":false,"OOMKilled":false,"Dead":false,"Pid":42,"ExitCode":0,"Error":"","StartedAt":"2025-01-02T03:04:06Z","FinishedAt":"0001-01-01T00:00:00Z"},"Image":"sha256:%s","Name":"/%s","RestartCount":0,"HostConfig":{"NetworkMode":"bridge","AutoRemove":false},"Config":{"Hostname":"h","Tty":false,"OpenStdin":false,"Env":["A=1","B=2"],"Labels":{"x":"y"}},"NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"},{"HostIp":"::","HostPort":"8080"}],"443/tcp":null,"9/udp":[{"HostIp":"127.0.0.1","HostPort":"900"}]},"Networks":{}},"Unknown":{"New":1}}`, id1, id2, ref)
@@ -73,13 +77,22 @@ func (e *Engine) canned(w http.ResponseWriter, r *http.Request, path string, par
 		answer(w, 200, versionJSON)
 	case path == "/events":
 		answer(w, 200, eventsJSON)
+	case path == "/volumes" && r.Method == http.MethodGet:
+		answer(w, 200, volumesJSON)
+	case path == "/volumes/create":
+		answer(w, 201, `{"CreatedAt":"2025-01-02T03:04:05Z","Driver":"local","Labels":null,"Mountpoint":"/m","Name":"made","Options":null,"Scope":"local"}`)
+	case path == "/volumes/prune":
+		answer(w, 200, `{"VolumesDeleted":["v1","v2"],"SpaceReclaimed":2048}`)
 	case path == "/auth":
 		answer(w, 200, `{"IdentityToken":"","Status":"Login Succeeded"}`)
 	case strings.HasPrefix(name, "none"):
 		kind := strings.TrimSuffix(parts[0], "s")
 		msg := "No such " + kind + ": " + name
-		if kind == "network" {
+		switch kind {
+		case "network":
 			msg = "network " + name + " not found"
+		case "volume":
+			msg = "get " + name + ": no such volume"
 		}
 		fail(w, 404, "%s", msg)
 	case parts[0] == "images" && last == "history":
@@ -94,6 +107,10 @@ func (e *Engine) canned(w http.ResponseWriter, r *http.Request, path string, par
 		_, _ = w.Write([]byte("TAR"))
 	case parts[0] == "images" && r.Method == http.MethodDelete:
 		answer(w, 200, `[{"Untagged":"`+name+`:latest"},{"Deleted":"sha256:`+id1+`"}]`)
+	case parts[0] == "volumes" && r.Method == http.MethodDelete:
+		w.WriteHeader(http.StatusNoContent)
+	case parts[0] == "volumes" && len(parts) == 2:
+		answer(w, 200, `{"CreatedAt":"2025-01-02T03:04:05Z","Driver":"local","Labels":{"a":"1"},"Mountpoint":"/m","Name":"`+name+`","Options":null,"Scope":"local"}`)
 	case parts[0] == "networks" && r.Method == http.MethodDelete:
 		w.WriteHeader(http.StatusNoContent)
 	case parts[0] == "networks" && (last == "connect" || last == "disconnect"):

@@ -43,8 +43,14 @@ type Engine struct {
 	reqs   []Request
 	pulled map[string]bool
 	ctrs   map[string]*ctr
+	own    map[string]reply
 	n      int
 	srv    *http.Server
+}
+
+type reply struct {
+	code int
+	body string
 }
 
 type ctr struct {
@@ -79,7 +85,7 @@ func Start(socket string) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{Socket: socket, pulled: map[string]bool{}, ctrs: map[string]*ctr{}}
+	e := &Engine{Socket: socket, pulled: map[string]bool{}, ctrs: map[string]*ctr{}, own: map[string]reply{}}
 	e.srv = &http.Server{Handler: e}
 	go func() { _ = e.srv.Serve(l) }()
 	return e, nil
@@ -87,6 +93,14 @@ func Start(socket string) (*Engine, error) {
 
 // Close ends the engine and all its connections that were not hijacked.
 func (e *Engine) Close() { _ = e.srv.Close() }
+
+// Answer sets what the engine says to a request ("GET /volumes", without version and
+// query) instead of its own answer. A code above 399 makes body the message of an error.
+func (e *Engine) Answer(request string, code int, body string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.own[request] = reply{code, body}
+}
 
 // Requests are those recorded so far, without pings.
 func (e *Engine) Requests() []Request {
@@ -118,8 +132,16 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.reqs = append(e.reqs, Request{
 		Method: r.Method, Path: path, Query: r.URL.Query().Encode(), Body: normal(body), Auth: r.Header.Get("X-Registry-Auth"),
 	})
+	own, ok := e.own[r.Method+" "+path]
 	e.mu.Unlock()
-	e.route(w, r, path, body)
+	switch {
+	case ok && own.code > 399:
+		fail(w, own.code, "%s", own.body)
+	case ok:
+		answer(w, own.code, own.body)
+	default:
+		e.route(w, r, path, body)
+	}
 }
 
 // normal sorts keys and drops nulls, zeroes and empty values, which clients of different

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/cli/command"
+	"github.com/gantry/gantry/cli/format"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 )
@@ -216,7 +216,7 @@ func newTopCommand(cli *command.Cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w := tabwriter.NewWriter(cli.Out, 20, 1, 3, ' ', 0)
+			w := format.NewTable(cli.Out, 20)
 			fmt.Fprintln(w, strings.Join(r.Titles, "\t"))
 			for _, p := range r.Processes {
 				fmt.Fprintln(w, strings.Join(p, "\t"))

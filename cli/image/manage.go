@@ -132,7 +132,24 @@ func newPushCommand(cli *command.Cli) *cobra.Command {
 	return cmd
 }
 
+const onePlatform = `
+ Info -> Using --platform pushes only the specified platform manifest of a multi-platform image index.
+         Other components, like attestations, will not be included.
+         To push the complete multi-platform image, remove the --platform flag.
+         
+`
+
 func runPush(ctx context.Context, cli *command.Cli, name string, all, quiet bool, platform string) error {
+	var o client.ImagePushOptions
+	if platform != "" {
+		p, err := ParsePlatform(platform)
+		if err != nil {
+			fmt.Fprintf(cli.Err, "Invalid platform %s", platform)
+			return err
+		}
+		fmt.Fprint(cli.Out, onePlatform)
+		o.Platform = p
+	}
 	named, err := reference.ParseNormalizedNamed(name)
 	switch {
 	case err != nil:
@@ -145,14 +162,7 @@ func runPush(ctx context.Context, cli *command.Cli, name string, all, quiet bool
 			fmt.Fprintf(cli.Out, "Using default tag: %s\n", t.Tag())
 		}
 	}
-	o := client.ImagePushOptions{All: all, RegistryAuth: auth(ctx, cli, name)}
-	if platform != "" {
-		p, err := ParsePlatform(platform)
-		if err != nil {
-			return err
-		}
-		o.Platform = p
-	}
+	o.All, o.RegistryAuth = all, auth(ctx, cli, name)
 	cl, err := cli.Client()
 	if err != nil {
 		return err
@@ -211,7 +221,7 @@ func runLoad(ctx context.Context, cli *command.Cli, input string, quiet bool, pl
 	if platform != "" {
 		p, err := ParsePlatform(platform)
 		if err != nil {
-			return err
+			return fmt.Errorf("invalid platform: %w", err)
 		}
 		lo = append(lo, client.ImageLoadWithPlatforms(*p))
 	}
@@ -248,7 +258,7 @@ func runSave(ctx context.Context, cli *command.Cli, names []string, output, plat
 	if platform != "" {
 		p, err := ParsePlatform(platform)
 		if err != nil {
-			return err
+			return fmt.Errorf("invalid platform: %w", err)
 		}
 		so = append(so, client.ImageSaveWithPlatforms(*p))
 	}
@@ -288,7 +298,7 @@ func checkOutput(path string) error {
 	case err != nil:
 		return fmt.Errorf("invalid output path: %w", err)
 	case st.IsDir():
-		return nil // opening it says what is wrong
+		return errors.New("cannot write to a directory")
 	case st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0:
 		return errors.New("got a device")
 	}
@@ -427,7 +437,7 @@ func newHistoryCommand(cli *command.Cli) *cobra.Command {
 			if platform != "" {
 				p, err := ParsePlatform(platform)
 				if err != nil {
-					return err
+					return fmt.Errorf("invalid platform: %w", err)
 				}
 				ho = append(ho, client.ImageHistoryWithPlatform(*p))
 			}
