@@ -128,6 +128,7 @@ save -o out.tar a
 save -o nodir/out.tar a
 save -o . a
 save --platform linux/arm64 a
+save --platform linux/arm64,linux/amd64 --platform linux/arm/v7 a
 save --platform b@d a
 save none1
 save
@@ -136,6 +137,7 @@ load -i archive.tar
 load -q -i archive.tar
 load -i none.tar
 load --platform linux/arm64 -i archive.tar
+load --platform linux/arm64,linux/amd64 -i archive.tar
 load --platform b@d -i archive.tar
 load extra
 image load -i archive.tar

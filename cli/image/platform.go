@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 )
 
@@ -12,6 +13,18 @@ func platformFlag(fs *pflag.FlagSet, p *string, usage string) {
 	if v := os.Getenv("DOCKER_DEFAULT_PLATFORM"); v != "" {
 		*p = v
 	}
+}
+
+func parsePlatforms(list []string) ([]ocispec.Platform, error) {
+	var out []ocispec.Platform
+	for _, s := range list {
+		p, err := ParsePlatform(s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, *p)
+	}
+	return out, nil
 }
 
 func knownOS(s string) bool {
