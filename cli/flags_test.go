@@ -44,27 +44,55 @@ func listedFlags(t *testing.T) map[string][]listed {
 	return out
 }
 
+// sameKind compares the word of a type in help with that in the list: help shows some types by
+// another, and addresses are parsed behind the flag here.
+func sameKind(got, want string) bool {
+	switch want {
+	case "bool":
+		return got == ""
+	case "stringSlice", "ipSlice", "ipNetSlice":
+		return got == "strings"
+	case "ip":
+		return got == "string"
+	}
+	return got == want || got+"64" == want
+}
+
+// checkFlag looks for a flag of the list in the command and in its help.
+func checkFlag(t *testing.T, command string, f listed, help string, shown map[string][]string) {
+	t.Helper()
+	_, stderr, _ := run(append(strings.Fields(command), "--"+f.name+"=\x01")...)
+	if strings.Contains(stderr, "unknown flag") {
+		t.Errorf("--%s is missing", f.name)
+		return
+	}
+	m, ok := shown[f.name]
+	if !ok {
+		if !f.hidden {
+			t.Errorf("--%s is not in the help", f.name)
+		}
+		return
+	}
+	if m[1] != f.short || !sameKind(m[3], f.kind) {
+		t.Errorf("--%s has the short form %q and the type %q, want %q and %q", f.name, m[1], m[3], f.short, f.kind)
+	}
+	switch f.def {
+	case "", "0", "0s", "<nil>": // not shown
+	default:
+		if !strings.Contains(help, f.def) {
+			t.Errorf("--%s does not show its default %s", f.name, f.def)
+		}
+	}
+}
+
 // TestEveryFlag: the flags of Docker's commands are there, with their short forms, types and
 // defaults, and no others.
 func TestEveryFlag(t *testing.T) {
 	isolate(t, "/nonexistent")
-	help := regexp.MustCompile(`(?m)^ +(?:-(\w), )?--([\w-]+)(?: ([\w-]+))?(?: {2,}|\n)`)
-	// Help shows some types by another word; addresses are parsed behind the flag here.
-	sameKind := func(got, want string) bool {
-		switch want {
-		case "bool":
-			return got == ""
-		case "stringSlice", "ipSlice", "ipNetSlice":
-			return got == "strings"
-		case "ip":
-			return got == "string"
-		}
-		return got == want || got+"64" == want
-	}
-	ours := map[string]string{
-		"container create --health-on-failure": "what a container does that is unhealthy",
-		"container run --health-on-failure":    "what a container does that is unhealthy",
-	}
+	form := regexp.MustCompile(`(?m)^ +(?:-(\w), )?--([\w-]+)(?: ([\w-]+))?(?: {2,}|\n)`)
+	// Ours are what a container does that is unhealthy; the others are deprecated in Docker, and
+	// parsed without effect.
+	more := []string{"health-on-failure", "disable-content-trust", "kernel-memory"}
 	// Of swarm's cluster volumes.
 	notHere := map[string][]string{
 		"volume ls": {"cluster"},
@@ -73,8 +101,6 @@ func TestEveryFlag(t *testing.T) {
 			"topology-required", "type",
 		},
 	}
-	// Deprecated in Docker, and parsed without effect.
-	deprecated := []string{"disable-content-trust", "kernel-memory"}
 	for command, flags := range listedFlags(t) {
 		t.Run(command, func(t *testing.T) {
 			out, _, code := run(append(strings.Fields(command), "--help")...)
@@ -82,38 +108,17 @@ func TestEveryFlag(t *testing.T) {
 				t.Fatalf("--help ends with %d", code)
 			}
 			shown := map[string][]string{}
-			for _, m := range help.FindAllStringSubmatch(out, -1) {
+			for _, m := range form.FindAllStringSubmatch(out, -1) {
 				shown[m[2]] = m
 			}
 			for _, f := range flags {
-				if f.name == "help" || slices.Contains(notHere[command], f.name) {
-					continue
-				}
-				_, stderr, _ := run(append(strings.Fields(command), "--"+f.name+"=\x01")...)
-				if strings.Contains(stderr, "unknown flag") {
-					t.Errorf("--%s is missing", f.name)
-					continue
-				}
-				m, ok := shown[f.name]
-				if !ok {
-					if !f.hidden {
-						t.Errorf("--%s is not in the help", f.name)
-					}
-					continue
-				}
-				if m[1] != f.short || !sameKind(m[3], f.kind) {
-					t.Errorf("--%s has the short form %q and the type %q, want %q and %q", f.name, m[1], m[3], f.short, f.kind)
-				}
-				if f.def != "" && f.def != "0" && f.def != "0s" && f.def != "<nil>" {
-					line := regexp.MustCompile(`--` + f.name + `\b(?s:.*?)\(default "?` + regexp.QuoteMeta(f.def) + `"?\)`)
-					if !line.MatchString(out) && !strings.Contains(out, f.def) {
-						t.Errorf("--%s does not show its default %s", f.name, f.def)
-					}
+				if f.name != "help" && !slices.Contains(notHere[command], f.name) {
+					checkFlag(t, command, f, out, shown)
 				}
 			}
 			for name := range shown {
 				known := slices.ContainsFunc(flags, func(f listed) bool { return f.name == name })
-				if _, our := ours[command+" --"+name]; !known && !our && !slices.Contains(deprecated, name) {
+				if !known && !slices.Contains(more, name) {
 					t.Errorf("--%s is no flag of Docker's", name)
 				}
 			}

@@ -158,33 +158,7 @@ func normal(b []byte) string {
 func prune(v any) any {
 	switch x := v.(type) {
 	case map[string]any:
-		for k, e := range x {
-			switch k {
-			case "ExposedPorts", "Volumes", "Tmpfs", "Labels", "EndpointsConfig":
-				// Their keys say something by being there.
-				if m, ok := e.(map[string]any); ok && len(m) > 0 {
-					for n := range m {
-						m[n] = fmt.Sprint(prune(m[n]))
-					}
-					continue
-				}
-			}
-			p := prune(e)
-			if p == nil && k != "MaskedPaths" && k != "ReadonlyPaths" {
-				delete(x, k)
-				continue
-			}
-			x[k] = p
-		}
-		if len(x) == 0 {
-			return nil
-		}
-		// Docker's client sends these in any order.
-		for _, k := range []string{"Env", "Binds"} {
-			if list, ok := x[k].([]any); ok {
-				sort.Slice(list, func(i, j int) bool { return fmt.Sprint(list[i]) < fmt.Sprint(list[j]) })
-			}
-		}
+		return pruneMap(x)
 	case []any:
 		for i := range x {
 			x[i] = prune(x[i])
@@ -192,20 +166,43 @@ func prune(v any) any {
 		if len(x) == 0 {
 			return nil
 		}
-	case string:
-		if x == "" {
-			return nil
-		}
-	case float64:
-		if x == 0 {
-			return nil
-		}
-	case bool:
-		if !x {
-			return nil
-		}
+		return x
+	}
+	if v == "" || v == float64(0) || v == false {
+		return nil
 	}
 	return v
+}
+
+func pruneMap(x map[string]any) any {
+	for k, e := range x {
+		switch k {
+		case "ExposedPorts", "Volumes", "Tmpfs", "Labels", "EndpointsConfig":
+			// Their keys say something by being there.
+			if m, ok := e.(map[string]any); ok && len(m) > 0 {
+				for n := range m {
+					m[n] = fmt.Sprint(prune(m[n]))
+				}
+				continue
+			}
+		}
+		p := prune(e)
+		if p == nil && k != "MaskedPaths" && k != "ReadonlyPaths" {
+			delete(x, k)
+			continue
+		}
+		x[k] = p
+	}
+	if len(x) == 0 {
+		return nil
+	}
+	// Docker's client sends these in any order.
+	for _, k := range []string{"Env", "Binds"} {
+		if list, ok := x[k].([]any); ok {
+			sort.Slice(list, func(i, j int) bool { return fmt.Sprint(list[i]) < fmt.Sprint(list[j]) })
+		}
+	}
+	return x
 }
 
 func fail(w http.ResponseWriter, code int, f string, args ...any) {

@@ -71,24 +71,8 @@ func runPs(ctx context.Context, cli *command.Cli, o *psOptions) error {
 	if err != nil {
 		return err
 	}
-	f := o.format
-	if f != "" && o.quiet {
-		fmt.Fprintln(cli.Err, "WARNING: Ignoring custom format, because both --format and --quiet are set.")
-	}
-	if f == "" {
-		if cfg := cli.Config().PsFormat; cfg != "" && !o.quiet {
-			f = cfg
-		} else {
-			f = format.IsTableKey
-		}
-	}
-	lo := client.ContainerListOptions{All: o.all, Limit: o.last, Size: o.size, Filters: o.filter.All()}
-	if o.latest && o.last == -1 {
-		lo.Limit = 1
-	}
-	if !o.sizeGiven && !o.quiet && strings.Contains(f, ".Size") {
-		lo.Size = true // it costs the daemon a walk, so it is asked for only where it is shown
-	}
+	f := o.source(cli)
+	lo := o.request(f)
 	res, err := cl.ContainerList(ctx, lo)
 	if err != nil {
 		return err
@@ -107,4 +91,30 @@ func runPs(ctx context.Context, cli *command.Cli, o *psOptions) error {
 		rows = append(rows, &Row{c: &res.Items[i], trunc: !o.noTrunc})
 	}
 	return format.Write(cli.Out, f, Titles(), rows)
+}
+
+// source is the format asked for: by flag, by config.json, else the table.
+func (o *psOptions) source(cli *command.Cli) string {
+	if o.format != "" {
+		if o.quiet {
+			fmt.Fprintln(cli.Err, "WARNING: Ignoring custom format, because both --format and --quiet are set.")
+		}
+		return o.format
+	}
+	if cfg := cli.Config().PsFormat; cfg != "" && !o.quiet {
+		return cfg
+	}
+	return format.IsTableKey
+}
+
+// request is what the daemon is asked for a list in format f.
+func (o *psOptions) request(f string) client.ContainerListOptions {
+	lo := client.ContainerListOptions{All: o.all, Limit: o.last, Size: o.size, Filters: o.filter.All()}
+	if o.latest && o.last == -1 {
+		lo.Limit = 1
+	}
+	if !o.sizeGiven && !o.quiet && strings.Contains(f, ".Size") {
+		lo.Size = true // it costs the daemon a walk, so it is asked for only where it is shown
+	}
+	return lo
 }

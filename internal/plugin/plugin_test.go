@@ -19,10 +19,10 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-func TestFindAndCall(t *testing.T) {
-	socks, specs := t.TempDir(), t.TempDir()
-	r := &Registry{Sockets: []string{socks}, Specs: []string{specs}}
-	l, err := net.Listen("unix", filepath.Join(socks, "one.sock"))
+// faulty serves a plugin that answers each method in a wrong way of its own.
+func faulty(t *testing.T, socket string) *http.Server {
+	t.Helper()
+	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,14 @@ func TestFindAndCall(t *testing.T) {
 		}
 	})}
 	go s.Serve(l)
-	defer s.Close()
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func TestFindAndCall(t *testing.T) {
+	socks, specs := t.TempDir(), t.TempDir()
+	r := &Registry{Sockets: []string{socks}, Specs: []string{specs}}
+	s := faulty(t, filepath.Join(socks, "one.sock"))
 	for name, text := range map[string]string{
 		"two.spec": "unix://" + socks + "/one.sock\n", "three.json": `{"Name":"x","Addr":"unix://` + socks + `/one.sock"}`, "bad.spec": "ftp://x", "tls.json": `{"Addr":"tcp://a:1","TLSConfig":{"CAFile":"/nowhere"}}`,
 	} {
