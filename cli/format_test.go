@@ -20,10 +20,12 @@ func TestUnknownField(t *testing.T) {
 		{"events --format {{.Nope}}", 64, "Error parsing format: template: :1:2: executing"},
 		{"events --format {{.Nope", 64, "Error parsing format: template: :1: unclosed action"},
 	} {
-		args := strings.Split(c.args, " ")
-		args[2] = strings.ReplaceAll(args[2], "table\t", "table ")
-		if _, stderr, code := run(args...); code != c.code || !strings.HasPrefix(stderr, c.text) {
-			t.Errorf("%s: %d %q", c.args, code, stderr)
-		}
+		t.Run(c.args, func(t *testing.T) {
+			args := strings.Split(c.args, " ")
+			args[2] = strings.ReplaceAll(args[2], "table\t", "table ")
+			if _, stderr, code := run(args...); code != c.code || !strings.HasPrefix(stderr, c.text) {
+				t.Errorf("%s: %d %q", c.args, code, stderr)
+			}
+		})
 	}
 }

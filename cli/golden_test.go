@@ -105,9 +105,11 @@ func TestExitCodes(t *testing.T) {
 		"run --nosuch": 125, "ps --nosuch": 125, "rm none1": 1, "rm": 1, "exec c1 ls": 5, "wait none1": 1,
 		"start none1": 1, "attach c1": 7, "start -a c1": 7, "create gone": 1, "logs none1": 1,
 	} {
-		if _, errs, code := run(strings.Fields(args)...); code != want {
-			t.Errorf("docker %s ends with %d, want %d: %s", args, code, want, errs)
-		}
+		t.Run(args, func(t *testing.T) {
+			if _, errs, code := run(strings.Fields(args)...); code != want {
+				t.Errorf("docker %s ends with %d, want %d: %s", args, code, want, errs)
+			}
+		})
 	}
 }
 
@@ -123,12 +125,14 @@ func TestCredentialsStayHome(t *testing.T) {
 	for ref, has := range map[string]bool{
 		"reg.example/a": true, "reg.example:5000/a": false, "evil.example/reg.example/a": false, "reg.example.evil/a": false, "a": false,
 	} {
-		before := len(e.Requests())
-		run("pull", ref)
-		reqs := e.Requests()[before:]
-		if len(reqs) != 1 || (reqs[0].Auth != "e30=") != has {
-			t.Errorf("%s: %+v", ref, reqs)
-		}
+		t.Run(ref, func(t *testing.T) {
+			before := len(e.Requests())
+			run("pull", ref)
+			reqs := e.Requests()[before:]
+			if len(reqs) != 1 || (reqs[0].Auth != "e30=") != has {
+				t.Errorf("%s: %+v", ref, reqs)
+			}
+		})
 	}
 }
 

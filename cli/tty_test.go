@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/cli/clitest"
+	"github.com/gantry/gantry/test/poll"
 	"golang.org/x/sys/unix"
 )
 
@@ -79,13 +80,11 @@ func runTTY(t *testing.T, bin string, args []string, steps []step) (string, int,
 		return strings.Join(out, "\n")
 	}
 	for _, s := range steps {
-		deadline := time.Now().Add(10 * time.Second)
-		for !strings.Contains(seen.text(), s.until) || !strings.Contains(requests(), s.request) {
-			if time.Now().After(deadline) {
-				_ = cmd.Process.Kill()
-				t.Fatalf("waiting for %q and %q; seen:\n%q\nrequests:\n%s", s.until, s.request, seen.text(), requests())
-			}
-			time.Sleep(5 * time.Millisecond)
+		if !poll.Within(10*time.Second, func() bool {
+			return strings.Contains(seen.text(), s.until) && strings.Contains(requests(), s.request)
+		}) {
+			_ = cmd.Process.Kill()
+			t.Fatalf("waiting for %q and %q; seen:\n%q\nrequests:\n%s", s.until, s.request, seen.text(), requests())
 		}
 		if s.resize != nil {
 			if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, s.resize); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/oci/plan/seccomp"
+	"github.com/gantry/gantry/test/poll"
 	profile "github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -396,15 +397,13 @@ func TestInitReaper(t *testing.T) {
 	b.opts.Spec.Process.User.UID = 1000
 	p, collect, err := b.start(t)
 	must(t, err)
-	for range 500 { // until the shell has set its trap: the signal may come too early
+	// The signal may not come before the shell has set its trap.
+	poll.Until(t, "the shell has started its child", func() bool {
 		must(t, syscall.Kill(p.Pid, 0))
 		pids, err := oci.Pids(p.Cgroup)
 		must(t, err)
-		if len(pids) >= 3 {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+		return len(pids) >= 3
+	})
 	must(t, syscall.Kill(p.Pid, syscall.SIGTERM))
 	if code := wait(t, p); code != 3 {
 		t.Errorf("status %d, %q", code, collect())

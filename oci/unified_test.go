@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/oci"
+	"github.com/gantry/gantry/test/poll"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -58,11 +59,7 @@ func (b *box) cgroupWritable() {
 // within polls for something that the kernel does by itself.
 func within(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s did not happen", what)
-		}
-	}
+	poll.Until(t, what, ok)
 }
 
 func TestUnifiedLimits(t *testing.T) {

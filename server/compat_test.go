@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -79,10 +80,12 @@ func TestLowerInspect(t *testing.T) {
 		{43, "Config/MacAddress", "02:42:ac:11:00:02", true},
 		{24, "Id", strings.Repeat("ab", 32), true},
 	} {
-		got, there := at(t, lowerInspect(info, c.v), c.path)
-		if there != c.there || got != c.want {
-			t.Errorf("%v %s: %v %v, want %v %v", c.v, c.path, got, there, c.want, c.there)
-		}
+		t.Run(c.path, func(t *testing.T) {
+			got, there := at(t, lowerInspect(info, c.v), c.path)
+			if there != c.there || got != c.want {
+				t.Errorf("%v %s: %v %v, want %v %v", c.v, c.path, got, there, c.want, c.there)
+			}
+		})
 	}
 	old, _ := at(t, lowerInspect(info, 44), "NetworkSettings/Networks/mine/Aliases")
 	if a := old.([]any); len(a) != 2 || a[1] != "abababababab" {
@@ -176,9 +179,11 @@ func TestLowerImage(t *testing.T) {
 		{44, "VirtualSize", false},
 		{43, "VirtualSize", true},
 	} {
-		if _, there := at(t, lowerImage(info, c.v), c.path); there != c.there {
-			t.Errorf("%v %s: %v", c.v, c.path, there)
-		}
+		t.Run(c.path, func(t *testing.T) {
+			if _, there := at(t, lowerImage(info, c.v), c.path); there != c.there {
+				t.Errorf("%v %s: %v", c.v, c.path, there)
+			}
+		})
 	}
 	list := []imagetypes.Summary{{Size: 7}}
 	if got, ok := at(t, map[string]any{"l": lowerImages(list, 42)}, "l"); !ok || got.([]any)[0].(map[string]any)["VirtualSize"] != 7.0 {
@@ -203,9 +208,11 @@ func TestLowerInfo(t *testing.T) {
 		{43, "Runtimes/r/status", false},
 		{44, "Runtimes/r/status", true},
 	} {
-		if _, there := at(t, lowerInfo(info, c.v), c.path); there != c.there {
-			t.Errorf("%v %s: %v", c.v, c.path, there)
-		}
+		t.Run(c.path, func(t *testing.T) {
+			if _, there := at(t, lowerInfo(info, c.v), c.path); there != c.there {
+				t.Errorf("%v %s: %v", c.v, c.path, there)
+			}
+		})
 	}
 }
 
@@ -223,9 +230,11 @@ func TestPullReference(t *testing.T) {
 		{"a", "sha256:abc", "a@sha256:abc", false},
 		{"a@sha256:abc", "", "a@sha256:abc", false},
 	} {
-		if ref, all := pullReference(c.from, c.tag); ref != c.ref || all != c.all {
-			t.Errorf("%q %q: %q %v", c.from, c.tag, ref, all)
-		}
+		t.Run(c.from+" "+c.tag, func(t *testing.T) {
+			if ref, all := pullReference(c.from, c.tag); ref != c.ref || all != c.all {
+				t.Errorf("%q %q: %q %v", c.from, c.tag, ref, all)
+			}
+		})
 	}
 }
 
@@ -235,15 +244,19 @@ func TestParsePlatform(t *testing.T) {
 		"linux/arm": "linux arm v7", "Linux/X86_64": "linux amd64 ", "armhf": "linux arm v7", "windows/amd64": "windows amd64 ",
 		`{"os":"linux","architecture":"arm","variant":"v5"}`: "linux arm v5", "linux": "linux  ",
 	} {
-		p, err := parsePlatform(in)
-		if got := p.OS + " " + p.Architecture + " " + p.Variant; err != nil || got != want {
-			t.Errorf("%s: %q %v", in, got, err)
-		}
+		t.Run(in, func(t *testing.T) {
+			p, err := parsePlatform(in)
+			if got := p.OS + " " + p.Architecture + " " + p.Variant; err != nil || got != want {
+				t.Errorf("%s: %q %v", in, got, err)
+			}
+		})
 	}
 	for _, in := range []string{"", "a/b/c/d", "linux/", "x y", "plan9-ish", "{}", `{"os":1}`, "../x/y"} {
-		if p, err := parsePlatform(in); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%q: %+v %v", in, p, err)
-		}
+		t.Run(in, func(t *testing.T) {
+			if p, err := parsePlatform(in); !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%q: %+v %v", in, p, err)
+			}
+		})
 	}
 }
 
@@ -252,14 +265,18 @@ func TestParseTime(t *testing.T) {
 		"": {}, "0": {}, "5": time.Unix(5, 0), "5.5": time.Unix(5, 5e8), "1136073600.000000001": time.Unix(1136073600, 1),
 		"5.1234567899": time.Unix(5, 123456789), "-1.5": time.Unix(-1, -5e8),
 	} {
-		if got, err := parseTime(in); err != nil || !got.Equal(want) {
-			t.Errorf("%q: %v %v", in, got, err)
-		}
+		t.Run(in, func(t *testing.T) {
+			if got, err := parseTime(in); err != nil || !got.Equal(want) {
+				t.Errorf("%q: %v %v", in, got, err)
+			}
+		})
 	}
 	for _, in := range []string{"x", "1.x", "1h", "2006-01-02", "1.-5"} {
-		if _, err := parseTime(in); err == nil {
-			t.Errorf("%q is a time", in)
-		}
+		t.Run(in, func(t *testing.T) {
+			if _, err := parseTime(in); err == nil {
+				t.Errorf("%q is a time", in)
+			}
+		})
 	}
 }
 
@@ -292,9 +309,11 @@ func TestMatchEvent(t *testing.T) {
 		{filter.Args{"label": {"tier=back"}}, ctr, false},
 		{filter.Args{"container": {"web"}, "event": {"die"}}, ctr, false},
 	} {
-		if got := matchEvent(c.f, c.m); got != c.want {
-			t.Errorf("%v on %s %s: %v", c.f, c.m.Type, c.m.Action, got)
-		}
+		t.Run(fmt.Sprint(c.f), func(t *testing.T) {
+			if got := matchEvent(c.f, c.m); got != c.want {
+				t.Errorf("%v on %s %s: %v", c.f, c.m.Type, c.m.Action, got)
+			}
+		})
 	}
 }
 
@@ -308,22 +327,28 @@ func TestBar(t *testing.T) {
 		{10, 5, "[==================================================>]      10B"},
 		{0, 5, "[>                                                  ]       0B/5B"},
 	} {
-		if got := bar(c.current, c.total); got != c.want {
-			t.Errorf("%d/%d: %q", c.current, c.total, got)
-		}
+		t.Run(c.want, func(t *testing.T) {
+			if got := bar(c.current, c.total); got != c.want {
+				t.Errorf("%d/%d: %q", c.current, c.total, got)
+			}
+		})
 	}
 }
 
 func TestParseVersion(t *testing.T) {
 	for in, want := range map[string]apiVersion{"1.24": 24, "1.57": 57} {
-		if v, err := parseVersion(in); v != want || err != nil {
-			t.Errorf("%s: %v %v", in, v, err)
-		}
+		t.Run(in, func(t *testing.T) {
+			if v, err := parseVersion(in); v != want || err != nil {
+				t.Errorf("%s: %v %v", in, v, err)
+			}
+		})
 	}
 	for _, in := range []string{"1.23", "1.58", "2", "0.9", "1.x", "1.99999999999", "1..2", "."} {
-		if v, err := parseVersion(in); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%s: %v %v", in, v, err)
-		}
+		t.Run(in, func(t *testing.T) {
+			if v, err := parseVersion(in); !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%s: %v %v", in, v, err)
+			}
+		})
 	}
 }
 

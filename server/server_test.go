@@ -26,15 +26,17 @@ import (
 func TestPingAndHeaders(t *testing.T) {
 	h := serve(t)
 	for _, path := range []string{"/_ping", "/v1.24/_ping", "/v1.57/_ping"} {
-		status, body, header := h.do(t, "GET", path, nil)
-		if status != 200 || body != "OK" {
-			t.Errorf("%s: %d %q", path, status, body)
-		}
-		for k, want := range map[string]string{"Api-Version": "1.57", "Ostype": "linux", "Docker-Experimental": "false", "Server": "Docker/0.1.0 (linux)", "Builder-Version": "1"} {
-			if got := header.Get(k); got != want {
-				t.Errorf("%s: header %s = %q, want %q", path, k, got, want)
+		t.Run(path, func(t *testing.T) {
+			status, body, header := h.do(t, "GET", path, nil)
+			if status != 200 || body != "OK" {
+				t.Errorf("%s: %d %q", path, status, body)
 			}
-		}
+			for k, want := range map[string]string{"Api-Version": "1.57", "Ostype": "linux", "Docker-Experimental": "false", "Server": "Docker/0.1.0 (linux)", "Builder-Version": "1"} {
+				if got := header.Get(k); got != want {
+					t.Errorf("%s: header %s = %q, want %q", path, k, got, want)
+				}
+			}
+		})
 	}
 	if status, body, _ := h.do(t, "HEAD", "/_ping", nil); status != 200 || body != "" {
 		t.Errorf("HEAD: %d %q", status, body)
@@ -66,14 +68,16 @@ func TestErrorAnswers(t *testing.T) {
 		// The fake has no Pause: a nil call panics.
 		{"POST", "/containers/x/pause", 500, "internal error: the request ended in a panic, see the daemon's log"},
 	} {
-		status, body, _ := h.do(t, c.method, c.path, nil)
-		var e struct{ Message string }
-		if err := json.Unmarshal([]byte(body), &e); err != nil {
-			t.Errorf("%s %s: %q: %v", c.method, c.path, body, err)
-		}
-		if status != c.status || e.Message != c.message {
-			t.Errorf("%s %s: %d %q, want %d %q", c.method, c.path, status, e.Message, c.status, c.message)
-		}
+		t.Run(c.method+" "+c.path, func(t *testing.T) {
+			status, body, _ := h.do(t, c.method, c.path, nil)
+			var e struct{ Message string }
+			if err := json.Unmarshal([]byte(body), &e); err != nil {
+				t.Errorf("%s %s: %q: %v", c.method, c.path, body, err)
+			}
+			if status != c.status || e.Message != c.message {
+				t.Errorf("%s %s: %d %q, want %d %q", c.method, c.path, status, e.Message, c.status, c.message)
+			}
+		})
 	}
 }
 
@@ -85,11 +89,13 @@ func TestStatusOf(t *testing.T) {
 		503: {errdefs.ErrUnavailable}, 501: {errdefs.ErrNotImplemented},
 		500: {errdefs.ErrInternal, errdefs.ErrUnknown, errors.New("plain"), context.Canceled},
 	} {
-		for _, class := range classes {
-			if got := statusOf(fmt.Errorf("wrapped: %w", errclass.With(class, errors.New("x")))); got != want {
-				t.Errorf("%v: %d, want %d", class, got, want)
+		t.Run(fmt.Sprint(want), func(t *testing.T) {
+			for _, class := range classes {
+				if got := statusOf(fmt.Errorf("wrapped: %w", errclass.With(class, errors.New("x")))); got != want {
+					t.Errorf("%v: %d, want %d", class, got, want)
+				}
 			}
-		}
+		})
 	}
 }
 
@@ -150,10 +156,12 @@ func TestCreateBodies(t *testing.T) {
 		`{}`: 400, `{"Image":`: 400, `{"Image":"x"} {}`: 400, ``: 400,
 		`{"Image":"` + strings.Repeat("x", maxJSONBody) + `"}`: 413,
 	} {
-		status, answer, _ := h.do(t, "POST", "/containers/create", strings.NewReader(body))
-		if status != want {
-			t.Errorf("%.20q: %d %s, want %d", body, status, answer, want)
-		}
+		t.Run(fmt.Sprintf("%.40q", body), func(t *testing.T) {
+			status, answer, _ := h.do(t, "POST", "/containers/create", strings.NewReader(body))
+			if status != want {
+				t.Errorf("%.20q: %d %s, want %d", body, status, answer, want)
+			}
+		})
 	}
 	if status, answer, _ := h.do(t, "POST", "/containers/create", strings.NewReader(`{"Image":"x"}`), "Content-Type", "text/plain"); status != 400 {
 		t.Errorf("text/plain: %d %s", status, answer)
@@ -253,31 +261,33 @@ func TestAttachHijack(t *testing.T) {
 		{"1.50", "Upgrade: tcp\r\n", "HTTP/1.1 101 UPGRADED\r\n", "application/vnd.docker.multiplexed-stream"},
 		{"1.50", "", "HTTP/1.1 200 OK\r\n", "application/vnd.docker.multiplexed-stream"},
 	} {
-		conn, r := h.raw(t, "POST /v"+c.version+"/containers/x/attach?stream=1&stdin=1&detachKeys=ctrl-a HTTP/1.1\r\nHost: d\r\n"+c.upgrade+"Content-Length: 0\r\n\r\nearly")
-		first, err := r.ReadString('\n')
-		if err != nil || first != c.first {
-			t.Fatalf("%q %v", first, err)
-		}
-		found := false
-		for {
-			line, err := r.ReadString('\n')
-			if err != nil {
-				t.Fatal(err)
+		t.Run(c.version+" "+c.upgrade, func(t *testing.T) {
+			conn, r := h.raw(t, "POST /v"+c.version+"/containers/x/attach?stream=1&stdin=1&detachKeys=ctrl-a HTTP/1.1\r\nHost: d\r\n"+c.upgrade+"Content-Length: 0\r\n\r\nearly")
+			first, err := r.ReadString('\n')
+			if err != nil || first != c.first {
+				t.Fatalf("%q %v", first, err)
 			}
-			if line == "\r\n" {
-				break
+			found := false
+			for {
+				line, err := r.ReadString('\n')
+				if err != nil {
+					t.Fatal(err)
+				}
+				if line == "\r\n" {
+					break
+				}
+				found = found || line == "Content-Type: "+c.contentType+"\r\n"
 			}
-			found = found || line == "Content-Type: "+c.contentType+"\r\n"
-		}
-		if !found {
-			t.Errorf("%+v: content type is missing", c)
-		}
-		io.WriteString(conn, " late")
-		conn.CloseWrite()
-		all, err := io.ReadAll(r)
-		if got := strings.Replace(string(all), "|", "", 1); err != nil || got != "got early late" {
-			t.Errorf("%q %v", all, err)
-		}
+			if !found {
+				t.Errorf("%+v: content type is missing", c)
+			}
+			io.WriteString(conn, " late")
+			conn.CloseWrite()
+			all, err := io.ReadAll(r)
+			if got := strings.Replace(string(all), "|", "", 1); err != nil || got != "got early late" {
+				t.Errorf("%q %v", all, err)
+			}
+		})
 	}
 }
 
@@ -475,12 +485,14 @@ func TestRealClient(t *testing.T) {
 		{"ps -q", ""},
 		{"network ls -q", ""},
 	} {
-		cmd := exec.Command(docker, append([]string{"-H", "unix://" + h.socket}, strings.Fields(c.args)...)...)
-		cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+t.TempDir())
-		out, err := cmd.CombinedOutput()
-		if err != nil || string(out) != c.want {
-			t.Errorf("docker %s: %v\n%s", c.args, err, out)
-		}
+		t.Run(c.args, func(t *testing.T) {
+			cmd := exec.Command(docker, append([]string{"-H", "unix://" + h.socket}, strings.Fields(c.args)...)...)
+			cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+t.TempDir())
+			out, err := cmd.CombinedOutput()
+			if err != nil || string(out) != c.want {
+				t.Errorf("docker %s: %v\n%s", c.args, err, out)
+			}
+		})
 	}
 }
 

@@ -34,10 +34,12 @@ func TestSecondOpen(t *testing.T) {
 		t.Errorf("second open: %v", err)
 	}
 	for _, d := range []string{"image", "layers", "image/leases", "image/overlay"} {
-		fi, err := os.Stat(filepath.Join(root, d))
-		if err != nil || fi.Mode().Perm() != 0o700 {
-			t.Errorf("%s: %v, %v", d, fi.Mode(), err)
-		}
+		t.Run(d, func(t *testing.T) {
+			fi, err := os.Stat(filepath.Join(root, d))
+			if err != nil || fi.Mode().Perm() != 0o700 {
+				t.Errorf("%s: %v, %v", d, fi.Mode(), err)
+			}
+		})
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -62,12 +64,14 @@ func TestLayers(t *testing.T) {
 		t.Errorf("second create: %v", err)
 	}
 	for _, bad := range []string{"", "..", "../../x", strings.Repeat("g", 64), c + "/"} {
-		if _, err := l.Create(bad); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("create %q: %v", bad, err)
-		}
-		if err := l.Remove(bad); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("remove %q: %v", bad, err)
-		}
+		t.Run(bad, func(t *testing.T) {
+			if _, err := l.Create(bad); !errdefs.IsInvalidArgument(err) {
+				t.Errorf("create %q: %v", bad, err)
+			}
+			if err := l.Remove(bad); !errdefs.IsInvalidArgument(err) {
+				t.Errorf("remove %q: %v", bad, err)
+			}
+		})
 	}
 	if err := os.WriteFile(filepath.Join(layer.Upper, "f"), make([]byte, 1000), 0o600); err != nil {
 		t.Fatal(err)
@@ -165,10 +169,12 @@ func TestImmutable(t *testing.T) {
 func TestHoldText(t *testing.T) {
 	d := "sha256:" + strings.Repeat("a", 64)
 	for _, text := range []string{d + "," + d, "," + d} {
-		h, err := parseHold(text)
-		if err != nil || h.text() != text || len(h.key()) >= 60 {
-			t.Errorf("%q: %+v, %v", text, h, err)
-		}
+		t.Run(text, func(t *testing.T) {
+			h, err := parseHold(text)
+			if err != nil || h.text() != text || len(h.key()) >= 60 {
+				t.Errorf("%q: %+v, %v", text, h, err)
+			}
+		})
 	}
 	if _, err := parseHold("../x"); err == nil {
 		t.Error("no digest")

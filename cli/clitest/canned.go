@@ -43,62 +43,103 @@ const eventsJSON = `{"status":"start","id":"c1","from":"nginx","Type":"container
 {"Type":"network","Action":"connect","Actor":{"ID":"n1","Attributes":{}},"scope":"local","time":1600000001,"timeNano":1600000001000000000}
 `
 
+const volumesJSON = `{"Volumes":[
+{"CreatedAt":"2025-01-02T03:04:05Z","Driver":"local","Labels":{"b":"2","a":"1"},"Mountpoint":"/var/lib/docker/volumes/vol2/_data","Name":"vol2","Options":null,"Scope":"local"},
+{"CreatedAt":"2025-01-02T03:04:05Z","Driver":"nfs","Labels":null,"Mountpoint":"/mnt/vol1","Name":"vol1","Options":{"o":"1"},"Scope":"global","UsageData":{"Size":4096,"RefCount":2}}],"Warnings":null}`
+
 // inspectJSON is a running container without terminal.
 func inspectJSON(ref string) string {
 	return fmt.Sprintf(`{"Id":"%s","Created":"2025-01-02T03:04:05Z","Path":"nginx","Args":["-g","<daemon>"],"State":{"Status":"running","Running":true,"Paused":false,"Restarting":false,"OOMKilled":false,"Dead":false,"Pid":42,"ExitCode":0,"Error":"","StartedAt":"2025-01-02T03:04:06Z","FinishedAt":"0001-01-01T00:00:00Z"},"Image":"sha256:%s","Name":"/%s","RestartCount":0,"HostConfig":{"NetworkMode":"bridge","AutoRemove":false},"Config":{"Hostname":"h","Tty":false,"OpenStdin":false,"Env":["A=1","B=2"],"Labels":{"x":"y"}},"NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"},{"HostIp":"::","HostPort":"8080"}],"443/tcp":null,"9/udp":[{"HostIp":"127.0.0.1","HostPort":"900"}]},"Networks":{}},"Unknown":{"New":1}}`, id1, id2, ref)
 }
 
+// fixed are the answers that depend on nothing but the request.
+func fixed(request string) (reply, bool) {
+	r, ok := map[string]reply{
+		"GET /containers/json":  {200, containersJSON},
+		"GET /images/json":      {200, imagesJSON},
+		"POST /images/prune":    {200, `{"ImagesDeleted":[{"Untagged":"a:1"},{"Deleted":"sha256:00"}],"SpaceReclaimed":1000}`},
+		"GET /networks":         {200, networksJSON},
+		"POST /networks/create": {201, `{"Id":"net1","Warning":""}`},
+		"POST /networks/prune":  {200, `{"NetworksDeleted":["n1","n2"]}`},
+		"GET /info":             {200, infoJSON},
+		"GET /version":          {200, versionJSON},
+		"GET /events":           {200, eventsJSON},
+		"GET /volumes":          {200, volumesJSON},
+		"POST /volumes/create":  {201, `{"CreatedAt":"2025-01-02T03:04:05Z","Driver":"local","Labels":null,"Mountpoint":"/m","Name":"made","Options":null,"Scope":"local"}`},
+		"POST /volumes/prune":   {200, `{"VolumesDeleted":["v1","v2"],"SpaceReclaimed":2048}`},
+		"POST /auth":            {200, `{"IdentityToken":"","Status":"Login Succeeded"}`},
+	}[request]
+	return r, ok
+}
+
 func (e *Engine) canned(w http.ResponseWriter, r *http.Request, path string, parts []string) {
-	last := parts[len(parts)-1]
+	if fix, ok := fixed(r.Method + " " + path); ok {
+		answer(w, fix.code, fix.body)
+		return
+	}
 	name := ""
 	if len(parts) > 1 {
 		name = parts[1]
 	}
 	switch {
-	case path == "/containers/json":
-		answer(w, 200, containersJSON)
-	case path == "/images/json":
-		answer(w, 200, imagesJSON)
-	case path == "/images/prune":
-		answer(w, 200, `{"ImagesDeleted":[{"Untagged":"a:1"},{"Deleted":"sha256:00"}],"SpaceReclaimed":1000}`)
-	case path == "/networks" && r.Method == http.MethodGet:
-		answer(w, 200, networksJSON)
-	case path == "/networks/create":
-		answer(w, 201, `{"Id":"net1","Warning":""}`)
-	case path == "/networks/prune":
-		answer(w, 200, `{"NetworksDeleted":["n1","n2"]}`)
-	case path == "/info":
-		answer(w, 200, infoJSON)
-	case path == "/version":
-		answer(w, 200, versionJSON)
-	case path == "/events":
-		answer(w, 200, eventsJSON)
-	case path == "/auth":
-		answer(w, 200, `{"IdentityToken":"","Status":"Login Succeeded"}`)
 	case strings.HasPrefix(name, "none"):
-		kind := strings.TrimSuffix(parts[0], "s")
-		msg := "No such " + kind + ": " + name
-		if kind == "network" {
-			msg = "network " + name + " not found"
-		}
-		fail(w, 404, "%s", msg)
-	case parts[0] == "images" && last == "history":
+		missing(w, strings.TrimSuffix(parts[0], "s"), name)
+	case parts[0] == "images":
+		cannedImage(w, r, name, parts[len(parts)-1])
+	case parts[0] == "volumes" && len(parts) == 2:
+		cannedVolume(w, r, name)
+	case parts[0] == "networks":
+		cannedNetwork(w, r, name, parts[len(parts)-1])
+	default:
+		fail(w, 404, "%v", errNoRoute)
+	}
+}
+
+func missing(w http.ResponseWriter, kind, name string) {
+	switch kind {
+	case "network":
+		fail(w, 404, "network %s not found", name)
+	case "volume":
+		fail(w, 404, "get %s: no such volume", name)
+	default:
+		fail(w, 404, "No such %s: %s", kind, name)
+	}
+}
+
+func cannedImage(w http.ResponseWriter, r *http.Request, name, action string) {
+	switch {
+	case action == "history":
 		answer(w, 200, historyJSON)
-	case parts[0] == "images" && last == "json":
+	case action == "json":
 		answer(w, 200, `{"Id":"sha256:`+id1+`","RepoTags":["nginx:1.27"],"Architecture":"amd64","Os":"linux","Size":5,"RootFS":{"Type":"layers","Layers":["sha256:1"]},"Config":{"Env":["P=1"]}}`)
-	case parts[0] == "images" && last == "tag":
+	case action == "tag":
 		w.WriteHeader(http.StatusCreated)
-	case parts[0] == "images" && last == "push":
+	case action == "push":
 		answer(w, 200, `{"status":"The push refers to repository [docker.io/library/a]"}`+"\n"+`{"status":"latest: digest: sha256:00 size: 1"}`+"\n")
-	case parts[0] == "images" && last == "get":
+	case action == "get":
 		_, _ = w.Write([]byte("TAR"))
-	case parts[0] == "images" && r.Method == http.MethodDelete:
+	case r.Method == http.MethodDelete:
 		answer(w, 200, `[{"Untagged":"`+name+`:latest"},{"Deleted":"sha256:`+id1+`"}]`)
-	case parts[0] == "networks" && r.Method == http.MethodDelete:
+	default:
+		fail(w, 404, "%v", errNoRoute)
+	}
+}
+
+func cannedVolume(w http.ResponseWriter, r *http.Request, name string) {
+	if r.Method == http.MethodDelete {
 		w.WriteHeader(http.StatusNoContent)
-	case parts[0] == "networks" && (last == "connect" || last == "disconnect"):
+		return
+	}
+	answer(w, 200, `{"CreatedAt":"2025-01-02T03:04:05Z","Driver":"local","Labels":{"a":"1"},"Mountpoint":"/m","Name":"`+name+`","Options":null,"Scope":"local"}`)
+}
+
+func cannedNetwork(w http.ResponseWriter, r *http.Request, name, action string) {
+	switch {
+	case r.Method == http.MethodDelete:
+		w.WriteHeader(http.StatusNoContent)
+	case action == "connect", action == "disconnect":
 		w.WriteHeader(http.StatusOK)
-	case parts[0] == "networks" && len(parts) == 2:
+	case action == name && name != "":
 		answer(w, 200, `{"Name":"`+name+`","Id":"`+id1+`","Driver":"bridge","Created":"2025-01-02T03:04:05Z"}`)
 	default:
 		fail(w, 404, "%v", errNoRoute)

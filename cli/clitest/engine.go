@@ -43,8 +43,14 @@ type Engine struct {
 	reqs   []Request
 	pulled map[string]bool
 	ctrs   map[string]*ctr
+	own    map[string]reply
 	n      int
 	srv    *http.Server
+}
+
+type reply struct {
+	code int
+	body string
 }
 
 type ctr struct {
@@ -79,7 +85,7 @@ func Start(socket string) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{Socket: socket, pulled: map[string]bool{}, ctrs: map[string]*ctr{}}
+	e := &Engine{Socket: socket, pulled: map[string]bool{}, ctrs: map[string]*ctr{}, own: map[string]reply{}}
 	e.srv = &http.Server{Handler: e}
 	go func() { _ = e.srv.Serve(l) }()
 	return e, nil
@@ -87,6 +93,14 @@ func Start(socket string) (*Engine, error) {
 
 // Close ends the engine and all its connections that were not hijacked.
 func (e *Engine) Close() { _ = e.srv.Close() }
+
+// Answer sets what the engine says to a request ("GET /volumes", without version and
+// query) instead of its own answer. A code above 399 makes body the message of an error.
+func (e *Engine) Answer(request string, code int, body string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.own[request] = reply{code, body}
+}
 
 // Requests are those recorded so far, without pings.
 func (e *Engine) Requests() []Request {
@@ -118,8 +132,16 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.reqs = append(e.reqs, Request{
 		Method: r.Method, Path: path, Query: r.URL.Query().Encode(), Body: normal(body), Auth: r.Header.Get("X-Registry-Auth"),
 	})
+	own, ok := e.own[r.Method+" "+path]
 	e.mu.Unlock()
-	e.route(w, r, path, body)
+	switch {
+	case ok && own.code > 399:
+		fail(w, own.code, "%s", own.body)
+	case ok:
+		answer(w, own.code, own.body)
+	default:
+		e.route(w, r, path, body)
+	}
 }
 
 // normal sorts keys and drops nulls, zeroes and empty values, which clients of different
@@ -136,33 +158,7 @@ func normal(b []byte) string {
 func prune(v any) any {
 	switch x := v.(type) {
 	case map[string]any:
-		for k, e := range x {
-			switch k {
-			case "ExposedPorts", "Volumes", "Tmpfs", "Labels", "EndpointsConfig":
-				// Their keys say something by being there.
-				if m, ok := e.(map[string]any); ok && len(m) > 0 {
-					for n := range m {
-						m[n] = fmt.Sprint(prune(m[n]))
-					}
-					continue
-				}
-			}
-			p := prune(e)
-			if p == nil && k != "MaskedPaths" && k != "ReadonlyPaths" {
-				delete(x, k)
-				continue
-			}
-			x[k] = p
-		}
-		if len(x) == 0 {
-			return nil
-		}
-		// Docker's client sends these in any order.
-		for _, k := range []string{"Env", "Binds"} {
-			if list, ok := x[k].([]any); ok {
-				sort.Slice(list, func(i, j int) bool { return fmt.Sprint(list[i]) < fmt.Sprint(list[j]) })
-			}
-		}
+		return pruneMap(x)
 	case []any:
 		for i := range x {
 			x[i] = prune(x[i])
@@ -170,20 +166,43 @@ func prune(v any) any {
 		if len(x) == 0 {
 			return nil
 		}
-	case string:
-		if x == "" {
-			return nil
-		}
-	case float64:
-		if x == 0 {
-			return nil
-		}
-	case bool:
-		if !x {
-			return nil
-		}
+		return x
+	}
+	if v == "" || v == float64(0) || v == false {
+		return nil
 	}
 	return v
+}
+
+func pruneMap(x map[string]any) any {
+	for k, e := range x {
+		switch k {
+		case "ExposedPorts", "Volumes", "Tmpfs", "Labels", "EndpointsConfig":
+			// Their keys say something by being there.
+			if m, ok := e.(map[string]any); ok && len(m) > 0 {
+				for n := range m {
+					m[n] = fmt.Sprint(prune(m[n]))
+				}
+				continue
+			}
+		}
+		p := prune(e)
+		if p == nil && k != "MaskedPaths" && k != "ReadonlyPaths" {
+			delete(x, k)
+			continue
+		}
+		x[k] = p
+	}
+	if len(x) == 0 {
+		return nil
+	}
+	// Docker's client sends these in any order.
+	for _, k := range []string{"Env", "Binds"} {
+		if list, ok := x[k].([]any); ok {
+			sort.Slice(list, func(i, j int) bool { return fmt.Sprint(list[i]) < fmt.Sprint(list[j]) })
+		}
+	}
+	return x
 }
 
 func fail(w http.ResponseWriter, code int, f string, args ...any) {

@@ -302,18 +302,6 @@ func (c *Cli) headers() map[string]string {
 	return h
 }
 
-// APIVersion negotiates if need be and answers the version requests are made with.
-func (c *Cli) APIVersion(ctx context.Context) (string, error) {
-	cl, err := c.Client()
-	if err != nil {
-		return "", err
-	}
-	if _, err := cl.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
-		return cl.ClientVersion(), err
-	}
-	return cl.ClientVersion(), nil
-}
-
 // DetachKeys is the sequence in force: the flag if given, else config.json's.
 func (c *Cli) DetachKeys(flag string) string {
 	if flag != "" {

@@ -25,7 +25,7 @@ func useLine(cmd *cobra.Command) string {
 			return cmd.Use + " [ARG...]"
 		}
 		if len(cmd.Commands()) > 0 {
-			return cmd.CommandPath()
+			return cmd.Parent().CommandPath() + " " + cmd.Use
 		}
 	}
 	return cmd.UseLine()
@@ -124,10 +124,10 @@ func groups(cmd *cobra.Command, w io.Writer) {
 	list("Commands", rest)
 }
 
-// Group makes a noun whose verbs are cs.
-func Group(name, short string, cs ...*cobra.Command) *cobra.Command {
+// Group makes a noun whose verbs are cs. Use is its name and what usage lines show behind it.
+func Group(use, short string, cs ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: name, Short: short, Args: NoArgs,
+		Use: use, Short: short, Args: NoArgs,
 		Annotations: map[string]string{AnnManagement: "true"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			Help(cmd, cmd.ErrOrStderr())

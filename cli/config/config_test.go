@@ -28,10 +28,12 @@ func TestCredentialsOfOneServerOnly(t *testing.T) {
 		"a.example": {Username: "u", Password: "p:q"}, "b.example": {Username: "x", Password: "y"},
 		"c.example": {}, "example": {}, "evil-a.example": {}, "a.example:5000": {},
 	} {
-		got, err := f.Credentials(context.Background(), server)
-		if err != nil || got != want {
-			t.Errorf("%s: %+v, %v; want %+v", server, got, err, want)
-		}
+		t.Run(server, func(t *testing.T) {
+			got, err := f.Credentials(context.Background(), server)
+			if err != nil || got != want {
+				t.Errorf("%s: %+v, %v; want %+v", server, got, err, want)
+			}
+		})
 	}
 	if got, err := f.Credentials(context.Background(), "bad"); err == nil || got != (Auth{}) {
 		t.Errorf("an entry that cannot be parsed gives %+v, %v", got, err)
@@ -94,10 +96,12 @@ esac
 	for server, want := range map[string]Auth{
 		"h.example": {Username: "hu", Password: "hs"}, "t.example": {IdentityToken: "tok"}, "n.example": {},
 	} {
-		got, err := f.Credentials(context.Background(), server)
-		if err != nil || got != want {
-			t.Errorf("%s: %+v, %v; want %+v", server, got, err, want)
-		}
+		t.Run(server, func(t *testing.T) {
+			got, err := f.Credentials(context.Background(), server)
+			if err != nil || got != want {
+				t.Errorf("%s: %+v, %v; want %+v", server, got, err, want)
+			}
+		})
 	}
 	if _, err := f.Credentials(context.Background(), "x.example"); err == nil {
 		t.Error("a helper with a path was run")

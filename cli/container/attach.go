@@ -112,7 +112,7 @@ func newStartCommand(cli *command.Cli) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runStart(cmd.Context(), cli, args, o)
 		},
-		ValidArgsFunction: complete(cli, true, 0),
+		ValidArgsFunction: completeSome(cli, true, 0, notRunning),
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.attach, "attach", "a", false, "Attach STDOUT/STDERR and forward signals")

@@ -137,7 +137,7 @@ func runPort(ctx context.Context, cli *command.Cli, ref, want string) error {
 			return err
 		}
 		binds, ok := ports[p]
-		if !ok {
+		if !ok || len(binds) == 0 {
 			return fmt.Errorf("Error: No public port '%s' published for %s", want, ref)
 		}
 		for _, b := range binds {

@@ -15,6 +15,7 @@ import (
 
 type psOptions struct {
 	all, latest, noTrunc, quiet, size bool
+	sizeGiven                         bool // also as --size=false
 	last                              int
 	format                            string
 	filter                            opts.Filter
@@ -40,7 +41,7 @@ func listCommand(cli *command.Cli, use string) *cobra.Command {
 			command.AnnAliases: "docker container ls, docker container list, docker container ps, docker ps",
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.size = o.size || (!cmd.Flags().Changed("size") && strings.Contains(o.format, ".Size"))
+			o.sizeGiven = cmd.Flags().Changed("size")
 			return runPs(cmd.Context(), cli, &o)
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -70,21 +71,8 @@ func runPs(ctx context.Context, cli *command.Cli, o *psOptions) error {
 	if err != nil {
 		return err
 	}
-	f := o.format
-	if f == "" {
-		if cfg := cli.Config().PsFormat; cfg != "" && !o.quiet {
-			f = cfg
-		} else {
-			f = format.IsTableKey
-		}
-	}
-	lo := client.ContainerListOptions{All: o.all, Limit: o.last, Size: o.size, Filters: o.filter.All()}
-	if o.latest {
-		lo.Limit = 1
-	}
-	if strings.Contains(f, ".Size") {
-		lo.Size = true
-	}
+	f := o.source(cli)
+	lo := o.request(f)
 	res, err := cl.ContainerList(ctx, lo)
 	if err != nil {
 		return err
@@ -94,7 +82,7 @@ func runPs(ctx context.Context, cli *command.Cli, o *psOptions) error {
 		f = "{{.ID}}"
 	case f == format.IsTableKey:
 		f = "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
-		if o.size {
+		if lo.Size {
 			f += "\t{{.Size}}"
 		}
 	}
@@ -102,5 +90,31 @@ func runPs(ctx context.Context, cli *command.Cli, o *psOptions) error {
 	for i := range res.Items {
 		rows = append(rows, &Row{c: &res.Items[i], trunc: !o.noTrunc})
 	}
-	return format.Write(cli.Out, f, rowHeader(), rows)
+	return format.Write(cli.Out, f, Titles(), rows)
+}
+
+// source is the format asked for: by flag, by config.json, else the table.
+func (o *psOptions) source(cli *command.Cli) string {
+	if o.format != "" {
+		if o.quiet {
+			fmt.Fprintln(cli.Err, "WARNING: Ignoring custom format, because both --format and --quiet are set.")
+		}
+		return o.format
+	}
+	if cfg := cli.Config().PsFormat; cfg != "" && !o.quiet {
+		return cfg
+	}
+	return format.IsTableKey
+}
+
+// request is what the daemon is asked for a list in format f.
+func (o *psOptions) request(f string) client.ContainerListOptions {
+	lo := client.ContainerListOptions{All: o.all, Limit: o.last, Size: o.size, Filters: o.filter.All()}
+	if o.latest && o.last == -1 {
+		lo.Limit = 1
+	}
+	if !o.sizeGiven && !o.quiet && strings.Contains(f, ".Size") {
+		lo.Size = true // it costs the daemon a walk, so it is asked for only where it is shown
+	}
+	return lo
 }

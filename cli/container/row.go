@@ -19,7 +19,11 @@ type Row struct {
 	trunc bool
 }
 
-func rowHeader() format.Header {
+// NewRow makes the row of a container, for other packages; trunc shortens what is long.
+func NewRow(c *container.Summary, trunc bool) *Row { return &Row{c: c, trunc: trunc} }
+
+// Titles are the titles of the fields of rows.
+func Titles() format.Header {
 	return format.Header{
 		"ID": "CONTAINER ID", "Names": "NAMES", "Image": "IMAGE", "Command": "COMMAND",
 		"CreatedAt": "CREATED AT", "RunningFor": "CREATED", "Ports": "PORTS", "State": "STATE",

@@ -58,10 +58,10 @@ func fail125(err error, name string) error {
 	return command.ExitError{Code: 125, Text: command.WithHelp(err, name).Error(), Err: err}
 }
 
-// startError is the exit code of a container that did not start: 127 the program is not
-// there, 126 it cannot be executed, else 125.
+// startError is the exit code of a container that was not made or did not start, told by
+// the words of the error as Docker's client does: 127 the program is not there, 126 it cannot be executed, else 125.
 func startError(err error) error {
-	s := strings.TrimPrefix(err.Error(), "Error response from daemon: ")
+	s := strings.TrimPrefix(command.Text(err), "Error response from daemon: ")
 	code := 125
 	switch {
 	case containsAny(s, "executable file not found", "no such file or directory", "system cannot find the file specified"):
@@ -96,7 +96,7 @@ func runContainer(ctx context.Context, cli *command.Cli, o *runOptions, res *run
 	}
 	id, err := o.create(ctx, cli, res)
 	if err != nil {
-		return fail125(err, "run")
+		return startError(err)
 	}
 	cl, err := cli.Client()
 	if err != nil {

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/cli/command"
+	"github.com/gantry/gantry/cli/format"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 )
@@ -100,6 +101,11 @@ func stopFlags(cmd *cobra.Command, signal *string, timeout *int) {
 	fs.IntVarP(timeout, "timeout", "t", 0, "Seconds to wait before killing the container")
 	fs.IntVar(timeout, "time", 0, "Seconds to wait before killing the container (deprecated: use --timeout)")
 	_ = fs.MarkDeprecated("time", "use --timeout instead")
+	completeSignal(cmd)
+}
+
+func completeSignal(cmd *cobra.Command) {
+	_ = cmd.RegisterFlagCompletionFunc("signal", cobra.FixedCompletions(signals(), cobra.ShellCompDirectiveNoFileComp))
 }
 
 func newKillCommand(cli *command.Cli) *cobra.Command {
@@ -110,6 +116,7 @@ func newKillCommand(cli *command.Cli) *cobra.Command {
 			return err
 		})
 	cmd.Flags().StringVarP(&o.Signal, "signal", "s", "", "Signal to send to the container")
+	completeSignal(cmd)
 	return cmd
 }
 
@@ -122,11 +129,13 @@ func newPauseCommand(cli *command.Cli) *cobra.Command {
 }
 
 func newUnpauseCommand(cli *command.Cli) *cobra.Command {
-	return verb(cli, "unpause", "Unpause all processes within one or more containers", "", false,
+	cmd := verb(cli, "unpause", "Unpause all processes within one or more containers", "", false,
 		func(ctx context.Context, cl *client.Client, n string) error {
 			_, err := cl.ContainerUnpause(ctx, n, client.ContainerUnpauseOptions{})
 			return err
 		})
+	cmd.ValidArgsFunction = completeSome(cli, false, 0, func(c *container.Summary) bool { return c.State == container.StatePaused })
+	return cmd
 }
 
 func newRmCommand(cli *command.Cli) *cobra.Command {
@@ -145,6 +154,7 @@ func newRmCommand(cli *command.Cli) *cobra.Command {
 			return err
 		})
 	cmd.Aliases = []string{"remove"}
+	cmd.ValidArgsFunction = completeSome(cli, true, 0, func(c *container.Summary) bool { return o.Force || notRunning(c) })
 	cmd.Annotations[command.AnnAliases] = "docker container rm, docker container remove, docker rm"
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.RemoveVolumes, "volumes", "v", false, "Remove anonymous volumes associated with the container")
@@ -216,7 +226,7 @@ func newTopCommand(cli *command.Cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w := tabwriter.NewWriter(cli.Out, 20, 1, 3, ' ', 0)
+			w := format.NewTable(cli.Out, 20)
 			fmt.Fprintln(w, strings.Join(r.Titles, "\t"))
 			for _, p := range r.Processes {
 				fmt.Fprintln(w, strings.Join(p, "\t"))

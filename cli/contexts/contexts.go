@@ -52,7 +52,7 @@ func newShowCommand(cli *command.Cli) *cobra.Command {
 
 func newUseCommand(cli *command.Cli) *cobra.Command {
 	return &cobra.Command{
-		Use: "use CONTEXT", Short: "Set the current docker context", Args: command.ExactArgs(1),
+		Use: "use CONTEXT", Short: "Set the current docker context", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := args[0]
 			if name != config.DefaultContext {
@@ -150,8 +150,8 @@ func (r *Row) Name() string { return r.name }
 // Current says whether the context is in force.
 func (r *Row) Current() bool { return r.current }
 
-// Description is what the user wrote, cut to 60 columns.
-func (r *Row) Description() string { return format.Ellipsis(r.desc, 60) }
+// Description is what the user wrote.
+func (r *Row) Description() string { return r.desc }
 
 // DockerEndpoint is the address of the daemon.
 func (r *Row) DockerEndpoint() string { return r.host }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"reflect"
 	"strings"
-	"text/tabwriter"
 	"text/template"
 	"unicode"
 )
@@ -72,7 +71,7 @@ func Write[T any](w io.Writer, f string, header Header, rows []T) error {
 		_, err = w.Write(buf.Bytes())
 		return err
 	}
-	tw := tabwriter.NewWriter(w, 10, 1, 3, ' ', 0)
+	tw := NewTable(w, 10)
 	ht, err := t.Clone()
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ func Inspect(w io.Writer, refs []string, f string, get Get) error {
 	switch f {
 	case "", "json":
 	default:
-		t, err := parse(strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(f))
+		t, err := parse(f)
 		if err != nil {
 			return command.ExitError{Code: 64, Text: err.Error(), Err: err}
 		}

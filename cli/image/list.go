@@ -79,7 +79,7 @@ func runList(ctx context.Context, cli *command.Cli, o *listOptions) error {
 		}
 	}
 	switch {
-	case o.quiet && format.IsTable(f):
+	case o.quiet && f == format.IsTableKey:
 		f = "{{.ID}}"
 	case f == format.IsTableKey && o.digests:
 		f = "table {{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{if .CreatedSince }}{{.CreatedSince}}{{else}}N/A{{end}}\t{{.Size}}"
@@ -89,13 +89,14 @@ func runList(ctx context.Context, cli *command.Cli, o *listOptions) error {
 	digests := o.digests || strings.Contains(f, "{{.Digest}}")
 	var rows []*Row
 	for i := range res.Items {
-		rows = append(rows, rowsOf(&res.Items[i], digests, !o.noTrunc)...)
+		rows = append(rows, rowsOf(&res.Items[i], digests, o.digests, !o.noTrunc)...)
 	}
-	return format.Write(cli.Out, f, rowHeader(), rows)
+	return format.Write(cli.Out, f, Titles(), rows)
 }
 
-// rowsOf makes a row for each name of an image; with digests, one for each digest of a name.
-func rowsOf(s *imagetypes.Summary, digests, trunc bool) []*Row {
+// rowsOf makes a row for each name of an image; with digests, one for each digest of a
+// name. asked says that --digests was given, not only a template with digests in it.
+func rowsOf(s *imagetypes.Summary, digests, asked, trunc bool) []*Row {
 	type names struct{ tags, digests []string }
 	repos := map[string]*names{}
 	var keys []string // in the order of their first mention
@@ -129,25 +130,19 @@ func rowsOf(s *imagetypes.Summary, digests, trunc bool) []*Row {
 	const none = "<none>"
 	for _, repo := range keys {
 		n := repos[repo]
-		if !digests {
-			for _, t := range n.tags {
-				out = append(out, row(repo, t, none))
-			}
-			if len(n.tags) == 0 {
-				out = append(out, row(repo, none, none))
-			}
-			continue
+		tags, ds := n.tags, n.digests
+		if len(tags) == 0 {
+			tags = []string{none}
 		}
-		ds := n.digests
-		if len(ds) == 0 {
+		switch {
+		case len(n.tags) == 0 && !asked:
+			ds = []string{""} // a name that has digests only takes a row for each when they are asked for
+		case !digests, len(ds) == 0:
 			ds = []string{none}
 		}
-		for _, d := range ds {
-			for _, t := range n.tags {
+		for _, t := range tags {
+			for _, d := range ds {
 				out = append(out, row(repo, t, d))
-			}
-			if len(n.tags) == 0 {
-				out = append(out, row(repo, none, d))
 			}
 		}
 	}
@@ -164,7 +159,16 @@ type Row struct {
 	trunc             bool
 }
 
-func rowHeader() format.Header {
+// NewRow makes the row of an image under its first name, for other packages; trunc shortens
+// its ID.
+func NewRow(s *imagetypes.Summary, trunc bool) *Row {
+	r := rowsOf(s, false, false, trunc)[0]
+	r.digest = ""
+	return r
+}
+
+// Titles are the titles of the fields of rows.
+func Titles() format.Header {
 	return format.Header{
 		"ID": "IMAGE ID", "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST",
 		"CreatedSince": "CREATED", "CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS",

@@ -61,12 +61,9 @@ func removeCommand(cli *command.Cli, use string) *cobra.Command {
 		Annotations: map[string]string{command.AnnAliases: "docker image rm, docker image remove, docker rmi"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := client.ImageRemoveOptions{Force: force, PruneChildren: !noPrune}
-			for _, s := range platforms {
-				p, err := ParsePlatform(s)
-				if err != nil {
-					return err
-				}
-				o.Platforms = append(o.Platforms, *p)
+			var err error
+			if o.Platforms, err = parsePlatforms(platforms); err != nil {
+				return err
 			}
 			return runRemove(cmd.Context(), cli, args, o)
 		},
@@ -132,7 +129,24 @@ func newPushCommand(cli *command.Cli) *cobra.Command {
 	return cmd
 }
 
+const onePlatform = `
+ Info -> Using --platform pushes only the specified platform manifest of a multi-platform image index.
+         Other components, like attestations, will not be included.
+         To push the complete multi-platform image, remove the --platform flag.
+         
+`
+
 func runPush(ctx context.Context, cli *command.Cli, name string, all, quiet bool, platform string) error {
+	var o client.ImagePushOptions
+	if platform != "" {
+		p, err := ParsePlatform(platform)
+		if err != nil {
+			fmt.Fprintf(cli.Err, "Invalid platform %s", platform)
+			return err
+		}
+		fmt.Fprint(cli.Out, onePlatform)
+		o.Platform = p
+	}
 	named, err := reference.ParseNormalizedNamed(name)
 	switch {
 	case err != nil:
@@ -145,14 +159,7 @@ func runPush(ctx context.Context, cli *command.Cli, name string, all, quiet bool
 			fmt.Fprintf(cli.Out, "Using default tag: %s\n", t.Tag())
 		}
 	}
-	o := client.ImagePushOptions{All: all, RegistryAuth: auth(ctx, cli, name)}
-	if platform != "" {
-		p, err := ParsePlatform(platform)
-		if err != nil {
-			return err
-		}
-		o.Platform = p
-	}
+	o.All, o.RegistryAuth = all, auth(ctx, cli, name)
 	cl, err := cli.Client()
 	if err != nil {
 		return err
@@ -173,24 +180,25 @@ func runPush(ctx context.Context, cli *command.Cli, name string, all, quiet bool
 }
 
 func newLoadCommand(cli *command.Cli) *cobra.Command {
-	var input, platform string
+	var input string
+	var platforms []string
 	var quiet bool
 	cmd := &cobra.Command{
 		Use: "load [OPTIONS]", Short: "Load an image from a tar archive or STDIN", Args: command.NoArgs,
 		Annotations: map[string]string{command.AnnAliases: "docker image load, docker load"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runLoad(cmd.Context(), cli, input, quiet, platform)
+			return runLoad(cmd.Context(), cli, input, quiet, platforms)
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	fs := cmd.Flags()
 	fs.StringVarP(&input, "input", "i", "", "Read from tar archive file, instead of STDIN")
 	fs.BoolVarP(&quiet, "quiet", "q", false, "Suppress the load output")
-	fs.StringVar(&platform, "platform", "", `Load only the given platform variant. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")`)
+	fs.StringSliceVar(&platforms, "platform", nil, `Load only the given platform(s). Formatted as a comma-separated list of "os[/arch[/variant]]" (e.g., "linux/amd64,linux/arm64/v8").`)
 	return cmd
 }
 
-func runLoad(ctx context.Context, cli *command.Cli, input string, quiet bool, platform string) error {
+func runLoad(ctx context.Context, cli *command.Cli, input string, quiet bool, platforms []string) error {
 	var in io.Reader = cli.In
 	if input == "" {
 		if cli.In.IsTerminal() {
@@ -208,12 +216,10 @@ func runLoad(ctx context.Context, cli *command.Cli, input string, quiet bool, pl
 	if quiet || !cli.Out.IsTerminal() {
 		lo = append(lo, client.ImageLoadWithQuiet(true))
 	}
-	if platform != "" {
-		p, err := ParsePlatform(platform)
-		if err != nil {
-			return err
-		}
-		lo = append(lo, client.ImageLoadWithPlatforms(*p))
+	if ps, err := parsePlatforms(platforms); err != nil {
+		return fmt.Errorf("invalid platform: %w", err)
+	} else if len(ps) > 0 {
+		lo = append(lo, client.ImageLoadWithPlatforms(ps...))
 	}
 	cl, err := cli.Client()
 	if err != nil {
@@ -228,29 +234,28 @@ func runLoad(ctx context.Context, cli *command.Cli, input string, quiet bool, pl
 }
 
 func newSaveCommand(cli *command.Cli) *cobra.Command {
-	var output, platform string
+	var output string
+	var platforms []string
 	cmd := &cobra.Command{
 		Use: "save [OPTIONS] IMAGE [IMAGE...]", Short: "Save one or more images to a tar archive (streamed to STDOUT by default)",
 		Args:        command.MinArgs(1),
 		Annotations: map[string]string{command.AnnAliases: "docker image save, docker save"},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runSave(cmd.Context(), cli, args, output, platform)
+			return runSave(cmd.Context(), cli, args, output, platforms)
 		},
 		ValidArgsFunction: CompleteAny(cli),
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
-	cmd.Flags().StringVar(&platform, "platform", "", `Save only the given platform variant. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")`)
+	cmd.Flags().StringSliceVar(&platforms, "platform", nil, `Save only the given platform(s). Formatted as a comma-separated list of "os[/arch[/variant]]" (e.g., "linux/amd64,linux/arm64/v8")`)
 	return cmd
 }
 
-func runSave(ctx context.Context, cli *command.Cli, names []string, output, platform string) error {
+func runSave(ctx context.Context, cli *command.Cli, names []string, output string, platforms []string) error {
 	var so []client.ImageSaveOption
-	if platform != "" {
-		p, err := ParsePlatform(platform)
-		if err != nil {
-			return err
-		}
-		so = append(so, client.ImageSaveWithPlatforms(*p))
+	if ps, err := parsePlatforms(platforms); err != nil {
+		return fmt.Errorf("invalid platform: %w", err)
+	} else if len(ps) > 0 {
+		so = append(so, client.ImageSaveWithPlatforms(ps...))
 	}
 	if output == "" && cli.Out.IsTerminal() {
 		return errors.New("cowardly refusing to save to a terminal. Use the -o flag or redirect")
@@ -288,7 +293,7 @@ func checkOutput(path string) error {
 	case err != nil:
 		return fmt.Errorf("invalid output path: %w", err)
 	case st.IsDir():
-		return nil // opening it says what is wrong
+		return errors.New("cannot write to a directory")
 	case st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0:
 		return errors.New("got a device")
 	}
@@ -427,7 +432,7 @@ func newHistoryCommand(cli *command.Cli) *cobra.Command {
 			if platform != "" {
 				p, err := ParsePlatform(platform)
 				if err != nil {
-					return err
+					return fmt.Errorf("invalid platform: %w", err)
 				}
 				ho = append(ho, client.ImageHistoryWithPlatform(*p))
 			}

@@ -2,9 +2,9 @@ package image
 
 import (
 	"os"
-	"runtime"
 	"strings"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 )
 
@@ -15,15 +15,33 @@ func platformFlag(fs *pflag.FlagSet, p *string, usage string) {
 	}
 }
 
+func parsePlatforms(list []string) ([]ocispec.Platform, error) {
+	var out []ocispec.Platform
+	for _, s := range list {
+		p, err := ParsePlatform(s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, *p)
+	}
+	return out, nil
+}
+
 func knownOS(s string) bool {
 	switch s {
-	case "linux", "windows", "darwin", "freebsd", "wasi":
+	case "aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "js", "linux", "netbsd", "openbsd", "plan9", "solaris", "windows":
 		return true
 	}
 	return false
 }
 
-func hostArch() string { return runtime.GOARCH }
+func knownArch(s string) bool {
+	switch s {
+	case "386", "amd64", "arm", "arm64", "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x", "wasm":
+		return true
+	}
+	return false
+}
 
 // normalize maps other spellings of an architecture to Go's.
 func normalize(arch, variant string) (string, string) {

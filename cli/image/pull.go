@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -20,25 +21,38 @@ import (
 // ParsePlatform parses os[/arch[/variant]].
 func ParsePlatform(s string) (*ocispec.Platform, error) {
 	parts := strings.Split(s, "/")
-	for _, p := range parts {
-		ok := p != "" && strings.Trim(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == ""
-		if !ok {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+	for i, p := range parts {
+		switch {
+		case i == 0 && (p == "" || strings.Trim(p, letters) != ""):
+			return nil, fmt.Errorf(`%q is an invalid OS component of %q: OSAndVersion specifier component must match "^([A-Za-z0-9_-]+)(?:\\(([A-Za-z0-9_.-]*)\\))?$": invalid argument`, p, s)
+		case p == "" || strings.Trim(p, letters+".") != "":
 			return nil, fmt.Errorf("%q is an invalid component of %q: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument", p, s)
 		}
 	}
 	p := ocispec.Platform{OS: strings.ToLower(parts[0])}
 	switch len(parts) {
 	case 1:
+		if arch, variant := normalize(p.OS, ""); knownArch(arch) {
+			if arch == "arm" && variant == "v7" {
+				variant = ""
+			}
+			return &ocispec.Platform{OS: runtime.GOOS, Architecture: arch, Variant: variant}, nil
+		}
 		if !knownOS(p.OS) {
 			return nil, fmt.Errorf("%q: unknown operating system or architecture: invalid argument", s)
 		}
-		p.Architecture = hostArch()
-	case 2, 3:
-		p.Architecture = parts[1]
-		if len(parts) == 3 {
-			p.Variant = parts[2]
+		p.Architecture = runtime.GOARCH
+	case 2:
+		p.Architecture, p.Variant = normalize(parts[1], "")
+		if p.Architecture == "arm" && p.Variant == "v7" {
+			p.Variant = ""
 		}
-		p.Architecture, p.Variant = normalize(p.Architecture, p.Variant)
+	case 3:
+		p.Architecture, p.Variant = normalize(parts[1], parts[2])
+		if p.Architecture == "arm64" && p.Variant == "" {
+			p.Variant = "v8"
+		}
 	default:
 		return nil, fmt.Errorf("%q: cannot parse platform specifier: invalid argument", s)
 	}

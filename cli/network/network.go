@@ -67,7 +67,7 @@ func newLsCommand(cli *command.Cli) *cobra.Command {
 				}
 			}
 			switch {
-			case quiet && format.IsTable(f):
+			case quiet && f == format.IsTableKey:
 				f = "{{.ID}}"
 			case f == format.IsTableKey:
 				f = "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}"
@@ -307,7 +307,7 @@ func newConnectCommand(cli *command.Cli) *cobra.Command {
 				if ep.DriverOpts == nil {
 					ep.DriverOpts = map[string]string{}
 				}
-				ep.DriverOpts[strings.TrimSpace(strings.ToLower(k))] = strings.TrimSpace(v)
+				ep.DriverOpts[strings.TrimSpace(k)] = strings.TrimSpace(v)
 			}
 			cl, err := cli.Client()
 			if err != nil {

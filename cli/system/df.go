@@ -1,12 +1,21 @@
 package system
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
 
 	units "github.com/docker/go-units"
 	"github.com/gantry/gantry/cli/command"
+	"github.com/gantry/gantry/cli/container"
 	"github.com/gantry/gantry/cli/format"
+	"github.com/gantry/gantry/cli/image"
+	"github.com/gantry/gantry/cli/volume"
+	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 )
@@ -67,8 +76,8 @@ func runDf(ctx context.Context, cli *command.Cli, f string, verbose bool) error 
 	if err != nil {
 		return err
 	}
-	if verbose && f == "" {
-		return writeVerbose(cli, du)
+	if verbose {
+		return writeVerbose(cli.Out, du, f)
 	}
 	if f == "" || f == format.IsTableKey {
 		f = "table {{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"
@@ -84,54 +93,147 @@ func runDf(ctx context.Context, cli *command.Cli, f string, verbose bool) error 
 	}, rows)
 }
 
-type dfItem struct{ a, b, c, d string }
+// CacheRow is a record of the build cache. Its methods are the fields of --format.
+type CacheRow struct {
+	r     *build.CacheRecord
+	trunc bool
+}
 
-// Name is the first column.
-func (r *dfItem) Name() string { return r.a }
-
-// ID is the second column.
-func (r *dfItem) ID() string { return r.b }
-
-// Use is the third column.
-func (r *dfItem) Use() string { return r.c }
-
-// Size is the last column.
-func (r *dfItem) Size() string { return r.d }
-
-func writeVerbose(cli *command.Cli, du client.DiskUsageResult) error {
-	section := func(title, name, id, use string, rows []*dfItem) error {
-		fmt.Fprintf(cli.Out, "%s:\n\n", title)
-		err := format.Write(cli.Out, "table {{.Name}}\t{{.ID}}\t{{.Use}}\t{{.Size}}",
-			format.Header{"Name": name, "ID": id, "Use": use, "Size": "SIZE"}, rows)
-		fmt.Fprintln(cli.Out)
-		return err
+func cacheTitles() format.Header {
+	return format.Header{
+		"ID": "CACHE ID", "Parent": "PARENT", "CacheType": "CACHE TYPE", "Size": "SIZE", "CreatedSince": "CREATED",
+		"LastUsedSince": "LAST USED", "UsageCount": "USAGE", "InUse": "IN USE", "Shared": "SHARED", "Description": "DESCRIPTION",
 	}
-	size := func(n int64) string { return units.HumanSizeWithPrecision(float64(n), 3) }
-	var rows []*dfItem
-	for _, i := range du.Images.Items {
-		name := "<none>"
-		if len(i.RepoTags) > 0 {
-			name = i.RepoTags[0]
+}
+
+// MarshalJSON is the row as --format json shows it.
+func (r *CacheRow) MarshalJSON() ([]byte, error) { return format.MarshalRow(r) }
+
+// ID is the record's ID, with a star while it is in use.
+func (r *CacheRow) ID() string {
+	id := r.r.ID
+	if r.trunc {
+		id = format.ShortID(id)
+	}
+	if r.r.InUse {
+		id += "*"
+	}
+	return id
+}
+
+// Parent are the records below.
+func (r *CacheRow) Parent() string {
+	p := strings.Join(r.r.Parents, ", ")
+	if r.trunc {
+		return format.ShortID(p)
+	}
+	return p
+}
+
+// CacheType is the kind of record.
+func (r *CacheRow) CacheType() string { return r.r.Type }
+
+// Description says what made the record.
+func (r *CacheRow) Description() string { return r.r.Description }
+
+// Size is the space used.
+func (r *CacheRow) Size() string { return units.HumanSizeWithPrecision(float64(r.r.Size), 3) }
+
+// CreatedAt is the time of creation.
+func (r *CacheRow) CreatedAt() string { return r.r.CreatedAt.String() }
+
+// CreatedSince is the age.
+func (r *CacheRow) CreatedSince() string { return age(r.r.CreatedAt) }
+
+// LastUsedAt is the time of the last use, if there was one.
+func (r *CacheRow) LastUsedAt() string {
+	if r.r.LastUsedAt == nil {
+		return ""
+	}
+	return r.r.LastUsedAt.String()
+}
+
+// LastUsedSince is the time since the last use, if there was one.
+func (r *CacheRow) LastUsedSince() string {
+	if r.r.LastUsedAt == nil {
+		return ""
+	}
+	return age(*r.r.LastUsedAt)
+}
+
+// UsageCount is the number of uses.
+func (r *CacheRow) UsageCount() string { return fmt.Sprint(r.r.UsageCount) }
+
+// InUse says whether something uses the record now.
+func (r *CacheRow) InUse() string { return format.Bool(r.r.InUse) }
+
+// Shared says whether images share the record.
+func (r *CacheRow) Shared() string { return format.Bool(r.r.Shared) }
+
+func age(t time.Time) string { return units.HumanDuration(time.Now().UTC().Sub(t)) + " ago" }
+
+// usage is what -v shows: every object by itself. Its fields are those of templates.
+type usage struct {
+	Images     []*image.Row
+	Containers []*container.Row
+	Volumes    []*volume.Row
+	BuildCache []*CacheRow
+}
+
+func newUsage(du client.DiskUsageResult, trunc bool) usage {
+	u := usage{Images: []*image.Row{}, Containers: []*container.Row{}, Volumes: []*volume.Row{}, BuildCache: []*CacheRow{}}
+	for i := range du.Images.Items {
+		u.Images = append(u.Images, image.NewRow(&du.Images.Items[i], trunc))
+	}
+	for i := range du.Containers.Items {
+		c := &du.Containers.Items[i]
+		c.SizeRootFs = 0 // the image's share is counted above
+		u.Containers = append(u.Containers, container.NewRow(c, trunc))
+	}
+	for i := range du.Volumes.Items {
+		u.Volumes = append(u.Volumes, volume.NewRow(&du.Volumes.Items[i]))
+	}
+	records := du.BuildCache.Items
+	slices.SortFunc(records, func(a, b build.CacheRecord) int {
+		at := func(r build.CacheRecord) time.Time {
+			if r.LastUsedAt == nil {
+				return time.Time{}
+			}
+			return *r.LastUsedAt
 		}
-		rows = append(rows, &dfItem{name, format.ShortID(i.ID), fmt.Sprint(i.Containers), size(i.Size)})
+		return cmp.Or(at(a).Compare(at(b)), cmp.Compare(a.ID, b.ID))
+	})
+	for i := range records {
+		u.BuildCache = append(u.BuildCache, &CacheRow{r: &records[i], trunc: trunc})
 	}
-	if err := section("Images space usage", "IMAGE", "IMAGE ID", "CONTAINERS", rows); err != nil {
-		return err
+	return u
+}
+
+// writeVerbose writes the four tables, or the template f once for all of them.
+func writeVerbose(w io.Writer, du client.DiskUsageResult, f string) error {
+	if f == "json" {
+		f = "{{json .}}"
 	}
-	rows = nil
-	for _, c := range du.Containers.Items {
-		rows = append(rows, &dfItem{c.Image, format.ShortID(c.ID), c.Status, size(c.SizeRw)})
-	}
-	if err := section("Containers space usage", "IMAGE", "CONTAINER ID", "STATUS", rows); err != nil {
-		return err
-	}
-	rows = nil
-	for _, v := range du.Volumes.Items {
-		links, n := "N/A", "N/A"
-		if v.UsageData != nil {
-			links, n = fmt.Sprint(v.UsageData.RefCount), size(v.UsageData.Size)
+	if f != "" && f != format.IsTableKey {
+		t, err := format.Template("", strings.TrimSpace(strings.TrimPrefix(f, format.IsTableKey)))
+		if err != nil {
+			return err
 		}
-		rows = append(rows, &dfItem{v.Name, v.Driver, links, n})
+		return t.Execute(w, newUsage(du, format.IsTable(f)))
 	}
-	return section("Local Volumes space usage", "VOLUME NAME", "DRIVER", "LINKS", rows)
+	u := newUsage(du, true)
+	fmt.Fprint(w, "Images space usage:\n\n")
+	if err := format.Write(w, "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}", image.Titles(), u.Images); err != nil {
+		return err
+	}
+	fmt.Fprint(w, "\nContainers space usage:\n\n")
+	if err := format.Write(w, "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}", container.Titles(), u.Containers); err != nil {
+		return err
+	}
+	fmt.Fprint(w, "\nLocal Volumes space usage:\n\n")
+	if err := format.Write(w, "table {{.Name}}\t{{.Links}}\t{{.Size}}", volume.Titles(), u.Volumes); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\nBuild cache usage: %s\n\n", units.HumanSize(float64(du.BuildCache.TotalSize)))
+	return format.Write(w, "table {{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}", cacheTitles(), u.BuildCache)
 }

@@ -63,7 +63,6 @@ func runEvents(ctx context.Context, cli *command.Cli, o client.EventsListOptions
 		if f == "json" {
 			f = "{{json .}}"
 		}
-		f = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(f)
 		err := format.Check(f)
 		if err == nil {
 			tmpl, err = format.Template("", f)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/cli/command"
 	"github.com/gantry/gantry/cli/config"
 	"github.com/moby/moby/client"
@@ -90,6 +91,9 @@ func runLogin(ctx context.Context, cli *command.Cli, server string, o *loginOpti
 		if t := r.Auth.IdentityToken; t != "" {
 			a.Password, a.IdentityToken = "", t
 		}
+		if a == stored {
+			return r.Auth.Status, nil // kept already
+		}
 		if cfg.Helper(key) == "" {
 			fmt.Fprintf(cli.Err, "\nWARNING! Your credentials are stored unencrypted in '%s'.\nConfigure a credential helper to remove this warning. See\nhttps://docs.docker.com/go/credential-store/\n\n", cfg.Path())
 		}
@@ -99,17 +103,21 @@ func runLogin(ctx context.Context, cli *command.Cli, server string, o *loginOpti
 		return r.Auth.Status, nil
 	}
 	if o.user == "" && o.password == "" && (stored.Username != "" || stored.IdentityToken != "") {
-		fmt.Fprint(cli.Out, "Authenticating with existing credentials...")
+		fmt.Fprint(cli.Err, "Authenticating with existing credentials...")
 		if stored.Username != "" {
-			fmt.Fprintf(cli.Out, " [Username: %s]", stored.Username)
+			fmt.Fprintf(cli.Err, " [Username: %s]", stored.Username)
 		}
-		fmt.Fprintln(cli.Out)
+		fmt.Fprint(cli.Err, "\n\n Info -> To login with a different account, run 'docker logout' followed by 'docker login'\n\n\n")
 		status, err := login(stored)
 		if err == nil {
-			fmt.Fprintf(cli.Out, "\n%s\n", status)
+			fmt.Fprintln(cli.Out, status)
 			return nil
 		}
-		fmt.Fprintln(cli.Err, "Stored credentials invalid or expired")
+		if errdefs.IsUnauthorized(err) {
+			fmt.Fprintln(cli.Err, "Stored credentials invalid or expired")
+		} else {
+			fmt.Fprintln(cli.Err, "Login did not succeed, error:", command.Text(err))
+		}
 	}
 	a, err := askCredentials(cli, o, stored.Username)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 
 // NewCommand makes `docker volume`.
 func NewCommand(cli *command.Cli) *cobra.Command {
-	return command.Group("volume", "Manage volumes",
+	return command.Group("volume COMMAND", "Manage volumes",
 		newCreateCommand(cli), newInspectCommand(cli), newLsCommand(cli), newRmCommand(cli), newPruneCommand(cli))
 }
 
@@ -123,7 +123,7 @@ func newLsCommand(cli *command.Cli) *cobra.Command {
 				}
 			}
 			switch {
-			case quiet && format.IsTable(f):
+			case quiet && f == format.IsTableKey:
 				f = "{{.Name}}"
 			case f == format.IsTableKey:
 				f = "table {{.Driver}}\t{{.Name}}"
@@ -133,10 +133,7 @@ func newLsCommand(cli *command.Cli) *cobra.Command {
 			for i := range r.Items {
 				rows = append(rows, &Row{v: &r.Items[i]})
 			}
-			return format.Write(cli.Out, f, format.Header{
-				"Name": "VOLUME NAME", "Driver": "DRIVER", "Scope": "SCOPE", "Mountpoint": "MOUNTPOINT", "Labels": "LABELS",
-				"Links": "LINKS", "Size": "SIZE", "Group": "GROUP", "Availability": "AVAILABILITY", "Status": "STATUS",
-			}, rows)
+			return format.Write(cli.Out, f, Titles(), rows)
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
@@ -149,6 +146,17 @@ func newLsCommand(cli *command.Cli) *cobra.Command {
 
 // Row is a volume in lists. Its methods are the fields of --format.
 type Row struct{ v *volumetypes.Volume }
+
+// NewRow makes the row of a volume, for other packages.
+func NewRow(v *volumetypes.Volume) *Row { return &Row{v: v} }
+
+// Titles are the titles of the fields of rows.
+func Titles() format.Header {
+	return format.Header{
+		"Name": "VOLUME NAME", "Driver": "DRIVER", "Scope": "SCOPE", "Mountpoint": "MOUNTPOINT", "Labels": "LABELS",
+		"Links": "LINKS", "Size": "SIZE", "Group": "GROUP", "Availability": "AVAILABILITY", "Status": "STATUS",
+	}
+}
 
 // unknown stands where the list does not say, and where only cluster volumes have something.
 const unknown = "N/A"
@@ -243,7 +251,7 @@ func newPruneCommand(cli *command.Cli) *cobra.Command {
 			if !force {
 				what := "anonymous local volumes"
 				if all {
-					what = "local volumes"
+					what = "all local volumes"
 				}
 				yes, err := cli.Confirm(cmd.Context(), "WARNING! This will remove "+what+" not used by at least one container.\nAre you sure you want to continue?")
 				if err != nil || !yes {

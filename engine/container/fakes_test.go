@@ -20,6 +20,7 @@ import (
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/storage"
+	"github.com/gantry/gantry/test/poll"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/container"
 	networktypes "github.com/moby/moby/api/types/network"
@@ -471,10 +472,8 @@ func (r *rig) must(err error) {
 // until polls for what comes about beside.
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			r.t.Fatalf("not in time: %s", what)
-		}
+	if !poll.Within(10*time.Second, ok) {
+		r.t.Fatalf("not in time: %s", what)
 	}
 }
 

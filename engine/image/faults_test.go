@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/storage"
+	"github.com/gantry/gantry/test/poll"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -254,12 +255,8 @@ func ingested(root string) int64 {
 
 func waitFor(t *testing.T, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for !cond() {
-		if time.Now().After(deadline) {
-			t.Fatal("waited too long")
-		}
-		time.Sleep(5 * time.Millisecond)
+	if !poll.Within(30*time.Second, cond) {
+		t.Fatal("waited too long")
 	}
 }
 
@@ -366,15 +363,13 @@ func childFull() {
 		fatal(errors.Join(errors.New("something is left"), err))
 	}
 	// What is removed may go a moment later.
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	given := poll.Within(10*time.Second, func() bool {
 		var fs syscall.Statfs_t
-		err := syscall.Statfs(root, &fs)
-		if err == nil && int64(fs.Bfree)*fs.Bsize >= 3<<20 {
-			break
-		}
-		if err != nil || time.Now().After(end) {
-			fatal(errors.Join(errors.New("space is not given back"), err))
-		}
+		err = syscall.Statfs(root, &fs)
+		return err != nil || int64(fs.Bfree)*fs.Bsize >= 3<<20
+	})
+	if err != nil || !given {
+		fatal(errors.Join(errors.New("space is not given back"), err))
 	}
 	os.Exit(0)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/internal/nft"
 	"github.com/gantry/gantry/internal/rtnl"
+	"github.com/gantry/gantry/test/poll"
 )
 
 var netZero time.Time
@@ -51,11 +52,7 @@ func linkNames(t *testing.T, s *Service) string {
 
 func waitFor(t testing.TB, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("waited in vain")
-		}
-	}
+	poll.Until(t, "what the test waits for", ok)
 }
 
 func computeFor(s *Service) nft.Ruleset { return s.fw.Ruleset() }

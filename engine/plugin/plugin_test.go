@@ -19,10 +19,10 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-func TestFindAndCall(t *testing.T) {
-	socks, specs := t.TempDir(), t.TempDir()
-	r := &Registry{Sockets: []string{socks}, Specs: []string{specs}}
-	l, err := net.Listen("unix", filepath.Join(socks, "one.sock"))
+// faulty serves a plugin that answers each method in a wrong way of its own.
+func faulty(t *testing.T, socket string) *http.Server {
+	t.Helper()
+	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,14 @@ func TestFindAndCall(t *testing.T) {
 		}
 	})}
 	go s.Serve(l)
-	defer s.Close()
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func TestFindAndCall(t *testing.T) {
+	socks, specs := t.TempDir(), t.TempDir()
+	r := &Registry{Sockets: []string{socks}, Specs: []string{specs}}
+	s := faulty(t, filepath.Join(socks, "one.sock"))
 	for name, text := range map[string]string{
 		"two.spec": "unix://" + socks + "/one.sock\n", "three.json": `{"Name":"x","Addr":"unix://` + socks + `/one.sock"}`, "bad.spec": "ftp://x", "tls.json": `{"Addr":"tcp://a:1","TLSConfig":{"CAFile":"/nowhere"}}`,
 	} {
@@ -53,13 +60,15 @@ func TestFindAndCall(t *testing.T) {
 	}
 	ctx := context.Background()
 	for _, name := range []string{"one", "two", "three"} {
-		c, err := r.Find(name)
-		if err == nil {
-			err = c.Activate(ctx, "NetworkDriver")
-		}
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			c, err := r.Find(name)
+			if err == nil {
+				err = c.Activate(ctx, "NetworkDriver")
+			}
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 	c, _ := r.Find("one")
 	if err := c.Activate(ctx, "VolumeDriver"); !errors.Is(err, errdefs.ErrNotFound) {
@@ -70,19 +79,25 @@ func TestFindAndCall(t *testing.T) {
 		"X.Fault": "remote: no such thing", "X.Large": "plugin one: X.Large: the answer is larger than 1048576 bytes",
 		"X.Away": "plugin one: X.Away: 307 Temporary Redirect", "X.Junk": "plugin one: X.Junk: decoding the answer: unexpected end of JSON input", "X.None": "plugin one has no X.None",
 	} {
-		if err := c.Call(ctx, method, nil, &out); err == nil || err.Error() != want {
-			t.Errorf("%s: %v", method, err)
-		}
+		t.Run(method, func(t *testing.T) {
+			if err := c.Call(ctx, method, nil, &out); err == nil || err.Error() != want {
+				t.Errorf("%s: %v", method, err)
+			}
+		})
 	}
 	for _, name := range []string{"nobody", "../one", "", "a/b"} {
-		if _, err := r.Find(name); !errors.Is(err, errdefs.ErrNotFound) {
-			t.Errorf("%q: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if _, err := r.Find(name); !errors.Is(err, errdefs.ErrNotFound) {
+				t.Errorf("%q: %v", name, err)
+			}
+		})
 	}
 	for _, name := range []string{"bad", "tls"} {
-		if _, err := r.Find(name); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%q: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if _, err := r.Find(name); !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%q: %v", name, err)
+			}
+		})
 	}
 	s.Close()
 	if err := c.Call(ctx, "X.Y", nil, nil); !errors.Is(err, errdefs.ErrUnavailable) {
@@ -127,20 +142,22 @@ func TestTLS(t *testing.T) {
 		{"https", `null`, true, false},
 		{"tcp", `null`, true, false},
 	} {
-		text := `{"Addr":"` + c.addr + "://" + s.Listener.Addr().String() + `","TLSConfig":` + c.conf + `}`
-		if err := os.WriteFile(filepath.Join(dir, "p.json"), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		client, err := r.Find("p")
-		if (err == nil) != c.find {
-			t.Errorf("%s %s: %v", c.addr, c.conf, err)
-		}
-		if err != nil {
-			continue
-		}
-		if err := client.Activate(context.Background(), "NetworkDriver"); (err == nil) != c.call {
-			t.Errorf("%s %s: %v", c.addr, c.conf, err)
-		}
+		t.Run(c.addr+" "+c.conf, func(t *testing.T) {
+			text := `{"Addr":"` + c.addr + "://" + s.Listener.Addr().String() + `","TLSConfig":` + c.conf + `}`
+			if err := os.WriteFile(filepath.Join(dir, "p.json"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			client, err := r.Find("p")
+			if (err == nil) != c.find {
+				t.Errorf("%s %s: %v", c.addr, c.conf, err)
+			}
+			if err != nil {
+				return
+			}
+			if err := client.Activate(context.Background(), "NetworkDriver"); (err == nil) != c.call {
+				t.Errorf("%s %s: %v", c.addr, c.conf, err)
+			}
+		})
 	}
 }
 

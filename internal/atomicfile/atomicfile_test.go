@@ -10,13 +10,15 @@ func TestWriteReplacesWhole(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
 	for i, content := range []string{"first and long", "second"} {
-		if err := Write(path, []byte(content), 0o640, i == 1); err != nil {
-			t.Fatal(err)
-		}
-		data, err := os.ReadFile(path)
-		if err != nil || string(data) != content {
-			t.Errorf("%q %v", data, err)
-		}
+		t.Run(content, func(t *testing.T) {
+			if err := Write(path, []byte(content), 0o640, i == 1); err != nil {
+				t.Fatal(err)
+			}
+			data, err := os.ReadFile(path)
+			if err != nil || string(data) != content {
+				t.Errorf("%q %v", data, err)
+			}
+		})
 	}
 	st, err := os.Stat(path)
 	if err != nil || st.Mode().Perm() != 0o640 {

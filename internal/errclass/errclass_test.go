@@ -26,10 +26,12 @@ func TestClassWithoutItsWords(t *testing.T) {
 		errdefs.ErrInternal:           Internal("x %w", cause),
 		errdefs.ErrFailedPrecondition: With(errdefs.ErrFailedPrecondition, fmt.Errorf("x %w", cause)),
 	} {
-		wrapped := fmt.Errorf("w: %w", err)
-		if err.Error() != "x cause" || !errors.Is(wrapped, cause) || !errors.Is(wrapped, want) || !errors.Is(Of(wrapped), want) {
-			t.Errorf("%v: %v, class %v", want, err, Of(wrapped))
-		}
+		t.Run(fmt.Sprint(want), func(t *testing.T) {
+			wrapped := fmt.Errorf("w: %w", err)
+			if err.Error() != "x cause" || !errors.Is(wrapped, cause) || !errors.Is(wrapped, want) || !errors.Is(Of(wrapped), want) {
+				t.Errorf("%v: %v, class %v", want, err, Of(wrapped))
+			}
+		})
 	}
 	if With(errdefs.ErrNotFound, nil) != nil {
 		t.Error("nil became an error")

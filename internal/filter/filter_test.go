@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"fmt"
 	"reflect"
 	"testing"
 
@@ -16,15 +17,19 @@ func TestParse(t *testing.T) {
 		`{"a":["x","y"],"b":["z"]}`:       {"a": {"x", "y"}, "b": {"z"}},
 		`{"label":{"k=v":true,"l":true}}`: {"label": {"k=v", "l"}},
 	} {
-		got, err := Parse(in)
-		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: %v %v", in, got, err)
-		}
+		t.Run(in, func(t *testing.T) {
+			got, err := Parse(in)
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("%s: %v %v", in, got, err)
+			}
+		})
 	}
 	for _, in := range []string{"x", "[]", `{"a":1}`, `{"a":{"b":2}}`, `{"a":["b",1]}`} {
-		if got, err := Parse(in); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%s: %v %v", in, got, err)
-		}
+		t.Run(in, func(t *testing.T) {
+			if got, err := Parse(in); !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%s: %v %v", in, got, err)
+			}
+		})
 	}
 }
 
@@ -49,10 +54,12 @@ func TestAnyAndBool(t *testing.T) {
 		def, want bool
 		bad       bool
 	}{{"t", false, true, false}, {"f", true, false, false}, {"absent", true, true, false}, {"bad", false, false, true}, {"two", false, false, true}} {
-		got, err := a.Bool(c.key, c.def)
-		if got != c.want || (err != nil) != c.bad {
-			t.Errorf("%s: %v %v", c.key, got, err)
-		}
+		t.Run(c.key, func(t *testing.T) {
+			got, err := a.Bool(c.key, c.def)
+			if got != c.want || (err != nil) != c.bad {
+				t.Errorf("%s: %v %v", c.key, got, err)
+			}
+		})
 	}
 }
 
@@ -71,9 +78,11 @@ func TestLabels(t *testing.T) {
 		{Args{"label!": {"c"}}, true},
 		{Args{"label!": {"a=1"}}, false},
 	} {
-		if got := c.args.Labels("label", labels); got != c.want {
-			t.Errorf("%v: %v", c.args, got)
-		}
+		t.Run(fmt.Sprint(c.args), func(t *testing.T) {
+			if got := c.args.Labels("label", labels); got != c.want {
+				t.Errorf("%v: %v", c.args, got)
+			}
+		})
 	}
 }
 

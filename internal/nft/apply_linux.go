@@ -25,7 +25,7 @@ type Conn struct {
 	c     *nftables.Conn
 	port  uint32 // the socket's own, which marks what we change
 	table *nftables.Table
-	sets  map[string]*nftables.Set
+	sets  sets
 	known map[string]Set
 }
 
@@ -64,12 +64,17 @@ func (c *Conn) Close() error { return c.c.CloseLasting() }
 func (c *Conn) Apply(r Ruleset) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// All of it is worked out first: what the socket has queued it sends with the next
+	// transaction, and there is no way to take it back.
+	p, err := newPlan(r)
+	if err != nil {
+		return err
+	}
 	oldChains, oldSets, err := c.existing(r.Table)
 	if err != nil {
 		return fmt.Errorf("reading nftables table %s: %w", r.Table, err)
 	}
-	c.table = c.c.AddTable(&nftables.Table{Name: r.Table, Family: nftables.TableFamilyINet})
-	c.sets, c.known = map[string]*nftables.Set{}, map[string]Set{}
+	c.c.AddTable(p.table)
 	// Our chains lose their rules first, so that sets they used can go.
 	for _, ch := range oldChains {
 		if !r.theirs(ch.Name) {
@@ -81,30 +86,76 @@ func (c *Conn) Apply(r Ruleset) error {
 			c.c.DelSet(s) // made anew below: types may have changed
 		}
 	}
-	for i, s := range r.Sets {
-		if err := c.addSet(s, uint32(i+1)); err != nil {
-			return err
-		}
-	}
-	chains := map[string]*nftables.Chain{}
-	for _, ch := range r.Chains {
-		chains[ch.Name] = c.c.AddChain(chainOf(c.table, ch))
-	}
-	for _, ch := range r.Chains {
-		for _, rule := range ch.Rules {
-			exprs, err := c.exprs(rule)
-			if err != nil {
-				return fmt.Errorf("rule %q: %w", rule, err)
-			}
-			c.c.AddRule(&nftables.Rule{Table: c.table, Chain: chains[ch.Name], Exprs: exprs})
-		}
+	if err := p.queue(c.c); err != nil {
+		return err
 	}
 	for _, ch := range oldChains {
-		if chains[ch.Name] == nil && !r.theirs(ch.Name) {
+		if p.chains[ch.Name] == nil && !r.theirs(ch.Name) {
 			c.c.DelChain(ch)
 		}
 	}
-	return c.flush("replacing")
+	if err := c.flush("replacing", r.Table); err != nil {
+		return err
+	}
+	c.table, c.sets, c.known = p.table, p.sets, p.known
+	return nil
+}
+
+// plan is a ruleset in the library's terms.
+type plan struct {
+	table  *nftables.Table
+	sets   sets
+	known  map[string]Set
+	order  []string // of the sets
+	elems  map[string][][]nftables.SetElement
+	chains map[string]*nftables.Chain
+	rules  []*nftables.Rule
+	made   []*nftables.Chain // in order
+}
+
+func newPlan(r Ruleset) (*plan, error) {
+	p := &plan{
+		table: &nftables.Table{Name: r.Table, Family: nftables.TableFamilyINet},
+		sets:  sets{}, known: map[string]Set{}, elems: map[string][][]nftables.SetElement{}, chains: map[string]*nftables.Chain{},
+	}
+	for i, s := range r.Sets {
+		if err := p.addSet(s, uint32(i+1)); err != nil {
+			return nil, fmt.Errorf("set %s: %w", s.Name, err)
+		}
+	}
+	for _, ch := range r.Chains {
+		made := chainOf(p.table, ch)
+		p.chains[ch.Name], p.made = made, append(p.made, made)
+		for _, rule := range ch.Rules {
+			exprs, err := p.sets.exprs(rule)
+			if err != nil {
+				return nil, fmt.Errorf("rule %q: %w", rule, err)
+			}
+			p.rules = append(p.rules, &nftables.Rule{Table: p.table, Chain: made, Exprs: exprs})
+		}
+	}
+	return p, nil
+}
+
+func (p *plan) queue(c *nftables.Conn) error {
+	for _, name := range p.order {
+		s := p.sets[name]
+		if err := c.AddSet(s, nil); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+		for _, part := range p.elems[name] {
+			if err := c.SetAddElements(s, part); err != nil {
+				return fmt.Errorf("set %s: %w", name, err)
+			}
+		}
+	}
+	for _, ch := range p.made {
+		c.AddChain(ch)
+	}
+	for _, rule := range p.rules {
+		c.AddRule(rule)
+	}
+	return nil
 }
 
 // Clear removes a table of family inet but for chains and sets whose names begin with users,
@@ -121,9 +172,8 @@ func (c *Conn) Clear(table, users string) error {
 		}
 	}
 	if err == nil && len(chains) > 0 && !keep {
-		c.table = chains[0].Table
-		c.c.DelTable(c.table)
-		err = c.flush("removing")
+		c.c.DelTable(chains[0].Table)
+		err = c.flush("removing", table)
 	}
 	c.mu.Unlock()
 	if err != nil || !keep {
@@ -140,31 +190,49 @@ func (c *Conn) Update(ch Changes) error {
 	if c.table == nil {
 		return errors.New("nftables: update before apply")
 	}
-	step := func(list []SetElems, do func(*nftables.Set, []nftables.SetElement) error) error {
-		for _, se := range list {
-			s, ok := c.sets[se.Set]
-			if !ok {
-				return fmt.Errorf("nftables: no set %s", se.Set)
-			}
-			for part := range slices.Chunk(se.Elems, maxElemsPerMessage) {
-				elems, err := encodeElems(c.known[se.Set], part)
-				if err != nil {
-					return err
-				}
-				if err := do(s, elems); err != nil {
-					return err
-				}
-			}
+	del, err := c.encodeAll(ch.Del)
+	if err != nil {
+		return err
+	}
+	add, err := c.encodeAll(ch.Add)
+	if err != nil {
+		return err
+	}
+	for _, d := range del {
+		if err := c.c.SetDeleteElements(d.set, d.elems); err != nil {
+			return err
 		}
-		return nil
 	}
-	if err := step(ch.Del, c.c.SetDeleteElements); err != nil {
-		return err
+	for _, a := range add {
+		if err := c.c.SetAddElements(a.set, a.elems); err != nil {
+			return err
+		}
 	}
-	if err := step(ch.Add, c.c.SetAddElements); err != nil {
-		return err
+	return c.flush("changing", c.table.Name)
+}
+
+// encoded are elements of one set that fit into a message.
+type encoded struct {
+	set   *nftables.Set
+	elems []nftables.SetElement
+}
+
+func (c *Conn) encodeAll(list []SetElems) ([]encoded, error) {
+	var out []encoded
+	for _, se := range list {
+		s, ok := c.sets[se.Set]
+		if !ok {
+			return nil, fmt.Errorf("nftables: no set %s", se.Set)
+		}
+		for part := range slices.Chunk(se.Elems, maxElemsPerMessage) {
+			elems, err := encodeElems(c.known[se.Set], part)
+			if err != nil {
+				return nil, fmt.Errorf("set %s: %w", se.Set, err)
+			}
+			out = append(out, encoded{s, elems})
+		}
 	}
-	return c.flush("changing")
+	return out, nil
 }
 
 // Intact reports whether the table has all chains of r with as many rules as r gives
@@ -197,9 +265,9 @@ func (c *Conn) Intact(r Ruleset) (bool, error) {
 	return true, nil
 }
 
-func (c *Conn) flush(doing string) error {
+func (c *Conn) flush(doing, table string) error {
 	if err := c.c.Flush(); err != nil {
-		return fmt.Errorf("%s nftables table %s: %w", doing, c.table.Name, err)
+		return fmt.Errorf("%s nftables table %s: %w", doing, table, err)
 	}
 	return nil
 }
@@ -229,12 +297,12 @@ func (c *Conn) existing(table string) ([]*nftables.Chain, []*nftables.Set, error
 	return chains, sets, err
 }
 
-func (c *Conn) addSet(s Set, id uint32) error {
+func (p *plan) addSet(s Set, id uint32) error {
 	key, err := concat(s.Key)
 	if err != nil {
 		return err
 	}
-	set := &nftables.Set{Table: c.table, ID: id, Name: s.Name, KeyType: key, Concatenation: len(s.Key) > 1, Interval: s.Interval}
+	set := &nftables.Set{Table: p.table, ID: id, Name: s.Name, KeyType: key, Concatenation: len(s.Key) > 1, Interval: s.Interval}
 	if len(s.Key) == 1 && s.Key[0] == IfName {
 		set.KeyByteOrder = binaryutil.NativeEndian // only so that nft(8) prints the names
 	}
@@ -244,18 +312,13 @@ func (c *Conn) addSet(s Set, id uint32) error {
 			return err
 		}
 	}
-	if err := c.c.AddSet(set, nil); err != nil {
-		return fmt.Errorf("set %s: %w", s.Name, err)
-	}
-	c.sets[s.Name], c.known[s.Name] = set, s
+	p.sets[s.Name], p.known[s.Name], p.order = set, s, append(p.order, s.Name)
 	for part := range slices.Chunk(s.Elems, maxElemsPerMessage) {
 		elems, err := encodeElems(s, part)
 		if err != nil {
-			return fmt.Errorf("set %s: %w", s.Name, err)
+			return err
 		}
-		if err := c.c.SetAddElements(set, elems); err != nil {
-			return fmt.Errorf("set %s: %w", s.Name, err)
-		}
+		p.elems[s.Name] = append(p.elems[s.Name], elems)
 	}
 	return nil
 }

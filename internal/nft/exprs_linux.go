@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
@@ -24,10 +25,13 @@ const (
 	ipv6Src, ipv6Dst = 8, 24
 )
 
-func (c *Conn) exprs(r Rule) ([]expr.Any, error) {
+// sets are the sets of a table by name, which statements look things up in.
+type sets map[string]*nftables.Set
+
+func (ss sets) exprs(r Rule) ([]expr.Any, error) {
 	var out []expr.Any
 	for _, s := range r {
-		es, err := c.stmt(s)
+		es, err := ss.stmt(s)
 		if err != nil {
 			return nil, err
 		}
@@ -36,14 +40,14 @@ func (c *Conn) exprs(r Rule) ([]expr.Any, error) {
 	return out, nil
 }
 
-func (c *Conn) stmt(s Stmt) ([]expr.Any, error) {
+func (ss sets) stmt(s Stmt) ([]expr.Any, error) {
 	switch s := s.(type) {
 	case InIf:
-		return c.ifMatch(expr.MetaKeyIIFNAME, s.Name, s.Set, s.Not)
+		return ss.ifMatch(expr.MetaKeyIIFNAME, s.Name, s.Set, s.Not)
 	case OutIf:
-		return c.ifMatch(expr.MetaKeyOIFNAME, s.Name, s.Set, s.Not)
+		return ss.ifMatch(expr.MetaKeyOIFNAME, s.Name, s.Set, s.Not)
 	case IfPair:
-		look, err := c.lookup(s.Set, reg1, 0, false, false)
+		look, err := ss.lookup(s.Set, reg1, 0, false, false)
 		return append([]expr.Any{
 			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg1},
 			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: unix.NFT_REG_2},
@@ -59,7 +63,7 @@ func (c *Conn) stmt(s Stmt) ([]expr.Any, error) {
 		if s.Family == V6 {
 			off, l = ipv6Src, 16
 		}
-		look, err := c.lookup(s.Set, reg1, 0, false, false)
+		look, err := ss.lookup(s.Set, reg1, 0, false, false)
 		return append(append(isFamily(s.Family),
 			&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: off, Len: l}), look...), err
 	case DstLocal:
@@ -87,36 +91,36 @@ func (c *Conn) stmt(s Stmt) ([]expr.Any, error) {
 			&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{n}},
 		}, nil
 	case PortSet:
-		look, err := c.lookup(s.Set, reg1, 0, false, false)
+		look, err := ss.lookup(s.Set, reg1, 0, false, false)
 		return append(addrProtoPort(s.Family), look...), err
 	case PairPort:
-		look, err := c.lookup(s.Set, reg1, 0, false, false)
+		look, err := ss.lookup(s.Set, reg1, 0, false, false)
 		return append(pairPort(s.Family), look...), err
 	default:
-		return c.action(s)
+		return ss.action(s)
 	}
 }
 
-func (c *Conn) action(s Stmt) ([]expr.Any, error) {
+func (ss sets) action(s Stmt) ([]expr.Any, error) {
 	switch s := s.(type) {
 	case DNATByPort:
 		load := append(isFamily(s.Family),
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
 			&expr.Payload{DestRegister: reg32(1), Base: expr.PayloadBaseTransportHeader, Offset: transportDport, Len: 2})
-		return c.dnat(load, s.Family, s.Map, true)
+		return ss.dnat(load, s.Family, s.Map, true)
 	case DNATByAddr:
-		return c.dnat(addrProtoPort(s.Family), s.Family, s.Map, true)
+		return ss.dnat(addrProtoPort(s.Family), s.Family, s.Map, true)
 	case DNATByRange:
-		return c.dnat(addrProtoPort(s.Family), s.Family, s.Map, false)
+		return ss.dnat(addrProtoPort(s.Family), s.Family, s.Map, false)
 	case DNATPort:
-		look, err := c.lookup(s.Map, reg1, reg1, false, true)
+		look, err := ss.lookup(s.Map, reg1, reg1, false, true)
 		return append(append(addrProtoPort(s.Family), look...), &expr.NAT{
 			// Without an address it is of no family, and nft(8) prints it as it reads it.
 			Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_INET, Specified: true,
 			RegProtoMin: reg1, RegProtoMax: reg1,
 		}), err
 	case SNATByIf:
-		look, err := c.lookup(s.Map, reg1, reg1, false, true)
+		look, err := ss.lookup(s.Map, reg1, reg1, false, true)
 		if err != nil {
 			return nil, err
 		}
@@ -141,8 +145,8 @@ func (c *Conn) action(s Stmt) ([]expr.Any, error) {
 
 // dnat looks the loaded key up; the data (address, port if there is one) lands in
 // registers from reg1 on: the port right behind the address.
-func (c *Conn) dnat(load []expr.Any, f Family, name string, withPort bool) ([]expr.Any, error) {
-	look, err := c.lookup(name, reg1, reg1, false, true)
+func (ss sets) dnat(load []expr.Any, f Family, name string, withPort bool) ([]expr.Any, error) {
+	look, err := ss.lookup(name, reg1, reg1, false, true)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +166,7 @@ func (c *Conn) dnat(load []expr.Any, f Family, name string, withPort bool) ([]ex
 	}), nil
 }
 
-func (c *Conn) ifMatch(key expr.MetaKey, name, set string, not bool) ([]expr.Any, error) {
+func (ss sets) ifMatch(key expr.MetaKey, name, set string, not bool) ([]expr.Any, error) {
 	load := &expr.Meta{Key: key, Register: reg1}
 	if set == "" {
 		op := expr.CmpOpEq
@@ -171,12 +175,12 @@ func (c *Conn) ifMatch(key expr.MetaKey, name, set string, not bool) ([]expr.Any
 		}
 		return []expr.Any{load, &expr.Cmp{Op: op, Register: reg1, Data: ifname(name)}}, nil
 	}
-	look, err := c.lookup(set, reg1, 0, not, false)
+	look, err := ss.lookup(set, reg1, 0, not, false)
 	return append([]expr.Any{load}, look...), err
 }
 
-func (c *Conn) lookup(set string, src, dst uint32, not, isMap bool) ([]expr.Any, error) {
-	s, ok := c.sets[set]
+func (ss sets) lookup(set string, src, dst uint32, not, isMap bool) ([]expr.Any, error) {
+	s, ok := ss[set]
 	if !ok {
 		return nil, fmt.Errorf("no set %s", set)
 	}

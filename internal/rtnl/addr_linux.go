@@ -82,18 +82,6 @@ func AddRoute(index int, dst netip.Prefix, gw netip.Addr) *Request {
 	return r.u32(unix.RTA_OIF, uint32(index))
 }
 
-// DelDefaultRoute removes the default route of one family that uses the interface.
-func DelDefaultRoute(index int, v6 bool) *Request {
-	h := make([]byte, unix.SizeofRtMsg)
-	h[0] = unix.AF_INET
-	if v6 {
-		h[0] = unix.AF_INET6
-	}
-	h[4] = unix.RT_TABLE_MAIN
-	h[6] = unix.RT_SCOPE_NOWHERE
-	return newRequest("removing the default route", unix.RTM_DELROUTE, 0, h).u32(unix.RTA_OIF, uint32(index))
-}
-
 // PinMAC tells the bridge of port index that mac lives there and nowhere else, also
 // when an older port still remembers it: the entry goes with the port.
 func PinMAC(index int, mac net.HardwareAddr) *Request {

@@ -12,11 +12,11 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	ociinit "github.com/gantry/gantry/oci/init"
 	"github.com/gantry/gantry/oci/launch/selfexe"
 	"github.com/gantry/gantry/oci/ocicli"
+	"github.com/gantry/gantry/test/poll"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -226,13 +226,7 @@ func (b *bundle) field(name string) string {
 // await polls until the condition holds.
 func await(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !f() {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s did not happen", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	poll.Until(t, what, f)
 }
 
 // keys lists the paths of all values in a JSON document, numbers of arrays as 0.

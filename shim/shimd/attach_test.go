@@ -33,13 +33,12 @@ func TestSlowClient(t *testing.T) {
 		return st.Size()
 	}
 	eventually(t, "a full buffer", func() bool { return size() > 1<<20 })
-	var last int64
+	last, since := size(), time.Now()
 	eventually(t, "the process waits", func() bool {
-		now := size()
-		same := now == last
-		last = now
-		time.Sleep(100 * time.Millisecond)
-		return same
+		if now := size(); now != last {
+			last, since = now, time.Now()
+		}
+		return time.Since(since) > 100*time.Millisecond
 	})
 	if last > 4<<20 {
 		t.Errorf("%d bytes in the log before the client has read any", last)

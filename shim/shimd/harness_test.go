@@ -18,6 +18,7 @@ import (
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/shim/shimd"
+	"github.com/gantry/gantry/test/poll"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -121,9 +122,7 @@ func (r *rig) close() {
 		}
 	}
 	for _, st := range list {
-		for r.c.Forget(ctx, st.Key) != nil && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
+		poll.Within(deadline, func() bool { return r.c.Forget(ctx, st.Key) == nil || ctx.Err() != nil })
 	}
 	if err := r.c.Shutdown(ctx); err != nil {
 		r.t.Errorf("shutdown: %v", err)
@@ -221,12 +220,9 @@ func lines(t testing.TB, path string) []string {
 // eventually polls, since processes are involved.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-		if f() {
-			return
-		}
+	if !poll.Within(deadline, f) {
+		t.Fatalf("never: %s", what)
 	}
-	t.Fatalf("never: %s", what)
 }
 
 // pair is a client's connection: our end, and the one to send.

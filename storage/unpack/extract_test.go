@@ -325,9 +325,11 @@ func TestBase(t *testing.T) {
 	}
 	got := listing(t, upper)
 	for name, want := range map[string]string{"usr/lib/g": "file new", "usr/lib/f": "file lower", "h": "file lower", "usr/lib": "dir 711", "lib": ""} {
-		if got[name] != want {
-			t.Errorf("%s: %q, want %q", name, got[name], want)
-		}
+		t.Run(name, func(t *testing.T) {
+			if got[name] != want {
+				t.Errorf("%s: %q, want %q", name, got[name], want)
+			}
+		})
 	}
 	var a, b unix.Stat_t
 	if err := errors.Join(unix.Lstat(filepath.Join(upper, "h"), &a), unix.Lstat(filepath.Join(upper, "usr/lib/f"), &b)); err != nil || a.Ino != b.Ino || a.Uid != 5 || a.Mode&0o7777 != 0o640 {
@@ -351,10 +353,12 @@ func TestLimits(t *testing.T) {
 		t.Errorf("too many bytes: %v", err)
 	}
 	for _, cut := range []int{1, 100, 512, 700, 1023} {
-		_, err = Extract(context.Background(), bytes.NewReader(big[:cut]), openDir(t, t.TempDir()), Options{})
-		if cut > 512 && !errdefs.IsInvalidArgument(err) {
-			t.Errorf("cut at %d: %v", cut, err)
-		}
+		t.Run(fmt.Sprint(cut), func(t *testing.T) {
+			_, err = Extract(context.Background(), bytes.NewReader(big[:cut]), openDir(t, t.TempDir()), Options{})
+			if cut > 512 && !errdefs.IsInvalidArgument(err) {
+				t.Errorf("cut at %d: %v", cut, err)
+			}
+		})
 	}
 }
 
@@ -420,28 +424,30 @@ func TestDecompress(t *testing.T) {
 	_, _ = zw.Write(plain)
 	_ = zw.Close()
 	for name, packed := range map[string][]byte{"plain": plain, "gzip": g.Bytes(), "zstd": z.Bytes()} {
-		d, err := Decompress(bytes.NewReader(packed))
-		if err != nil {
-			t.Fatal(name, err)
-		}
-		got, err := io.ReadAll(d)
-		if err != nil || !bytes.Equal(got, plain) {
-			t.Errorf("%s: %d bytes, %v", name, len(got), err)
-		}
-		_ = d.Close()
-		if name == "plain" {
-			continue
-		}
-		d, err = Decompress(bytes.NewReader(packed[:len(packed)/2]))
-		if err != nil {
-			t.Fatal(name, err)
-		}
-		if _, err = io.ReadAll(d); !errors.Is(err, io.ErrUnexpectedEOF) {
-			t.Errorf("%s cut off: %v", name, err)
-		}
-		_ = d.Close()
-		d, _ = Decompress(bytes.NewReader(packed))
-		_ = d.Close() // unread: must not hang
+		t.Run(name, func(t *testing.T) {
+			d, err := Decompress(bytes.NewReader(packed))
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			got, err := io.ReadAll(d)
+			if err != nil || !bytes.Equal(got, plain) {
+				t.Errorf("%s: %d bytes, %v", name, len(got), err)
+			}
+			_ = d.Close()
+			if name == "plain" {
+				return
+			}
+			d, err = Decompress(bytes.NewReader(packed[:len(packed)/2]))
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			if _, err = io.ReadAll(d); !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("%s cut off: %v", name, err)
+			}
+			_ = d.Close()
+			d, _ = Decompress(bytes.NewReader(packed))
+			_ = d.Close() // unread: must not hang
+		})
 	}
 }
 

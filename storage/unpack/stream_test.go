@@ -28,13 +28,15 @@ func TestDamagedStream(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"header": bad(2), "deflate": bad(10), "checksum": bad(len(good) - 8),
 	} {
-		r, err := Decompress(bytes.NewReader(data))
-		if err == nil {
-			_, err = io.Copy(io.Discard, r)
-			r.Close()
-		}
-		if !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			r, err := Decompress(bytes.NewReader(data))
+			if err == nil {
+				_, err = io.Copy(io.Discard, r)
+				r.Close()
+			}
+			if !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 }

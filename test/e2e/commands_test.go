@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gantry/gantry/test/poll"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -96,18 +97,16 @@ func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 0 {
 		ts.Fatalf("usage: eventually [-t DURATION] [-stdout REGEXP] PROGRAM ARGS...")
 	}
-	for deadline := time.Now().Add(limit); ; time.Sleep(30 * time.Millisecond) {
-		err := ts.Exec(args[0], args[1:]...)
+	var err error
+	if !poll.Within(limit, func() bool {
+		err = ts.Exec(args[0], args[1:]...)
 		ok := err == nil
 		if ok && pattern != nil {
 			ok = pattern.MatchString(ts.ReadFile("stdout"))
 		}
-		if ok != neg {
-			return
-		}
-		if time.Now().After(deadline) {
-			ts.Fatalf("not so within %v (last: %v)", limit, err)
-		}
+		return ok != neg
+	}) {
+		ts.Fatalf("not so within %v (last: %v)", limit, err)
 	}
 }
 
@@ -132,23 +131,18 @@ func cmdAtmost(ts *testscript.TestScript, _ bool, args []string) {
 
 // cmdGone: gone PID waits until a process has ended.
 func cmdGone(ts *testscript.TestScript, _ bool, args []string) {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	if !poll.Within(10*time.Second, func() bool {
 		b, err := os.ReadFile(filepath.Join("/proc", args[0], "stat"))
-		if err != nil || strings.Contains(string(b), ") Z ") {
-			return
-		}
-		if time.Now().After(deadline) {
-			ts.Fatalf("process %s still runs", args[0])
-		}
+		return err != nil || strings.Contains(string(b), ") Z ")
+	}) {
+		ts.Fatalf("process %s still runs", args[0])
 	}
 }
 
 // cmdNewShim: newshim waits until a shim runs.
 func cmdNewShim(ts *testscript.TestScript, _ bool, _ []string) {
-	for deadline := time.Now().Add(10 * time.Second); of(ts).shimPid() == 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			ts.Fatalf("no new shim runs")
-		}
+	if !poll.Within(10*time.Second, func() bool { return of(ts).shimPid() != 0 }) {
+		ts.Fatalf("no new shim runs")
 	}
 }
 

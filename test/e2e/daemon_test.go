@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gantry/gantry/test/poll"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -165,19 +166,19 @@ func (s *sandbox) startDaemon(ts *testscript.TestScript, flags []string) error {
 		return err
 	}
 	s.setDaemon(p)
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		if body, err := s.api(http.MethodGet, "/_ping"); err == nil && body == "OK" {
-			break
-		}
-		if p.ended() {
-			s.setDaemon(nil)
-			return fmt.Errorf("the daemon ended at start: %w", p.err)
-		}
-		if time.Now().After(deadline) {
-			return errors.New("the daemon does not answer /_ping after 20 s")
-		}
-		time.Sleep(5 * time.Millisecond)
+	answered := false
+	poll.Within(poll.Limit, func() bool {
+		body, err := s.api(http.MethodGet, "/_ping")
+		answered = err == nil && body == "OK"
+		return answered || p.ended()
+	})
+	switch {
+	case answered:
+	case p.ended():
+		s.setDaemon(nil)
+		return fmt.Errorf("the daemon ended at start: %w", p.err)
+	default:
+		return fmt.Errorf("the daemon does not answer /_ping after %v", poll.Limit)
 	}
 	if s.base == nil {
 		s.base = s.measure()

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/gantry/gantry/test/poll"
 )
 
 // baseline is what a daemon that has just started holds.
@@ -118,13 +120,13 @@ func (s *sandbox) leftBehind() (all []string) {
 // settle asks until nothing is left, for at most 10 s: tear-down happens beside the
 // requests.
 func settle(look func() []string) []string {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		leaks := look()
-		if len(leaks) == 0 || time.Now().After(deadline) {
-			sort.Strings(leaks)
-			return leaks
-		}
-	}
+	var leaks []string
+	poll.Within(10*time.Second, func() bool {
+		leaks = look()
+		return len(leaks) == 0
+	})
+	sort.Strings(leaks)
+	return leaks
 }
 
 func fdKinds(pid int) map[string]int {

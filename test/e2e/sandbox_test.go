@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry/gantry/test/poll"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 )
@@ -200,11 +201,8 @@ func (s *sandbox) clear() {
 	for _, h := range s.helpers {
 		h.kill()
 	}
-	for range 50 {
+	poll.Within(2*time.Second, func() bool {
 		left := s.processesLeft()
-		if len(left) == 0 {
-			break
-		}
 		for _, p := range left {
 			_ = syscall.Kill(p.pid, syscall.SIGKILL)
 		}
@@ -212,21 +210,18 @@ func (s *sandbox) clear() {
 		for d := range cgroupDirs(s.cgroup) {
 			_ = os.WriteFile(filepath.Join(d, "freezer.state"), []byte("THAWED"), 0)
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
+		return len(left) == 0
+	})
 	for _, m := range mountsBelow(s.root) {
 		_ = unix.Unmount(m, unix.MNT_DETACH)
 	}
-	for range 20 {
+	poll.Within(time.Second, func() bool {
 		dirs := cgroupDirs(s.cgroup)
-		if len(dirs) == 0 {
-			break
-		}
 		for d := range dirs {
 			_ = os.Remove(d)
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
+		return len(dirs) == 0
+	})
 }
 
 func loopbackUp() error {

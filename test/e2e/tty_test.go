@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gantry/gantry/test/poll"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 )
@@ -146,38 +147,34 @@ func (d *dialog) expect(pattern string) error {
 	if err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	var text string
+	if poll.Within(poll.Limit, func() bool {
 		d.mu.Lock()
+		defer d.mu.Unlock()
 		rest := d.buf.Bytes()[d.pos:]
 		loc := re.FindIndex(rest)
 		if loc != nil {
 			d.pos += loc[1]
 		}
-		text := string(rest)
-		d.mu.Unlock()
-		if loc != nil {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("no match in %q", text)
-		}
+		text = string(rest)
+		return loc != nil
+	}) {
+		return nil
 	}
+	return fmt.Errorf("no match in %q", text)
 }
 
 // mode waits until the terminal is (or is not) in raw mode.
 func (d *dialog) mode(raw bool) error {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		t, err := unix.IoctlGetTermios(int(d.slave.Fd()), unix.TCGETS)
-		if err != nil {
-			return err
-		}
-		if (t.Lflag&(unix.ICANON|unix.ECHO) == 0) == raw {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("the terminal's mode is another")
-		}
+	var err error
+	if poll.Within(poll.Limit, func() bool {
+		var t *unix.Termios
+		t, err = unix.IoctlGetTermios(int(d.slave.Fd()), unix.TCGETS)
+		return err != nil || (t.Lflag&(unix.ICANON|unix.ECHO) == 0) == raw
+	}) {
+		return err
 	}
+	return fmt.Errorf("the terminal's mode is another")
 }
 
 func setSize(f *os.File, rows, cols uint16) error {

@@ -256,31 +256,7 @@ func known(s *specs.Spec, section, line, name string) bool {
 		// runc adds the tun device; crun allows everything unless the spec does not.
 		return name == "runc" && line == "c 10:200 rwm" || name == "crun"
 	case "mountinfo":
-		for _, p := range s.Linux.MaskedPaths { // masked either way, with other flags
-			if strings.Contains(line, " "+p+" ") {
-				return true
-			}
-		}
-		if name != "crun" {
-			// runc also makes the superblock of a read-only sysfs read-only.
-			return strings.Contains(line, " - sysfs ")
-		}
-		if len(s.Linux.UIDMappings) != 0 && strings.Contains(line, "/host/") {
-			return true // crun leaves flags it may not set
-		}
-		if strings.Contains(line, " - devtmpfs ") {
-			return true // nodes bound into a user namespace: crun adds nosuid and noexec
-		}
-		for _, m := range s.Mounts { // crun 1.8 does not share all mounts that should be
-			if shared := slices.Contains(m.Options, "shared") || slices.Contains(m.Options, "rshared"); shared && strings.Contains(line, strings.Replace(m.Destination, "/link/", "/real/", 1)+" ") {
-				return true
-			}
-		}
-		for _, p := range s.Linux.ReadonlyPaths { // crun drops nosuid, nodev and noexec there
-			if strings.Contains(line, " "+p+" ") {
-				return true
-			}
-		}
+		return knownMount(s, line, name)
 	case "root", "write":
 		// Without a mode a tmpfs is as the directory below it; for runc 1.1 also with
 		// a mode, for crun it is 1777.
@@ -301,4 +277,27 @@ func known(s *specs.Spec, section, line, name string) bool {
 		return name == "crun" // follows from its device rules
 	}
 	return false
+}
+
+func knownMount(s *specs.Spec, line, name string) bool {
+	on := func(p string) bool { return strings.Contains(line, " "+p+" ") }
+	if slices.ContainsFunc(s.Linux.MaskedPaths, on) {
+		return true // masked either way, with other flags
+	}
+	if name != "crun" {
+		// runc also makes the superblock of a read-only sysfs read-only.
+		return strings.Contains(line, " - sysfs ")
+	}
+	if len(s.Linux.UIDMappings) != 0 && strings.Contains(line, "/host/") {
+		return true // crun leaves flags it may not set
+	}
+	if strings.Contains(line, " - devtmpfs ") {
+		return true // nodes bound into a user namespace: crun adds nosuid and noexec
+	}
+	unshared := func(m specs.Mount) bool { // crun 1.8 does not share all mounts that should be
+		shared := slices.Contains(m.Options, "shared") || slices.Contains(m.Options, "rshared")
+		return shared && strings.Contains(line, strings.Replace(m.Destination, "/link/", "/real/", 1)+" ")
+	}
+	// crun drops nosuid, nodev and noexec on read-only paths.
+	return slices.ContainsFunc(s.Mounts, unshared) || slices.ContainsFunc(s.Linux.ReadonlyPaths, on)
 }

@@ -6,9 +6,7 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -73,46 +71,6 @@ func Tar(entries []Entry) ([]byte, error) {
 		return nil, err
 	}
 	return buf.Bytes(), nil
-}
-
-// TarDir encodes a directory as a tar, owner root, without following links.
-func TarDir(dir string) ([]byte, error) {
-	var entries []Entry
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || path == dir {
-			return err
-		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		e := Entry{Name: rel, Mode: int64(info.Mode().Perm())}
-		switch {
-		case d.IsDir():
-			e.Name += "/"
-		case d.Type()&fs.ModeSymlink != 0:
-			e.Type = tar.TypeSymlink
-			if e.Link, err = os.Readlink(path); err != nil {
-				return err
-			}
-		case d.Type().IsRegular():
-			if e.Body, err = os.ReadFile(path); err != nil {
-				return err
-			}
-		default:
-			return nil
-		}
-		entries = append(entries, e)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return Tar(entries)
 }
 
 // PutLayer compresses a plain tar with gzip and stores it.

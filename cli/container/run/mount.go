@@ -103,6 +103,14 @@ func (p *mountParser) field(field string) error {
 		}
 	}
 	var err error
+	switch kind, _, _ := strings.Cut(key, "-"); kind {
+	case "bind":
+		return p.bindField(field, key, val, has)
+	case "volume":
+		return p.volumeField(field, key, val, has)
+	case "tmpfs":
+		return p.tmpfsField(field, key, val)
+	}
 	switch key {
 	case "type":
 		p.m.Type = mount.Type(strings.ToLower(val))
@@ -114,6 +122,20 @@ func (p *mountParser) field(field string) error {
 		p.m.ReadOnly, err = flagValue(key, val, has)
 	case "consistency":
 		p.m.Consistency = mount.Consistency(strings.ToLower(val))
+	case "image-subpath":
+		p.m.ImageOptions = &mount.ImageOptions{Subpath: val}
+	default:
+		return unexpected(key, field)
+	}
+	return err
+}
+
+func unexpected(key, field string) error {
+	return fmt.Errorf("unexpected key '%s' in '%s'", key, field)
+}
+
+func (p *mountParser) bindField(field, key, val string, has bool) (err error) {
+	switch key {
 	case "bind-propagation":
 		p.bind().Propagation = mount.Propagation(strings.ToLower(val))
 	case "bind-nonrecursive":
@@ -122,6 +144,14 @@ func (p *mountParser) field(field string) error {
 		err = p.recursive(val)
 	case "bind-create-src":
 		p.bind().CreateMountpoint, err = flagValue(key, val, has)
+	default:
+		err = unexpected(key, field)
+	}
+	return err
+}
+
+func (p *mountParser) volumeField(field, key, val string, has bool) (err error) {
+	switch key {
 	case "volume-subpath":
 		p.volume().Subpath = val
 	case "volume-nocopy":
@@ -142,24 +172,30 @@ func (p *mountParser) field(field string) error {
 		}
 		k, v, _ := strings.Cut(val, "=")
 		d.Options[k] = v
-	case "image-subpath":
-		p.m.ImageOptions = &mount.ImageOptions{Subpath: val}
+	default:
+		err = unexpected(key, field)
+	}
+	return err
+}
+
+func (p *mountParser) tmpfsField(field, key, val string) error {
+	switch key {
 	case "tmpfs-size":
-		var n int64
-		if n, err = units.RAMInBytes(val); err != nil {
+		n, err := units.RAMInBytes(val)
+		if err != nil {
 			return fmt.Errorf("invalid value for %s: %s", key, val)
 		}
 		p.tmpfs().SizeBytes = n
 	case "tmpfs-mode":
-		var n uint64
-		if n, err = strconv.ParseUint(val, 8, 32); err != nil {
+		n, err := strconv.ParseUint(val, 8, 32)
+		if err != nil {
 			return fmt.Errorf("invalid value for %s: %s", key, val)
 		}
 		p.tmpfs().Mode = os.FileMode(n)
 	default:
-		return fmt.Errorf("unexpected key '%s' in '%s'", key, field)
+		return unexpected(key, field)
 	}
-	return err
+	return nil
 }
 
 func (p *mountParser) recursive(val string) error {

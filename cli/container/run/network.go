@@ -35,8 +35,7 @@ func (n *networkList) String() string { return "" }
 // Set implements pflag.Value.
 func (n *networkList) Set(v string) error {
 	a := attachment{}
-	long := strings.Contains(v, "=")
-	if !long {
+	if !strings.Contains(v, "=") {
 		a.target = v
 		n.vals = append(n.vals, a)
 		return nil
@@ -46,56 +45,68 @@ func (n *networkList) Set(v string) error {
 		return err
 	}
 	for _, field := range fs {
-		key, val, ok := strings.Cut(strings.ToLower(field), "=")
-		if !ok || key == "" {
-			return fmt.Errorf("invalid field %s", field)
-		}
-		key, val = strings.TrimSpace(key), strings.TrimSpace(val)
-		switch key {
-		case "name":
-			a.target = val
-		case "alias":
-			a.aliases = append(a.aliases, val)
-		case "ip":
-			a.ip = val
-		case "ip6":
-			a.ip6 = val
-		case "mac-address":
-			if _, err := net.ParseMAC(val); err != nil {
-				return fmt.Errorf("invalid mac address: %s", val)
-			}
-			a.mac = val
-		case "link-local-ip":
-			a.linkLocal = append(a.linkLocal, val)
-		case "driver-opt":
-			// The value keeps its case.
-			_, raw, _ := strings.Cut(field, "=")
-			k, v, ok := strings.Cut(strings.TrimSpace(raw), "=")
-			if !ok || k == "" {
-				return errors.New("invalid key value pair format in driver options")
-			}
-			if a.driverOpts == nil {
-				a.driverOpts = map[string]string{}
-			}
-			a.driverOpts[strings.TrimSpace(strings.ToLower(k))] = strings.TrimSpace(v)
-		case "gw-priority":
-			p, err := strconv.Atoi(val)
-			if err != nil {
-				var ne *strconv.NumError
-				if errors.As(err, &ne) {
-					err = ne.Err
-				}
-				return fmt.Errorf("invalid gw-priority (%s): %w", val, err)
-			}
-			a.gwPriority = p
-		default:
-			return errors.New("invalid field key " + key)
+		if err := a.field(field); err != nil {
+			return err
 		}
 	}
 	if a.target == "" {
 		return errors.New("network name/id is not specified")
 	}
 	n.vals = append(n.vals, a)
+	return nil
+}
+
+// field takes one key=value of the long form.
+func (a *attachment) field(field string) error {
+	key, val, ok := strings.Cut(strings.ToLower(field), "=")
+	if !ok || key == "" {
+		return fmt.Errorf("invalid field %s", field)
+	}
+	key, val = strings.TrimSpace(key), strings.TrimSpace(val)
+	switch key {
+	case "name":
+		a.target = val
+	case "alias":
+		a.aliases = append(a.aliases, val)
+	case "ip":
+		a.ip = val
+	case "ip6":
+		a.ip6 = val
+	case "mac-address":
+		if _, err := net.ParseMAC(val); err != nil {
+			return fmt.Errorf("invalid mac address: %s", val)
+		}
+		a.mac = val
+	case "link-local-ip":
+		a.linkLocal = append(a.linkLocal, val)
+	case "driver-opt":
+		_, raw, _ := strings.Cut(field, "=")
+		return a.driverOpt(raw) // whose value keeps its case
+	case "gw-priority":
+		p, err := strconv.Atoi(val)
+		if err != nil {
+			var ne *strconv.NumError
+			if errors.As(err, &ne) {
+				err = ne.Err
+			}
+			return fmt.Errorf("invalid gw-priority (%s): %w", val, err)
+		}
+		a.gwPriority = p
+	default:
+		return errors.New("invalid field key " + key)
+	}
+	return nil
+}
+
+func (a *attachment) driverOpt(s string) error {
+	k, v, ok := strings.Cut(strings.TrimSpace(s), "=")
+	if !ok || k == "" {
+		return errors.New("invalid key value pair format in driver options")
+	}
+	if a.driverOpts == nil {
+		a.driverOpts = map[string]string{}
+	}
+	a.driverOpts[strings.TrimSpace(strings.ToLower(k))] = strings.TrimSpace(v)
 	return nil
 }
 

@@ -43,17 +43,10 @@ func (f *Flags) APISocketVar() {
 
 // Parse turns flags and arguments (the image and its command) into API types.
 func (f *Flags) Parse(args []string) (*Result, error) {
-	attachIn, attachOut, attachErr := f.attached()
 	if f.mac != "" {
 		if _, err := validMAC(f.mac); err != nil {
 			return nil, err
 		}
-	}
-	if f.interactive {
-		attachIn = true
-	}
-	if len(f.attach.All()) == 0 {
-		attachOut, attachErr = true, true
 	}
 	if f.swappiness != -1 && (f.swappiness < 0 || f.swappiness > 100) {
 		return nil, fmt.Errorf("invalid value: %d. Valid memory swappiness range is 0-100", f.swappiness)
@@ -74,11 +67,39 @@ func (f *Flags) Parse(args []string) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg := f.config(args)
+	cfg.ExposedPorts, cfg.Env, cfg.Volumes, cfg.Labels = exposed, env, volumes, labels
+	host, err := f.hostConfig(binds, bindings)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Healthcheck, err = f.healthcheck(); err != nil {
+		return nil, err
+	}
+	r := &Result{Config: cfg, Host: host}
+	host.NetworkMode, r.Networking, err = f.networking()
+	if err != nil {
+		return nil, err
+	}
+	if f.rm && !host.RestartPolicy.IsNone() {
+		return nil, errors.New("conflicting options: cannot specify both --restart and --rm")
+	}
+	return r, nil
+}
+
+// config is what flags and arguments say of the program itself.
+func (f *Flags) config(args []string) *container.Config {
+	attachIn, attachOut, attachErr := f.attached()
+	if f.interactive {
+		attachIn = true
+	}
+	if len(f.attach.All()) == 0 {
+		attachOut, attachErr = true, true
+	}
 	cfg := &container.Config{
 		Hostname: f.hostname, Domainname: f.domainname, User: f.user,
 		AttachStdin: attachIn && !f.attachedWithoutStdin(), AttachStdout: attachOut, AttachStderr: attachErr,
-		ExposedPorts: exposed, Tty: f.tty, OpenStdin: f.interactive, Env: env, Volumes: volumes,
-		WorkingDir: f.workdir, Labels: labels, StopSignal: f.stopSignal,
+		Tty: f.tty, OpenStdin: f.interactive, WorkingDir: f.workdir, StopSignal: f.stopSignal,
 	}
 	cfg.StdinOnce = cfg.OpenStdin && cfg.AttachStdin
 	if len(args) > 0 {
@@ -96,22 +117,7 @@ func (f *Flags) Parse(args []string) (*Result, error) {
 		t := f.stopTimeout
 		cfg.StopTimeout = &t
 	}
-	host, err := f.hostConfig(binds, bindings)
-	if err != nil {
-		return nil, err
-	}
-	if cfg.Healthcheck, err = f.healthcheck(); err != nil {
-		return nil, err
-	}
-	r := &Result{Config: cfg, Host: host}
-	host.NetworkMode, r.Networking, err = f.networking()
-	if err != nil {
-		return nil, err
-	}
-	if f.rm && !host.RestartPolicy.IsNone() {
-		return nil, errors.New("conflicting options: cannot specify both --restart and --rm")
-	}
-	return r, nil
+	return cfg
 }
 
 func (f *Flags) attached() (in, out, errs bool) {

@@ -95,14 +95,16 @@ func TestParse(t *testing.T) {
 		{"--init=false img", func(r *Result) any { return *r.Host.Init }, false},
 		{"img", func(r *Result) any { return r.Host.Init == nil && r.Config.StopTimeout == nil }, true},
 	} {
-		r, err := parse(t, c.args)
-		if err != nil {
-			t.Errorf("%s: %v", c.args, err)
-			continue
-		}
-		if got := c.get(r); !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%s:\n got %#v\nwant %#v", c.args, got, c.want)
-		}
+		t.Run(c.args, func(t *testing.T) {
+			r, err := parse(t, c.args)
+			if err != nil {
+				t.Errorf("%s: %v", c.args, err)
+				return
+			}
+			if got := c.get(r); !reflect.DeepEqual(got, c.want) {
+				t.Errorf("%s:\n got %#v\nwant %#v", c.args, got, c.want)
+			}
+		})
 	}
 }
 
@@ -136,9 +138,11 @@ func TestParseRefuses(t *testing.T) {
 		"--sysctl bad=1 img":                           `invalid argument "bad=1" for "--sysctl" flag: sysctl 'bad=1' is not allowed`,
 		"--network name=a,ip=1.1.1.1 --ip 1.1.1.2 img": "conflicting options: cannot specify both --ip and per-network IPv4 address",
 	} {
-		if _, err := parse(t, args); err == nil || err.Error() != want {
-			t.Errorf("%s:\n got %v\nwant %s", args, err, want)
-		}
+		t.Run(args, func(t *testing.T) {
+			if _, err := parse(t, args); err == nil || err.Error() != want {
+				t.Errorf("%s:\n got %v\nwant %s", args, err, want)
+			}
+		})
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/oci/cgroup"
+	"github.com/gantry/gantry/test/poll"
 	"github.com/godbus/dbus/v5"
 )
 
@@ -48,17 +49,14 @@ func startBus(t *testing.T, dir string) (stop func()) {
 	}
 	stop = sync.OnceFunc(func() { _ = c.Process.Kill(); _ = c.Wait() })
 	t.Cleanup(stop)
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		if c, err := net.Dial("unix", filepath.Join(dir, "bus")); err == nil {
+	poll.Until(t, "dbus-daemon listens", func() bool {
+		c, err := net.Dial("unix", filepath.Join(dir, "bus"))
+		if err == nil {
 			c.Close()
-			return stop
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("dbus-daemon does not listen")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+		return err == nil
+	})
+	return stop
 }
 
 // manager1 answers as systemd does.
@@ -177,9 +175,7 @@ func TestOverTheWire(t *testing.T) {
 			}
 			// The bus goes and comes back: a new connection.
 			stop()
-			for m.conn.alive() {
-				time.Sleep(time.Millisecond)
-			}
+			poll.Until(t, "the connection ends", func() bool { return !m.conn.alive() })
 			startBus(t, dir)
 			(&manager1{t: t}).serve(dir)
 			if err := u.Stop(); err != nil {
