@@ -136,6 +136,8 @@ if [ -n "${FRESH_RUN:-}" ]; then
 else
 	phase make quickstart
 	phase make test
+	left=$(git status --porcelain)
+	[ -z "$left" ] || { printf 'fresh: written into the source tree:\n%s\n' "$left" >&2; exit 1; }
 fi
 INSIDE
 [ -z "${FRESH_RUN:-}" ] || printf 'export FRESH_RUN=%q\n' "$FRESH_RUN" >>"$ROOT/root/environment"
