@@ -38,6 +38,7 @@ func report(in io.Reader, out io.Writer) (bool, error) {
 	var n counts
 	broken := false
 	failed := map[string]bool{}
+	parents := map[string]bool{} // of subtests: what they say counts, not the parent's sum
 	s := bufio.NewScanner(in)
 	s.Buffer(nil, 16<<20)
 	for s.Scan() {
@@ -60,6 +61,12 @@ func report(in io.Reader, out io.Writer) (bool, error) {
 						fmt.Fprint(out, strings.Join(output[key], ""))
 					}
 				}
+				continue
+			}
+			if i := strings.LastIndexByte(e.Test, '/'); i >= 0 {
+				parents[e.Test[:i]] = true
+			}
+			if parents[e.Test] && (e.Action != "fail" || len(failed) > 0) {
 				continue
 			}
 			line := fmt.Sprintf("%-4s %s (%v)", e.Action, e.Test, time.Duration(e.Elapsed*float64(time.Second)).Round(10*time.Millisecond))

@@ -17,11 +17,13 @@ func TestReport(t *testing.T) {
 		broken  = `{"Action":"build-output","ImportPath":"p","Output":"x.go:1: no\n"}` + "\n"
 		panicky = `{"Action":"output","Package":"p","Output":"panic: it\n"}` + "\n"
 	)
+	const sub = `{"Action":"pass","Package":"p","Test":"TestA/one","Elapsed":1}` + "\n"
 	for name, c := range map[string]struct {
 		in, out string
 		ok      bool
 	}{
 		"passed":          {run + said + pass + allPass, "pass TestA (1.23s)\n1 passed, 0 failed, 0 skipped\n", true},
+		"parent":          {sub + pass + allPass, "pass TestA/one (1s)\n1 passed, 0 failed, 0 skipped\n", true},
 		"failed":          {run + said + fail + allFail, "fail TestA (1s)\nwhy\nfailed: TestA\n0 passed, 1 failed, 0 skipped\n", false},
 		"skipped":         {skip + run + pass + allPass, "skip TestB (0s)\npass TestA (1.23s)\n1 passed, 0 failed, 1 skipped\n", true},
 		"none ran":        {skip + allPass, "skip TestB (0s)\n0 passed, 0 failed, 1 skipped\n", false},
