@@ -156,7 +156,7 @@ build() {
 }
 build_docker-registry() {
 	say "building the registry of github.com/distribution/distribution"
-	(cd $PINS/registry && "$GO" build -trimpath -ldflags '-s -w' -o "$BIN/docker-registry" .)
+	(cd $PINS/registry && "$GO" build -v -trimpath -ldflags '-s -w' -o "$BIN/docker-registry" .) 2>&1 | scripts/progress.sh >&2
 }
 build_docker() {
 	local version source dir=$CACHE/tools/docker-cli
@@ -171,8 +171,8 @@ build_docker() {
 	rm -rf "$dir/vendor"
 	sed -e 's|^module .*|module github.com/docker/cli|' -e '/github.com\/docker\/cli v/d' $PINS/docker/go.mod >"$dir/go.mod"
 	cp $PINS/docker/go.sum "$dir/"
-	(cd "$dir" && "$GO" build -trimpath -tags grpcnotrace,osusergo,netgo \
-		-ldflags "-s -w -X github.com/docker/cli/cli/version.Version=$version" -o "$BIN/docker" ./cmd/docker)
+	(cd "$dir" && "$GO" build -v -trimpath -tags grpcnotrace,osusergo,netgo \
+		-ldflags "-s -w -X github.com/docker/cli/cli/version.Version=$version" -o "$BIN/docker" ./cmd/docker) 2>&1 | scripts/progress.sh >&2
 	rm -rf "$dir"
 }
 
