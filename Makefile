@@ -1,5 +1,6 @@
 # Gantry. `make help` lists what there is.
 SHELL         := /bin/bash
+.SHELLFLAGS   := -o pipefail -c
 GO            ?= go
 PREFIX        ?= /usr/local
 DESTDIR       ?=
@@ -27,26 +28,32 @@ endif
 
 export CGO_ENABLED := 0
 export GOFLAGS     ?= -buildvcs=false
+# What `make deps` has fetched and made comes before what the machine has.
+export PATH        := $(TOOLS)/bin:$(PATH):/usr/sbin:/sbin
+export GANTRY_TEST_CACHE := $(CURDIR)/.cache/images
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit e2e conformance vm vm-systemd race lint fmt vet fuzz bench quickstart install deps clean
+.PHONY: help build test test-unit e2e fresh conformance vm vm-systemd race lint fmt vet fuzz bench quickstart install deps clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## bin/docker, bin/dockerd, bin/gantry-runtime: static, stripped, reproducible
+	@echo "Building $(BINARIES) (minutes the first time, seconds later)"
 	@mkdir -p $(BIN)
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' $(ENTRY) -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES))
+	@$(GO) build -v -trimpath -ldflags '$(LDFLAGS)' $(ENTRY) -o $(BIN)/ $(addprefix ./cmd/,$(BINARIES)) 2>&1 | scripts/progress.sh
 
-test: build deps vet ## everything this machine can run as root: vet, unit tests, end-to-end tests (<= 15 min)
+test: build deps vet ## everything this machine can run as root: vet, unit tests, end-to-end tests (<= 40 min)
 	@rc=0; $(MAKE) --no-print-directory test-unit || rc=1; $(MAKE) --no-print-directory e2e || rc=1; exit $$rc
 
-test-unit: ## the tests that need no root (as root: more of them)
-	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v /test/e2e)
+test-unit: deps ## the tests that need no root (as root: more of them)
+	$(GO) test -timeout 15m $$($(GO) list ./... | grep -v /test/e2e)
 
 e2e: build deps ## end-to-end tests of the real binaries; E2E=name runs one script
 	@[ "$$(id -u)" = 0 ] || { echo "make e2e needs root: it makes namespaces, mounts and cgroups" >&2; exit 1; }
-	GANTRY_BIN=$(BIN) $(GO) test -count=1 -timeout 14m -parallel 2 -run '^Test(Own|Real)/$(E2E)' ./test/e2e
+	@echo "End-to-end tests (a line for each; about 15 min for all)"
+	@GANTRY_BIN=$(BIN) $(GO) test -json -count=1 -timeout 20m -parallel 2 -run '^Test(Own|Real)/$(E2E)' ./test/e2e | \
+		$(GO) run ./test/tools/testprogress
 
 conformance: ## gantry-runtime beside runc and crun: the OCI's validation programs, 1000 random specs (as root, 10 min)
 	$(GO) test -count=1 -timeout 30m ./test/runtime -validation -specs 1000 -starts 1000
@@ -72,7 +79,11 @@ $(TOOLS)/golangci-lint-$(GOLANGCI):
 	@mv $(TOOLS)/golangci-lint $@
 
 vet: ## go vet
-	$(GO) vet ./...
+	@echo "go vet ./... (a minute or two the first time)"
+	@$(GO) vet ./...
+
+fresh: ## the quickstart and all tests in a clone on a new, minimal Debian in namespaces of its own (as root, <= 45 min)
+	@GO="$(GO)" scripts/fresh.sh
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	@GO="$(GO)" FUZZTIME="$(FUZZTIME)" scripts/fuzz.sh
@@ -90,8 +101,8 @@ install: build ## into $(DESTDIR)$(PREFIX), with systemd units
 	sed 's|@PREFIX@|$(PREFIX)|g' contrib/systemd/docker.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/docker.service
 	install -m 0644 contrib/systemd/docker.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/docker.socket
 
-deps: ## the Debian packages that the tests need, when they are missing
-	@scripts/deps.sh test
+deps: ## fetches and makes what the tests need, in .cache; installs nothing
+	@GO="$(GO)" scripts/deps.sh test
 
 clean: ## what make made
 	rm -rf $(BIN) .cache

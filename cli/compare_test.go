@@ -26,7 +26,22 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const realDocker = "/usr/local/bin/docker"
+// realDocker is Docker's own client, built by `make deps` at a pinned version.
+func realDocker(t *testing.T) string {
+	t.Helper()
+	p := os.Getenv("GANTRY_REAL_DOCKER")
+	if p == "" {
+		p = "../.cache/tools/bin/docker"
+	}
+	p, err := filepath.Abs(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(p); err != nil {
+		t.Fatalf("Docker's own client is missing: `make deps` builds it (%v)", err)
+	}
+	return p
+}
 
 type outcome struct {
 	stdout, stderr string
@@ -115,9 +130,7 @@ func words(lines string) []cmdline {
 }
 
 func TestSameAsDocker(t *testing.T) {
-	if _, err := os.Stat(realDocker); err != nil {
-		t.Skip("no Docker client on this machine")
-	}
+	docker := realDocker(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +140,7 @@ func TestSameAsDocker(t *testing.T) {
 		c.different = known[strings.Join(c.args, " ")]
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
 			t.Parallel()
-			want, got := runCLI(t, realDocker, c), runCLI(t, self, c)
+			want, got := runCLI(t, docker, c), runCLI(t, self, c)
 			if want.code != got.code && !strings.Contains(c.different, "code") {
 				t.Errorf("exit code %d, Docker's is %d", got.code, want.code)
 			}

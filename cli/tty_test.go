@@ -108,9 +108,7 @@ func runTTY(t *testing.T, bin string, args []string, steps []step) (string, int,
 }
 
 func TestTerminalSameAsDocker(t *testing.T) {
-	if _, err := os.Stat(realDocker); err != nil {
-		t.Skip("no Docker client on this machine")
-	}
+	docker := realDocker(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +139,7 @@ func TestTerminalSameAsDocker(t *testing.T) {
 		t.Run(c.args, func(t *testing.T) {
 			t.Parallel()
 			args := strings.Fields(c.args)
-			wOut, wCode, wReq := runTTY(t, realDocker, args, c.steps)
+			wOut, wCode, wReq := runTTY(t, docker, args, c.steps)
 			gOut, gCode, gReq := runTTY(t, self, args, c.steps)
 			if wOut != gOut {
 				t.Errorf("seen:\n%q\nDocker's:\n%q", gOut, wOut)

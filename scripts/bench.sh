@@ -9,7 +9,8 @@ if [ "$(id -u)" != 0 ]; then
 	echo "bench.sh needs root" >&2
 	exit 1
 fi
-scripts/deps.sh quickstart
+scripts/deps.sh test
+export PATH=$PWD/.cache/tools/bin:$PATH:/usr/sbin:/sbin
 [ -x bin/dockerd ] || make --no-print-directory build
 ROOT=$(mktemp -d /var/tmp/gantry-bench-XXXXXX)
 GROUP=/gantry-bench-$$

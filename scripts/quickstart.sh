@@ -19,17 +19,19 @@ if [ "${1:-}" != --inside ]; then
 	fi
 	say "Building docker, dockerd and gantry-runtime"
 	make --no-print-directory build
+	say "Fetching a registry and a shell to try it with (into .cache, nothing is installed)"
 	scripts/deps.sh quickstart
 	# Everything from here on lives in a network namespace of its own.
 	ROOT=$(mktemp -d /var/tmp/gantry-quickstart-XXXXXX)
 	export ROOT
 	trap 'rm -rf --one-file-system "$ROOT"' EXIT
+	export PATH=$PWD/.cache/tools/bin:$PATH
 	CGO_ENABLED=0 go build -buildvcs=false -o "$ROOT/mkimage" ./test/tools/mkimage
 	unshare --net -- "$0" --inside
 	exit
 fi
 
-export PATH=$PWD/bin:$PATH:/usr/sbin:/sbin
+export PATH=$PWD/bin:$PWD/.cache/tools/bin:$PATH:/usr/sbin:/sbin
 export DOCKER_HOST=unix://$ROOT/docker.sock DOCKER_CONFIG=$ROOT/client DOCKER_CLI_HINTS=false
 pids=()
 cleanup() {
@@ -67,7 +69,7 @@ until_ok() { # until_ok WHAT COMMAND...: tries for 20 seconds
 	done
 }
 
-ip link set lo up
+busybox ip link set lo up
 say "Starting a private daemon: $ROOT"
 echo '{}' >"$ROOT/daemon.json"
 dockerd --config-file "$ROOT/daemon.json" --data-root "$ROOT/data" --exec-root "$ROOT/run" --pidfile "$ROOT/pid" \
@@ -101,4 +103,4 @@ fi
 show docker ps -a
 show docker images
 show docker logs hello
-say "Done. Everything it made is removed now."
+say "Done. Everything it made is removed now. Next: make install, start dockerd, and type docker as you know it."

@@ -42,7 +42,9 @@ func TestAgainstRunc(t *testing.T) {
 	c.Dir = b.dir
 	must(t, c.Run())
 	t.Cleanup(func() {
-		if err := exec.Command(peer, "--root", root, "delete", "--force", id).Run(); err != nil {
+		c := exec.Command(peer, "--root", root, "delete", "--force", id)
+		c.Dir = b.dir // runc leaves files where it is called
+		if err := c.Run(); err != nil {
 			t.Errorf("runc delete: %v", err)
 		}
 	})

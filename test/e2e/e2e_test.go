@@ -5,7 +5,8 @@
 // commands_test.go; README.md lists it.
 //
 // A script whose header says "# clients: both" runs twice: with our docker and with
-// the packaged Docker's own client against our socket.
+// Docker's own client against our socket. What the scripts need beside it comes from
+// `make deps`.
 package e2e
 
 import (
@@ -46,6 +47,10 @@ func (r realMain) Run() int {
 		fmt.Println("e2e: skipped: needs root")
 		return 0
 	}
+	if err := useCache(); err != nil {
+		fmt.Println("e2e:", err)
+		return 1
+	}
 	dir := os.Getenv("GANTRY_BIN")
 	if dir == "" {
 		tmp, err := os.MkdirTemp("", "gantry-e2e-bin-")
@@ -70,21 +75,46 @@ func (r realMain) Run() int {
 	return code
 }
 
+// useCache puts what `make deps` has made in PATH, before what the machine has.
+func useCache() error {
+	cache, err := filepath.Abs("../../.cache")
+	if err != nil {
+		return err
+	}
+	os.Setenv("PATH", filepath.Join(cache, "tools", "bin")+":"+os.Getenv("PATH"))
+	if os.Getenv("GANTRY_TEST_CACHE") == "" {
+		os.Setenv("GANTRY_TEST_CACHE", filepath.Join(cache, "images"))
+	}
+	for _, name := range []string{"busybox", "curl", "dig", "docker", "docker-registry", "ip", "nft", "pgrep"} {
+		if _, err := exec.LookPath(name); err != nil {
+			return fmt.Errorf("%s is missing: `make deps` fetches or makes it", name)
+		}
+	}
+	return nil
+}
+
 // runCgroup is the parent of all cgroups of this run. Other runs have their own: what is
 // empty there may be about to be used.
 func runCgroup() string { return "/gantry-e2e-" + strconv.Itoa(os.Getpid()) }
 
 func TestOwn(t *testing.T) { runScripts(t, filepath.Join(os.Getenv("GANTRY_BIN"), "docker"), false) }
 
+// TestReal runs the scripts with Docker's own client, built by `make deps` at a pinned
+// version; GANTRY_REAL_DOCKER names another one.
 func TestReal(t *testing.T) {
-	for _, p := range []string{os.Getenv("GANTRY_REAL_DOCKER"), "/usr/local/bin/docker", "/usr/bin/docker"} {
-		out, err := exec.Command(p, "--version").Output()
-		if p != "" && err == nil && strings.HasPrefix(string(out), "Docker version") {
-			runScripts(t, p, true)
-			return
-		}
+	p := os.Getenv("GANTRY_REAL_DOCKER")
+	if p == "" {
+		p = "../../.cache/tools/bin/docker"
 	}
-	t.Skip("Docker's own client is not on this machine: install the package docker.io")
+	p, err := filepath.Abs(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(p, "--version").Output()
+	if err != nil || !strings.HasPrefix(string(out), "Docker version") {
+		t.Fatalf("%s is not Docker's own client (%v): `make deps` builds it", p, err)
+	}
+	runScripts(t, p, true)
 }
 
 func runScripts(t *testing.T, client string, theirs bool) {

@@ -86,7 +86,7 @@ func (s *sandbox) startRegistry(ts *testscript.TestScript, args []string) {
 	}
 	if st.auth != "" {
 		user, pass, _ := strings.Cut(st.auth, ":")
-		out, err := exec.Command("htpasswd", "-Bbn", user, pass).Output()
+		out, err := exec.Command("docker-registry", "htpasswd", user, pass).Output()
 		ts.Check(err)
 		ts.Check(os.WriteFile(s.path("htpasswd"), out, 0o644))
 		conf += fmt.Sprintf("auth: {htpasswd: {realm: test, path: %s}}\n", s.path("htpasswd"))

@@ -207,6 +207,16 @@ type step struct {
 	in   string
 	code int
 	want string // part of standard output, or of standard error if code is not 0
+	// poll: what the container does by itself takes its time; asked until it is so.
+	poll bool
+}
+
+func (s *step) met(r result) bool {
+	text := r.out
+	if s.code != 0 {
+		text += r.err
+	}
+	return r.code == s.code && strings.Contains(text, s.want)
 }
 
 func (s *step) split() []string {
@@ -221,14 +231,16 @@ func (s *step) split() []string {
 func play(t *testing.T, client func(args ...string) *exec.Cmd, steps []step) {
 	t.Helper()
 	for _, s := range steps {
-		c := client(s.split()...)
-		c.Stdin = bytes.NewReader([]byte(s.in))
-		r := run(t, c)
-		text := r.out
-		if s.code != 0 {
-			text += r.err
+		do := func() result {
+			c := client(s.split()...)
+			c.Stdin = bytes.NewReader([]byte(s.in))
+			return run(t, c)
 		}
-		if r.code != s.code || !strings.Contains(text, s.want) {
+		r := do()
+		for end := time.Now().Add(budget); s.poll && !s.met(r) && time.Now().Before(end); r = do() {
+			time.Sleep(50 * time.Millisecond)
+		}
+		if !s.met(r) {
 			t.Errorf("%s: status %d, want %d and %q\n%s%s", s.args, r.code, s.code, s.want, r.out, r.err)
 		}
 	}

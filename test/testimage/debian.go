@@ -24,34 +24,66 @@ const debianMirror = "http://deb.debian.org/debian"
 // servicePackages make the layer of the services image.
 func servicePackages() []string { return []string{"redis-server", "nginx-light", "procps"} }
 
-// debian makes the Debian image, and over it a second layer with services.
+// debian makes the Debian image, and over it a second layer with services, out of the
+// layers that Prepare has left in cacheDir.
 func (s *Store) debian(services bool, cacheDir string) (ocispec.Descriptor, error) {
-	base, err := s.cachedLayer(cacheDir, "debian-bookworm-minbase", func() ([]byte, error) { return mmdebstrap(nil) })
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	img := Image{Config: shellConfig(), Layers: []Layer{base}}
+	img := Image{Config: shellConfig()}
 	img.Config.Cmd = []string{"bash"}
+	keys := []string{baseKey}
 	if services {
-		key := "services-" + strings.Join(servicePackages(), "-")
-		l, err := s.cachedLayer(cacheDir, key, func() ([]byte, error) {
-			below, err := s.Uncompressed(base.Desc.Digest)
-			if err != nil {
-				return nil, err
-			}
-			above, err := mmdebstrap(servicePackages())
-			if err != nil {
-				return nil, err
-			}
-			return DiffTar(below, above)
-		})
+		keys = append(keys, servicesKey())
+		img.Config.ExposedPorts = map[string]struct{}{"80/tcp": {}, "6379/tcp": {}}
+	}
+	for _, key := range keys {
+		l, err := s.cachedLayer(cacheDir, key)
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}
 		img.Layers = append(img.Layers, l)
-		img.Config.ExposedPorts = map[string]struct{}{"80/tcp": {}, "6379/tcp": {}}
 	}
 	return s.PutImage(img)
+}
+
+const baseKey = "debian-bookworm-minbase"
+
+func servicesKey() string { return "services-" + strings.Join(servicePackages(), "-") }
+
+// Cached returns an error that names the first layer of Prepare's that cacheDir lacks.
+func Cached(s *Store, cacheDir string) error {
+	_, err := s.debian(true, cacheDir)
+	return err
+}
+
+// Prepare makes the layers that need Debian's archive, and leaves them in cacheDir. It
+// needs root, the network, and mmdebstrap in PATH. Layers that are there stay.
+func Prepare(s *Store, cacheDir string) error {
+	base, err := s.cachedLayer(cacheDir, baseKey)
+	if err != nil {
+		plain, err := mmdebstrap(nil)
+		if err != nil {
+			return err
+		}
+		if base, err = s.keepLayer(cacheDir, baseKey, plain); err != nil {
+			return err
+		}
+	}
+	if _, err := s.cachedLayer(cacheDir, servicesKey()); err == nil {
+		return nil
+	}
+	below, err := s.Uncompressed(base.Desc.Digest)
+	if err != nil {
+		return err
+	}
+	above, err := mmdebstrap(servicePackages())
+	if err != nil {
+		return err
+	}
+	diff, err := DiffTar(below, above)
+	if err != nil {
+		return err
+	}
+	_, err = s.keepLayer(cacheDir, servicesKey(), diff)
+	return err
 }
 
 // mmdebstrap makes a Debian root with further packages, as a tar.
@@ -70,24 +102,40 @@ func mmdebstrap(packages []string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// cachedLayer puts a layer that is slow to make into s, out of cacheDir when it is there.
-func (s *Store) cachedLayer(cacheDir, key string, build func() ([]byte, error)) (Layer, error) {
+// layerFile is the name of a kept layer's files, without their endings.
+func layerFile(cacheDir, key string) string {
 	sum := sha256.Sum256([]byte(key))
-	name := filepath.Join(cacheDir, "layer-"+hex.EncodeToString(sum[:8]))
+	return filepath.Join(cacheDir, "layer-"+hex.EncodeToString(sum[:8]))
+}
+
+// cachedLayer puts a layer out of cacheDir into s.
+func (s *Store) cachedLayer(cacheDir, key string) (Layer, error) {
+	name := layerFile(cacheDir, key)
 	var l Layer
-	if b, err := os.ReadFile(name + ".json"); err == nil && json.Unmarshal(b, &l) == nil {
-		if err := linkOrCopy(name+".blob", s.Path(l.Desc.Digest)); err == nil {
-			return l, nil
-		}
+	b, err := os.ReadFile(name + ".json")
+	if err == nil {
+		err = json.Unmarshal(b, &l)
 	}
-	plain, err := build()
+	if err == nil {
+		err = linkOrCopy(name+".blob", s.Path(l.Desc.Digest))
+	}
+	if err != nil {
+		return Layer{}, fmt.Errorf("testimage: the layer %q was not made yet; `make deps` makes it: %w", key, err)
+	}
+	return l, nil
+}
+
+// keepLayer puts a plain tar into s as a layer, and keeps it in cacheDir.
+func (s *Store) keepLayer(cacheDir, key string, plain []byte) (Layer, error) {
+	name := layerFile(cacheDir, key)
+	l, err := s.PutLayer(bytes.NewReader(plain))
 	if err != nil {
 		return Layer{}, err
 	}
-	if l, err = s.PutLayer(bytes.NewReader(plain)); err != nil {
+	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
 		return Layer{}, err
 	}
-	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
+	if err := os.Remove(name + ".blob"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return Layer{}, err
 	}
 	if err := linkOrCopy(s.Path(l.Desc.Digest), name+".blob"); err != nil {

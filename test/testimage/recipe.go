@@ -173,14 +173,18 @@ func (s *Store) busyboxLayer() (Layer, error) {
 }
 
 func busyboxPath() (string, error) {
-	for _, p := range []string{"/bin/busybox", "/usr/bin/busybox"} {
+	inPath, err := exec.LookPath("busybox")
+	if err != nil {
+		inPath = "/bin/busybox"
+	}
+	for _, p := range []string{inPath, "/bin/busybox", "/usr/bin/busybox"} {
 		b, err := os.ReadFile(p)
 		// A dynamically linked one names its loader.
 		if err == nil && !bytes.Contains(b, []byte("/ld-linux")) && !bytes.Contains(b, []byte("/ld-musl")) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("testimage: no static busybox: install the package busybox-static (make deps)")
+	return "", fmt.Errorf("testimage: no static busybox in PATH: `make deps` fetches one")
 }
 
 func usersConfig() ocispec.ImageConfig {

@@ -18,6 +18,7 @@ var ErrUsage = errors.New(`usage:
   mkimage [flags] archive FILE RECIPE=NAME[:TAG] ...
   mkimage [flags] docker-archive FILE RECIPE=NAME[:TAG] ...
   mkimage ping URL
+  mkimage cache|cached
   mkimage list`)
 
 // CacheDir is where images that are slow to make are kept between runs:
@@ -52,13 +53,20 @@ func Tool(ctx context.Context, args []string, out io.Writer) error {
 	case args[0] == "ping" && len(args) == 2:
 		p.Base = args[1]
 		return p.Ping(ctx)
+	case (args[0] == "cache" || args[0] == "cached") && len(args) == 1:
+		return inTempStore(func(s *Store) error {
+			if args[0] == "cached" {
+				return Cached(s, CacheDir())
+			}
+			return Prepare(s, CacheDir())
+		})
 	case len(args) >= 3:
 		return build(ctx, p, args[0], args[1], args[2:], out)
 	}
 	return ErrUsage
 }
 
-func build(ctx context.Context, p *Pusher, verb, target string, images []string, out io.Writer) error {
+func inTempStore(f func(*Store) error) error {
 	dir, err := os.MkdirTemp("", "mkimage-")
 	if err != nil {
 		return err
@@ -68,6 +76,14 @@ func build(ctx context.Context, p *Pusher, verb, target string, images []string,
 	if err != nil {
 		return err
 	}
+	return f(s)
+}
+
+func build(ctx context.Context, p *Pusher, verb, target string, images []string, out io.Writer) error {
+	return inTempStore(func(s *Store) error { return buildIn(ctx, s, p, verb, target, images, out) })
+}
+
+func buildIn(ctx context.Context, s *Store, p *Pusher, verb, target string, images []string, out io.Writer) error {
 	roots := map[string]ocispec.Descriptor{}
 	for _, spec := range images {
 		recipe, ref, ok := strings.Cut(spec, "=")
