@@ -9,9 +9,14 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"github.com/gantry/gantry/oci/plan/initmsg"
 	"golang.org/x/sys/unix"
 )
+
+// maxInitFDs is how many descriptors init may send before they are taken: a terminal, or
+// the listener of a filter.
+const maxInitFDs = 4
 
 // initConn is the runtime's end of the socket to a container's init.
 type initConn struct {
@@ -37,9 +42,7 @@ func newInitConn() (c *initConn, child int, err error) {
 
 func (c *initConn) close() {
 	c.f.Close()
-	for _, fd := range c.fds {
-		unix.Close(fd)
-	}
+	fdpass.Close(c.fds)
 	c.fds = nil
 }
 
@@ -108,58 +111,20 @@ func (c *initConn) frame() (typ byte, payload []byte, err error) {
 func (c *initConn) fill(n int) error {
 	for len(c.buf) < n {
 		b := make([]byte, 1024)
-		oob := make([]byte, unix.CmsgSpace(4*4))
-		got, gotOob, err := c.recv(b, oob)
+		got, fds, err := fdpass.ReceiveFile(c.f, b, maxInitFDs)
 		if err != nil {
 			if errors.Is(err, unix.ECONNRESET) {
 				return io.EOF
 			}
 			return err
 		}
-		if err := c.takeRights(oob[:gotOob]); err != nil {
-			return err
+		if c.fds = append(c.fds, fds...); len(c.fds) > maxInitFDs {
+			return errclass.Internal("init sent more descriptors than were asked for")
 		}
 		if got == 0 {
 			return io.EOF
 		}
 		c.buf = append(c.buf, b[:got]...)
-	}
-	return nil
-}
-
-func (c *initConn) recv(b, oob []byte) (n, oobn int, err error) {
-	rc, err := c.f.SyscallConn()
-	if err != nil {
-		return 0, 0, err
-	}
-	rerr := rc.Read(func(fd uintptr) bool {
-		for {
-			n, oobn, _, _, err = unix.Recvmsg(int(fd), b, oob, unix.MSG_CMSG_CLOEXEC)
-			if !errors.Is(err, unix.EINTR) {
-				return !errors.Is(err, unix.EAGAIN)
-			}
-		}
-	})
-	if rerr != nil {
-		return 0, 0, rerr
-	}
-	return n, oobn, err
-}
-
-func (c *initConn) takeRights(oob []byte) error {
-	if len(oob) == 0 {
-		return nil
-	}
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return err
-	}
-	for i := range msgs {
-		fds, err := unix.ParseUnixRights(&msgs[i])
-		if err != nil {
-			return err
-		}
-		c.fds = append(c.fds, fds...)
 	}
 	return nil
 }

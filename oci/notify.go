@@ -1,14 +1,13 @@
 package oci
 
 import (
-	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"github.com/gantry/gantry/oci/plan/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -82,21 +81,7 @@ func (a *agent) send(state []byte, fd int) error {
 	if err := a.f.SetWriteDeadline(time.Now().Add(agentTimeout)); err != nil {
 		return err
 	}
-	rc, err := a.f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	rights := unix.UnixRights(fd)
-	var serr error
-	err = rc.Write(func(s uintptr) bool {
-		var n int
-		n, serr = unix.SendmsgN(int(s), state, rights, nil, unix.MSG_NOSIGNAL)
-		if serr == nil {
-			state, rights = state[n:], nil
-		}
-		return !errors.Is(serr, unix.EAGAIN) && (serr != nil || len(state) == 0)
-	})
-	return cmp.Or(serr, err)
+	return fdpass.SendFile(a.f, state, fd)
 }
 
 // frame does what init asks for: connect, then send the listener that it sent.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"github.com/gantry/gantry/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -20,7 +21,7 @@ func dupFiles(files []*os.File) ([]int, error) {
 	for _, f := range files {
 		fd, err := dupFile(f)
 		if err != nil {
-			CloseFDs(fds)
+			fdpass.Close(fds)
 			return nil, err
 		}
 		fds = append(fds, fd)
@@ -111,12 +112,12 @@ func (c *Client) start(ctx context.Context, method string, key Key, body any, h 
 	for i, a := range h.attach {
 		h.conns[a.Client] = fds[nns+i]
 	}
-	defer CloseFDs(fds[:nns])
+	defer fdpass.Close(fds[:nns])
 	var st Started
 	taken := false
 	err = c.link.call(ctx, method, body, fds, func(b json.RawMessage, got []int) error {
 		if err := json.Unmarshal(b, &st); err != nil || len(got) != len(st.FDs) {
-			CloseFDs(got)
+			fdpass.Close(got)
 			return errclass.Internal("answer of the shim to %s", method)
 		}
 		h.started = st
@@ -129,7 +130,7 @@ func (c *Client) start(ctx context.Context, method string, key Key, body any, h 
 		return nil
 	})
 	if !taken {
-		CloseFDs(fds[nns:])
+		fdpass.Close(fds[nns:])
 	}
 	if err != nil {
 		return nil, err
@@ -220,7 +221,7 @@ func (c *Client) Pids(ctx context.Context, key Key) ([]int, error) {
 
 func into(v any) func(json.RawMessage, []int) error {
 	return func(b json.RawMessage, fds []int) error {
-		CloseFDs(fds)
+		fdpass.Close(fds)
 		return json.Unmarshal(b, v)
 	}
 }
@@ -229,7 +230,7 @@ func into(v any) func(json.RawMessage, []int) error {
 func (c *Client) List(ctx context.Context) ([]Status, error) {
 	var all []Status
 	err := c.link.call(ctx, MethodList, ListRequest{}, nil, func(b json.RawMessage, fds []int) error {
-		CloseFDs(fds)
+		fdpass.Close(fds)
 		var part []Status
 		if err := json.Unmarshal(b, &part); err != nil {
 			return err

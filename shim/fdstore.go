@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"golang.org/x/sys/unix"
 )
 
@@ -101,7 +102,7 @@ func (s *FDStore) load(ctx context.Context, t *session) error {
 	return t.call(ctx, MethodFDs, struct{}{}, nil, func(b json.RawMessage, fds []int) error {
 		var n NameRequest
 		if err := json.Unmarshal(b, &n); err != nil || len(fds) != 1 {
-			CloseFDs(fds)
+			fdpass.Close(fds)
 			if n.Name == "" {
 				return err // the end of the list
 			}

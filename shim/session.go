@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"golang.org/x/sys/unix"
 )
 
@@ -96,7 +97,7 @@ func (s *session) read(onEvent func(*Event)) {
 			break
 		}
 		if e.Event != nil {
-			CloseFDs(fds)
+			fdpass.Close(fds)
 			if e.Event.TakenOver {
 				s.takenOver = true
 				continue
@@ -126,19 +127,19 @@ func (s *session) reply(e *Envelope, fds []int) {
 	}
 	s.mu.Unlock()
 	if p == nil {
-		CloseFDs(fds)
+		fdpass.Close(fds)
 		return
 	}
 	switch {
 	case e.Error != nil:
-		CloseFDs(fds)
+		fdpass.Close(fds)
 		p.err = e.Error.Err()
 	case p.onReply != nil && e.Body != nil:
 		if err := p.onReply(e.Body, fds); err != nil && p.err == nil {
 			p.err = err
 		}
 	default:
-		CloseFDs(fds)
+		fdpass.Close(fds)
 	}
 	if !e.More {
 		close(p.done)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,7 +51,7 @@ func (cfg *Config) tryOpen(ctx context.Context, onEvent func(*Event)) (*session,
 	s := &session{wire: w, calls: map[uint64]*pending{}, done: make(chan struct{}), pidfd: -1}
 	go s.read(onEvent)
 	err = s.call(ctx, MethodHello, Hello{Version: Version, Pid: os.Getpid()}, nil, func(b json.RawMessage, fds []int) error {
-		CloseFDs(fds)
+		fdpass.Close(fds)
 		return json.Unmarshal(b, &s.hello)
 	})
 	if err != nil {

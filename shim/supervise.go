@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,13 +36,13 @@ func (c *Client) sync(ctx context.Context, s *session, news bool) error {
 	err := s.call(ctx, MethodList, ListRequest{Descriptors: true}, nil, func(b json.RawMessage, fds []int) error {
 		var part []Status
 		if err := json.Unmarshal(b, &part); err != nil {
-			CloseFDs(fds)
+			fdpass.Close(fds)
 			return err
 		}
 		for i := range part {
 			st := &part[i]
 			if len(st.FDs) > len(fds) {
-				CloseFDs(fds)
+				fdpass.Close(fds)
 				return errclass.Internal("the shim sent too few descriptors")
 			}
 			seen[st.Key] = true
@@ -50,7 +51,7 @@ func (c *Client) sync(ctx context.Context, s *session, news bool) error {
 			}
 			fds = fds[len(st.FDs):]
 		}
-		CloseFDs(fds)
+		fdpass.Close(fds)
 		return nil
 	})
 	if err != nil {

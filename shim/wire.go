@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"github.com/gantry/gantry/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -45,8 +46,8 @@ const (
 	MethodCancel     = "cancel"
 )
 
-// MaxFDs is the most descriptors one frame carries (SCM_MAX_FD of the kernel).
-const MaxFDs = 253
+// MaxFDs is the most descriptors one frame carries.
+const MaxFDs = fdpass.Max
 
 // Envelope is one frame: a request (Method set), an answer (ID of its request) or
 // an event (Event set, ID 0).
@@ -219,16 +220,12 @@ func (w *Wire) Send(e *Envelope, fds ...int) error {
 	if cap(b) <= 16<<10 {
 		w.wbuf = b
 	}
-	var oob []byte
-	if len(fds) > 0 {
-		oob = unix.UnixRights(fds...)
-	}
 	for len(b) > 0 {
 		var n int
 		var serr error
 		err := w.raw.Write(func(fd uintptr) bool {
-			n, serr = unix.SendmsgN(int(fd), b, oob, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
-			return serr != unix.EAGAIN && serr != unix.EINTR
+			n, serr = fdpass.Send(int(fd), b, unix.MSG_DONTWAIT, fds...)
+			return serr != unix.EAGAIN
 		})
 		if err == nil {
 			err = serr
@@ -236,7 +233,7 @@ func (w *Wire) Send(e *Envelope, fds ...int) error {
 		if err != nil {
 			return errclass.With(errdefs.ErrUnavailable, fmt.Errorf("write to shim connection: %w", err))
 		}
-		b, oob = b[n:], nil
+		b, fds = b[n:], nil
 	}
 	return nil
 }
@@ -246,7 +243,7 @@ func (w *Wire) Send(e *Envelope, fds ...int) error {
 func (w *Wire) Recv() (*Envelope, []int, error) {
 	e, fds, err := w.recv()
 	if err != nil {
-		CloseFDs(w.fds)
+		fdpass.Close(w.fds)
 		w.fds = nil
 	}
 	return e, fds, err
@@ -288,23 +285,23 @@ func (w *Wire) frame(size int) (*Envelope, []int, error) {
 	return e, fds, nil
 }
 
+// maxWaiting bounds the descriptors that have come for frames of which not all is here.
+const maxWaiting = 4 * MaxFDs
+
+// fill reads once. The descriptors are w's, also after an error (see Recv).
 func (w *Wire) fill() error {
-	var n, oobn, flags int
+	var n int
 	var serr error
-	// The buffers are taken only once there is something to read.
+	// The buffer is taken only once there is something to read.
 	err := w.raw.Read(func(fd uintptr) bool {
 		buf := ioBuffer()
-		oob := make([]byte, unix.CmsgSpace(MaxFDs*4))
-		n, oobn, flags, _, serr = unix.Recvmsg(int(fd), buf[:], oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
-		if errors.Is(serr, unix.EAGAIN) || errors.Is(serr, unix.EINTR) {
-			releaseIO(buf)
+		defer releaseIO(buf)
+		var fds []int
+		if n, fds, serr = fdpass.Receive(int(fd), buf[:], MaxFDs, unix.MSG_DONTWAIT); errors.Is(serr, unix.EAGAIN) {
 			return false
 		}
-		if serr == nil {
-			w.rbuf = append(w.rbuf, buf[:n]...)
-			serr = w.takeFDs(oob[:oobn])
-		}
-		releaseIO(buf)
+		w.rbuf = append(w.rbuf, buf[:n]...)
+		w.fds = append(w.fds, fds...)
 		return true
 	})
 	if err == nil {
@@ -313,42 +310,14 @@ func (w *Wire) fill() error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("read from shim connection: %w", err)
-	case flags&unix.MSG_CTRUNC != 0:
-		return errclass.Invalid("descriptors on shim connection were cut off")
+	case len(w.fds) > maxWaiting:
+		return errclass.Invalid("too many descriptors on shim connection")
 	case n == 0 && len(w.rbuf) > 0:
 		return io.ErrUnexpectedEOF
 	case n == 0:
 		return io.EOF
 	}
 	return nil
-}
-
-func (w *Wire) takeFDs(oob []byte) error {
-	if len(oob) == 0 {
-		return nil
-	}
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return err
-	}
-	for i := range msgs {
-		fds, err := unix.ParseUnixRights(&msgs[i])
-		if err != nil {
-			continue // other control messages mean nothing here
-		}
-		w.fds = append(w.fds, fds...)
-	}
-	if len(w.fds) > 4*MaxFDs {
-		return errclass.Invalid("too many descriptors on shim connection")
-	}
-	return nil
-}
-
-// CloseFDs closes raw descriptors.
-func CloseFDs(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
 }
 
 // ioBuffers hold what one read brings. A package variable, being a cache without meaning.

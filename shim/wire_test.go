@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,7 +44,7 @@ func TestWireFrames(t *testing.T) {
 		}
 		fds = append(fds, p[0], p[1])
 	}
-	defer CloseFDs(fds)
+	defer fdpass.Close(fds)
 	big := json.RawMessage(`"` + strings.Repeat("x", 1<<20) + `"`)
 	frames := []struct {
 		body json.RawMessage
@@ -83,7 +84,7 @@ func TestWireFrames(t *testing.T) {
 				t.Errorf("descriptor without close-on-exec")
 			}
 		}
-		CloseFDs(got)
+		fdpass.Close(got)
 	}
 	if _, _, err := b.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
@@ -142,7 +143,7 @@ func FuzzWire(f *testing.F) {
 		a.Close()
 		for {
 			_, fds, err := b.Recv()
-			CloseFDs(fds)
+			fdpass.Close(fds)
 			if err != nil {
 				return
 			}

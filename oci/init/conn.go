@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"github.com/gantry/gantry/oci/plan/initmsg"
 	"golang.org/x/sys/unix"
 )
@@ -86,9 +87,9 @@ func (c *conn) frame(typ byte, payload []byte, pass int) error {
 	binary.LittleEndian.PutUint32(b[1:], uint32(len(payload)))
 	b = append(b, payload...)
 	if pass >= 0 {
-		return unix.Sendmsg(c.fd, b, unix.UnixRights(pass), nil, unix.MSG_NOSIGNAL)
+		return fdpass.SendAll(c.fd, b, pass)
 	}
-	for len(b) > 0 {
+	for len(b) > 0 { // write(2): a filter that is loaded may know no sendmsg(2)
 		n, err := unix.Write(c.fd, b)
 		if errors.Is(err, unix.EINTR) {
 			continue

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -32,7 +33,7 @@ func reap(exe string, args []string) int {
 		attr.Sys.Foreground = true
 		attr.Sys.Ctty = 0
 	}
-	child, err := syscall.ForkExec(exe, args, attr)
+	child, err := syscall.ForkExec(inPath(exe), args, attr)
 	started()
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 	if err != nil {
@@ -59,6 +60,20 @@ func reap(exe string, args []string) int {
 		}
 	}
 	return 255
+}
+
+// inPath is where the program is; ours is a path already, another runtime passes on what
+// its user has said.
+func inPath(exe string) string {
+	if strings.Contains(exe, "/") {
+		return exe
+	}
+	for _, dir := range strings.Split(os.Getenv("PATH"), ":") {
+		if p := dir + "/" + exe; dir != "" && unix.Access(p, unix.X_OK) == nil {
+			return p
+		}
+	}
+	return exe
 }
 
 // started closes what came along: of the descriptors beyond the standard streams those that

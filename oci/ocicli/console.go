@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/gantry/gantry/internal/fdpass"
 	"github.com/gantry/gantry/oci"
 	"golang.org/x/sys/unix"
 )
@@ -147,7 +148,7 @@ func sendConsole(socket string, console *os.File) error {
 		if err := unix.SetNonblock(fd, false); err != nil { // the receiver expects it so
 			return err
 		}
-		if err := unix.Sendmsg(sock, []byte("/dev/ptmx"), unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL); err != nil {
+		if err := fdpass.SendAll(sock, []byte("/dev/ptmx"), fd); err != nil {
 			return fmt.Errorf("console socket %s: %w", socket, err)
 		}
 		return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"github.com/gantry/gantry/internal/version"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
@@ -52,11 +53,11 @@ func (t *session) handle(ctx context.Context, e *shim.Envelope, fds []int) {
 		t.handleStart(ctx, e, fds)
 		return
 	case shim.MethodList:
-		shim.CloseFDs(fds)
+		fdpass.Close(fds)
 		t.handleList(e)
 		return
 	case shim.MethodFDs:
-		shim.CloseFDs(fds)
+		fdpass.Close(fds)
 		t.handleFDs(e)
 		return
 	case shim.MethodAttach:
@@ -66,7 +67,7 @@ func (t *session) handle(ctx context.Context, e *shim.Envelope, fds []int) {
 		t.reply(e.ID, nil, t.s.handleStore(e, fds), false)
 		return
 	}
-	shim.CloseFDs(fds)
+	fdpass.Close(fds)
 	body, err := t.s.handlePlain(e)
 	t.reply(e.ID, body, err, false)
 	if e.Method == shim.MethodShutdown && err == nil {
@@ -106,7 +107,7 @@ func (t *session) handleStart(ctx context.Context, e *shim.Envelope, fds []int) 
 		t.reply(e.ID, nil, nil, false) // the daemon has the descriptors
 	} else {
 		t.reply(e.ID, p.answer.started, nil, false, p.answer.fds...)
-		shim.CloseFDs(p.answer.fds)
+		fdpass.Close(p.answer.fds)
 		p.answer = nil
 	}
 	t.order.Unlock()
@@ -137,7 +138,7 @@ func (t *session) handleList(e *shim.Envelope) {
 	var fds []int
 	send := func(more bool) {
 		t.reply(e.ID, list, nil, more, fds...)
-		shim.CloseFDs(fds)
+		fdpass.Close(fds)
 		list, fds = nil, nil
 	}
 	for _, p := range procs {
@@ -172,12 +173,12 @@ func (t *session) handleFDs(e *shim.Envelope) {
 func (s *Server) handleAttach(e *shim.Envelope, fds []int) error {
 	r, err := decode[shim.KeyRequest](e.Body)
 	if err != nil || r.Attach == nil || len(fds) != 1 {
-		shim.CloseFDs(fds)
+		fdpass.Close(fds)
 		return errclass.Invalid("malformed attach request")
 	}
 	p, err := s.running(r.Key)
 	if err != nil {
-		shim.CloseFDs(fds)
+		fdpass.Close(fds)
 		return err
 	}
 	f, err := own(fds[0], "client")
@@ -190,7 +191,7 @@ func (s *Server) handleAttach(e *shim.Envelope, fds []int) error {
 func (s *Server) handleStore(e *shim.Envelope, fds []int) error {
 	r, err := decode[shim.NameRequest](e.Body)
 	if err != nil || r.Name == "" || len(fds) != 1 {
-		shim.CloseFDs(fds)
+		fdpass.Close(fds)
 		return errclass.Invalid("malformed request to store a descriptor")
 	}
 	s.mu.Lock()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"github.com/gantry/gantry/internal/trim"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
@@ -156,7 +157,7 @@ func (s *Server) serve(fd int) {
 			break
 		}
 		if !greeted && e.Method != shim.MethodHello {
-			shim.CloseFDs(fds)
+			fdpass.Close(fds)
 			break
 		}
 		if !greeted {
@@ -165,7 +166,7 @@ func (s *Server) serve(fd int) {
 			go t.push()
 		}
 		if e.Method == shim.MethodCancel {
-			shim.CloseFDs(fds)
+			fdpass.Close(fds)
 			t.cancel(e.ID)
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/shim/logfile"
@@ -95,7 +96,7 @@ func connect(fds []int) ([]*os.File, error) {
 	for i, fd := range fds {
 		f, err := own(fd, "client")
 		if err != nil {
-			shim.CloseFDs(fds[i+1:])
+			fdpass.Close(fds[i+1:])
 			closeFiles(files)
 			return nil, err
 		}
@@ -116,7 +117,7 @@ func closeFiles(files []*os.File) {
 func (s *Server) start(ctx context.Context, r *shim.StartRequest, fds []int) (*proc, []*client, error) {
 	nns := len(r.NamespaceFDs)
 	if r.Key.Container == "" || r.Key.Exec != "" || r.Spec == nil || r.Spec.Process == nil || len(fds) != nns+len(r.Attach) {
-		shim.CloseFDs(fds)
+		fdpass.Close(fds)
 		return nil, nil, errclass.Invalid("malformed start request")
 	}
 	namespaces := make(map[specs.LinuxNamespaceType]*os.File, nns)
@@ -192,7 +193,7 @@ func (s *Server) start(ctx context.Context, r *shim.StartRequest, fds []int) (*p
 // exec runs a further process. It owns fds.
 func (s *Server) exec(ctx context.Context, r *shim.ExecRequest, fds []int) (*proc, []*client, error) {
 	if r.Key.Container == "" || r.Key.Exec == "" || r.Process == nil || len(fds) != len(r.Attach) {
-		shim.CloseFDs(fds)
+		fdpass.Close(fds)
 		return nil, nil, errclass.Invalid("malformed exec request")
 	}
 	conns, err := connect(fds)
@@ -337,7 +338,7 @@ func (p *proc) firstStatus() (*firstAnswer, error) {
 		}
 	}
 	if len(fds) != want {
-		shim.CloseFDs(fds)
+		fdpass.Close(fds)
 		return nil, fmt.Errorf("duplicate the descriptors of %s: %w", name(p.key), unix.EMFILE)
 	}
 	return &firstAnswer{started: st.Started, fds: fds}, nil
@@ -439,7 +440,7 @@ func aborted(ctx context.Context, err error) error {
 // adopt takes over a process that a dead shim held. It owns fds.
 func (s *Server) adopt(st *shim.Status, fds []int) (*proc, []*client, error) {
 	if st.Key.Container == "" || len(st.FDs) != len(fds) || len(fds) == 0 || st.FDs[0] == "" {
-		shim.CloseFDs(fds)
+		fdpass.Close(fds)
 		return nil, nil, errclass.Invalid("malformed adopt request")
 	}
 	byName := make(map[string]int, len(fds))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"github.com/gantry/gantry/oci/launch/selfexe"
 	"golang.org/x/sys/unix"
 )
@@ -106,16 +107,10 @@ func (s *Service) Close() {
 }
 
 func (s *Service) send(b []byte) error {
-	for {
-		err := unix.Sendmsg(int(s.sock.Fd()), b, nil, nil, unix.MSG_NOSIGNAL)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("ask criu: %w", err)
-		}
-		return nil
+	if _, err := fdpass.Send(int(s.sock.Fd()), b, 0); err != nil {
+		return fmt.Errorf("ask criu: %w", err)
 	}
+	return nil
 }
 
 // maxResponse bounds an answer; criu's own are a few hundred bytes.
@@ -123,19 +118,19 @@ const maxResponse = 64 << 10
 
 // receive reads an answer, and the descriptor that came with it (nil if none).
 func (s *Service) receive() (*response, *os.File, error) {
-	b, oob := make([]byte, maxResponse), make([]byte, unix.CmsgSpace(4))
-	n, oobn, flags, _, err := unix.Recvmsg(int(s.sock.Fd()), b, oob, unix.MSG_CMSG_CLOEXEC)
-	for errors.Is(err, unix.EINTR) {
-		n, oobn, flags, _, err = unix.Recvmsg(int(s.sock.Fd()), b, oob, unix.MSG_CMSG_CLOEXEC)
-	}
+	b := make([]byte, maxResponse)
+	n, fds, err := fdpass.Receive(int(s.sock.Fd()), b, 1, unix.MSG_TRUNC) // n is the message's own length
 	if err != nil {
 		return nil, nil, fmt.Errorf("answer of criu: %w", err)
 	}
-	f := received(oob[:oobn])
+	var f *os.File
+	if len(fds) == 1 {
+		f = os.NewFile(uintptr(fds[0]), "pty")
+	}
 	switch {
 	case n == 0:
 		err = errors.New("criu has ended without an answer")
-	case flags&unix.MSG_TRUNC != 0:
+	case n > len(b):
 		err = errWire
 	case b[0] == stageError:
 		err = errors.New(string(b[1:n]))
@@ -149,18 +144,6 @@ func (s *Service) receive() (*response, *os.File, error) {
 		f = nil
 	}
 	return r, f, err
-}
-
-func received(oob []byte) *os.File {
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil || len(msgs) == 0 {
-		return nil
-	}
-	fds, err := unix.ParseUnixRights(&msgs[0])
-	if err != nil || len(fds) == 0 {
-		return nil
-	}
-	return os.NewFile(uintptr(fds[0]), "pty")
 }
 
 // Notify is told of the steps of a restore: the step, the first process's id where

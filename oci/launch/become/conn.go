@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/internal/fdpass"
 	"github.com/gantry/gantry/oci/launch/sysprog"
 	"golang.org/x/sys/unix"
 )
@@ -29,38 +30,17 @@ func Socket() (in *os.File, out int, err error) {
 // Receive reads one report with a descriptor, -1 when there is none. A nil report is the
 // end.
 func Receive(f *os.File) (r *sysprog.Report, fd int, err error) {
-	rc, err := f.SyscallConn()
-	if err != nil {
-		return nil, -1, err
-	}
 	var b [sysprog.ReportSize]byte
-	var oob [24]byte // CMSG_SPACE of one descriptor
-	var n, oobn int
-	rerr := rc.Read(func(s uintptr) bool {
-		for {
-			n, oobn, _, _, err = unix.Recvmsg(int(s), b[:], oob[:], unix.MSG_CMSG_CLOEXEC)
-			if !errors.Is(err, unix.EINTR) {
-				return !errors.Is(err, unix.EAGAIN)
-			}
-		}
-	})
-	fd = -1
+	n, fds, err := fdpass.ReceiveFile(f, b[:], 1)
 	switch {
-	case rerr != nil:
-		return nil, -1, rerr
 	case errors.Is(err, unix.ECONNRESET), err == nil && n == 0:
+		fdpass.Close(fds)
 		return nil, -1, nil
 	case err != nil:
 		return nil, -1, err
-	case oobn != 0:
-		msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
-		if err != nil {
-			return nil, -1, err
-		}
-		fds, err := unix.ParseUnixRights(&msgs[0])
-		if err != nil {
-			return nil, -1, err
-		}
+	}
+	fd = -1
+	if len(fds) == 1 {
 		fd = fds[0]
 	}
 	rep := sysprog.ParseReport(b[:])
