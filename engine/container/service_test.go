@@ -137,8 +137,13 @@ func TestCreateRefusals(t *testing.T) {
 		if c.o.Config == nil {
 			c.o.Config = &container.Config{Image: "busybox"}
 		}
+		if c.o.Name == "" {
+			c.o.Name = "refused"
+		}
 		_, err := r.Create(bg, c.o)
 		wantErr(t, err, c.class, c.text)
+		r.must(r.index.Reserve("refused", "somebody")) // the name is free again
+		r.index.Release("refused", "somebody")
 		// What is wrong without the image is told without it.
 		if c.o.HostConfig != nil && !strings.Contains(c.text, "local volume name") {
 			c.o.Config.Image = "nope"
@@ -146,8 +151,8 @@ func TestCreateRefusals(t *testing.T) {
 			wantErr(t, err, c.class, c.text)
 		}
 	}
-	if len(r.layers.have) != 1 || len(r.images.leases) != 1 || len(r.index.Names()) != 1 {
-		t.Errorf("refused creates left something: %v %v", r.layers.have, r.index.Names())
+	if len(r.layers.have) != 1 || len(r.images.leases) != 1 {
+		t.Errorf("refused creates left something: %v %v", r.layers.have, r.images.leases)
 	}
 }
 
@@ -406,10 +411,10 @@ func TestAttachAtOnceAfterStart(t *testing.T) {
 	for range 100 {
 		id := r.create("", nil, "sleep")
 		r.must(r.Start(bg, id))
-		task, err := r.tasks.Get(id)
-		r.must(err)
-		if live := task.Clients().Live(); live == nil || *live != task.Container().Key(1) {
-			t.Fatalf("after the start clients are connected to %v", live)
+		hijack, _ := pipe(t)
+		r.must(r.Attach(bg, id, AttachOptions{Stream: true, Stdout: true}, hijack))
+		if key := r.index.ByID(id).Key(1); r.shim.attached != key {
+			t.Fatalf("after the start clients are connected to %v", r.shim.attached)
 		}
 	}
 }
