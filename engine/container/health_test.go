@@ -306,10 +306,12 @@ func TestHealthRefusals(t *testing.T) {
 		"must be one of none, stop, kill, restart":             {h: &container.HealthConfig{Test: []string{"CMD", "x"}}, annotat: "reboot"},
 		"gantry.health-on-failure needs a health check":        {annotat: "kill"},
 	} {
-		_, err := r.Create(bg, CreateOptions{
-			Config:     &container.Config{Image: "busybox", Healthcheck: c.h},
-			HostConfig: &container.HostConfig{Annotations: map[string]string{extension.HealthOnFailure: c.annotat}},
+		t.Run(text, func(t *testing.T) {
+			_, err := r.Create(bg, CreateOptions{
+				Config:     &container.Config{Image: "busybox", Healthcheck: c.h},
+				HostConfig: &container.HostConfig{Annotations: map[string]string{extension.HealthOnFailure: c.annotat}},
+			})
+			wantErr(t, err, errdefs.ErrInvalidArgument, text)
 		})
-		wantErr(t, err, errdefs.ErrInvalidArgument, text)
 	}
 }

@@ -236,7 +236,7 @@ func (s *Service) unlink(ctx context.Context, ref string) error {
 
 // NetworkConnect puts a container on one more network: at once when it runs, else from
 // its next start on. Errors: NotFound for the container or the network, Forbidden when it
-// is on it already, Invalid for what cannot be, Conflict while it is removed.
+// is on it already, Invalid for settings that are refused, Conflict while it is removed.
 func (s *Service) NetworkConnect(ctx context.Context, netRef, ref string, ep *networktypes.EndpointSettings) error {
 	if ep == nil {
 		ep = &networktypes.EndpointSettings{}
