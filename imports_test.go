@@ -165,6 +165,40 @@ func TestImportLawItself(t *testing.T) {
 	}
 }
 
+// containerRanks are the packages below engine/container from top to bottom: each imports only
+// packages of lower ranks, so that nothing calls up inside either.
+func containerRanks() map[string]int {
+	ranks := map[string]int{}
+	for rank, names := range []string{
+		"engine/container", "task query", "exec", "stream bundle validate",
+		"links hostdev health logs", "store", "fsm mounts spec userdb",
+	} {
+		for name := range strings.FieldsSeq(names) {
+			ranks[path.Join("engine/container", strings.TrimPrefix(name, "engine/container"))] = rank
+		}
+	}
+	return ranks
+}
+
+func TestContainerArrowsGoDown(t *testing.T) {
+	ranks := containerRanks()
+	for _, p := range load(t) {
+		if noun(p.dir) != "engine/container" {
+			continue
+		}
+		rank, ok := ranks[p.dir]
+		if !ok {
+			t.Errorf("%s has no rank", p.dir)
+		}
+		for imp, file := range p.imports {
+			to, _ := inModule(imp)
+			if below, ok := ranks[to]; ok && to != p.dir && below <= rank {
+				t.Errorf("%s: %s → %s: nothing calls up", file, p.dir, to)
+			}
+		}
+	}
+}
+
 // TestBinariesStaySmall holds what the small binaries must never link, by walking
 // the imports of our own packages from each main.
 func TestBinariesStaySmall(t *testing.T) {

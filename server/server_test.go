@@ -470,6 +470,24 @@ func TestAnswersAreNotEscaped(t *testing.T) {
 	}
 }
 
+// The filter by annotation came with 1.56.
+func TestAnnotationFilterIsGated(t *testing.T) {
+	h := serve(t, func(h *harness) {
+		h.c.list = func(o container.ListOptions) ([]containertypes.Summary, error) {
+			if len(o.Filters["annotation"]) != 1 {
+				t.Errorf("%v", o.Filters)
+			}
+			return nil, nil
+		}
+	})
+	for version, want := range map[string]int{"1.55": 400, "1.56": 200} {
+		status, body, _ := h.do(t, "GET", "/v"+version+`/containers/json?filters={"annotation":["k=v"]}`, nil)
+		if status != want || want == 400 && !strings.Contains(body, "invalid filter 'annotation'") {
+			t.Errorf("%s: %d %s", version, status, body)
+		}
+	}
+}
+
 // TestRealClient lets Docker's own command line read our answers.
 func TestRealClient(t *testing.T) {
 	docker, err := exec.LookPath("docker")

@@ -97,10 +97,9 @@ func TestUmask(t *testing.T) {
 	r.must(r.ExecStart(bg, x, container.ExecStartRequest{Detach: true}, nil))
 	n := 0
 	for key, p := range r.shim.procs {
-		process := p.req
-		got := (*uint32)(nil)
-		if process != nil {
-			got = process.Spec.Process.User.Umask
+		var got *uint32
+		if p.req != nil {
+			got = p.req.Spec.Process.User.Umask
 		} else {
 			got = p.execReq.Process.User.Umask
 		}

@@ -213,14 +213,16 @@ func (f *fakeNetworks) Known(ref string) (id, name, driver string, err error) {
 // does not start, "true" ends at once with 0, "false" with 1, anything else runs until
 // it gets a signal; "stubborn" ends by SIGKILL only.
 type fakeShim struct {
-	mu      sync.Mutex
-	procs   map[shim.Key]*fakeProc
-	events  chan shim.Event
-	starts  int
-	dying   int  // calls of Forget that a dying shim does not answer
-	slow    bool // starts answer when their context ends
-	signals []int
-	late    error // told of starts that succeed after it
+	mu       sync.Mutex
+	procs    map[shim.Key]*fakeProc
+	events   chan shim.Event
+	starts   int
+	dying    int      // calls of Forget that a dying shim does not answer
+	attached shim.Key // by the last call of Attach
+	probes   []string // IDs of health probes
+	slow     bool     // starts answer when their context ends
+	signals  []int
+	late     error // told of starts that succeed after it
 	// probe is what an exec of "probe" prints and ends with; a negative code: it hangs.
 	probe func() (output string, code int)
 }
@@ -293,6 +295,9 @@ func (f *fakeShim) Exec(_ context.Context, r *shim.ExecRequest, files []*os.File
 	if err != nil || r.Process.Args[0] != "probe" {
 		return st, err
 	}
+	f.mu.Lock()
+	f.probes = append(f.probes, r.Key.Exec)
+	f.mu.Unlock()
 	output, code := f.probe()
 	for _, file := range files {
 		if _, err := file.WriteString(output); err != nil {
@@ -316,7 +321,12 @@ func (f *fakeShim) exit(key shim.Key, code, sig int) {
 	f.events <- shim.Event{Exit: p.Exit}
 }
 
-func (f *fakeShim) Attach(context.Context, shim.Key, shim.AttachSpec, *os.File) error { return nil }
+func (f *fakeShim) Attach(_ context.Context, key shim.Key, _ shim.AttachSpec, _ *os.File) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.attached = key
+	return nil
+}
 
 func (f *fakeShim) Signal(_ context.Context, key shim.Key, sig int) error {
 	f.mu.Lock()

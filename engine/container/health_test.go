@@ -153,8 +153,15 @@ func TestHealth(t *testing.T) {
 		if got := r.healths(nil, begin); !slices.Equal(got, want) {
 			t.Errorf("events %q", got)
 		}
-		if ids := r.execs.Running(r.index.All()[0].ID); len(ids) != 0 || r.execs.Len() != 0 {
+		if ids := r.execs.Running(r.index.All()[0].ID); len(ids) != 0 {
 			t.Errorf("probes left: %v", ids)
+		}
+		for _, id := range r.shim.probes {
+			_, err := r.ExecInspect(bg, id)
+			wantErr(t, err, errdefs.ErrNotFound, "No such exec instance")
+		}
+		if len(r.shim.probes) != probes.count() {
+			t.Errorf("%d of %d probes seen", len(r.shim.probes), probes.count())
 		}
 		r.must(r.Remove(bg, "web", RemoveOptions{Force: true}))
 	})
@@ -299,10 +306,12 @@ func TestHealthRefusals(t *testing.T) {
 		"must be one of none, stop, kill, restart":             {h: &container.HealthConfig{Test: []string{"CMD", "x"}}, annotat: "reboot"},
 		"gantry.health-on-failure needs a health check":        {annotat: "kill"},
 	} {
-		_, err := r.Create(bg, CreateOptions{
-			Config:     &container.Config{Image: "busybox", Healthcheck: c.h},
-			HostConfig: &container.HostConfig{Annotations: map[string]string{extension.HealthOnFailure: c.annotat}},
+		t.Run(text, func(t *testing.T) {
+			_, err := r.Create(bg, CreateOptions{
+				Config:     &container.Config{Image: "busybox", Healthcheck: c.h},
+				HostConfig: &container.HostConfig{Annotations: map[string]string{extension.HealthOnFailure: c.annotat}},
+			})
+			wantErr(t, err, errdefs.ErrInvalidArgument, text)
 		})
-		wantErr(t, err, errdefs.ErrInvalidArgument, text)
 	}
 }

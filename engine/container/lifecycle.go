@@ -71,7 +71,7 @@ func (s *Service) Restart(ctx context.Context, ref string, opts StopOptions) err
 	}
 	err = t.Ask(ctx, func(ticket fsm.Ticket) fsm.Event { return fsm.Restart{T: ticket, Signal: sig, Timeout: timeout} })
 	if err != nil {
-		return fmt.Errorf("Cannot restart container %s: %w", ref, words(c, err)) //nolint:staticcheck // Docker's words
+		return fmt.Errorf("Cannot restart container %s: %w", ref, words(c, err))
 	}
 	return nil
 }
@@ -213,7 +213,7 @@ func (s *Service) Rename(ctx context.Context, ref, name string) error {
 		return errclass.Invalid("Neither old nor new names may be empty")
 	}
 	if err := validate.Name("/" + name); err != nil { // with the slash, as Docker tells it here
-		return fmt.Errorf("Error when allocating new name: %w", err) //nolint:staticcheck // Docker's words
+		return fmt.Errorf("Error when allocating new name: %w", err)
 	}
 	return gone(ref, t.Rename(ctx, name))
 }
@@ -236,7 +236,7 @@ func (s *Service) unlink(ctx context.Context, ref string) error {
 
 // NetworkConnect puts a container on one more network: at once when it runs, else from
 // its next start on. Errors: NotFound for the container or the network, Forbidden when it
-// is on it already, Invalid for what cannot be, Conflict while it is removed.
+// is on it already, Invalid for settings that are refused, Conflict while it is removed.
 func (s *Service) NetworkConnect(ctx context.Context, netRef, ref string, ep *networktypes.EndpointSettings) error {
 	if ep == nil {
 		ep = &networktypes.EndpointSettings{}

@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"runtime"
@@ -137,17 +138,24 @@ func TestCreateRefusals(t *testing.T) {
 		if c.o.Config == nil {
 			c.o.Config = &container.Config{Image: "busybox"}
 		}
-		_, err := r.Create(bg, c.o)
-		wantErr(t, err, c.class, c.text)
-		// What is wrong without the image is told without it.
-		if c.o.HostConfig != nil && !strings.Contains(c.text, "local volume name") {
-			c.o.Config.Image = "nope"
+		if c.o.Name == "" {
+			c.o.Name = "refused"
+		}
+		t.Run(c.text, func(t *testing.T) {
 			_, err := r.Create(bg, c.o)
 			wantErr(t, err, c.class, c.text)
-		}
+			r.must(r.index.Reserve("refused", "somebody")) // the name is free again
+			r.index.Release("refused", "somebody")
+			// What is wrong without the image is told without it.
+			if c.o.HostConfig != nil && !strings.Contains(c.text, "local volume name") {
+				c.o.Config.Image = "nope"
+				_, err := r.Create(bg, c.o)
+				wantErr(t, err, c.class, c.text)
+			}
+		})
 	}
-	if len(r.layers.have) != 1 || len(r.images.leases) != 1 || len(r.index.Names()) != 1 {
-		t.Errorf("refused creates left something: %v %v", r.layers.have, r.index.Names())
+	if len(r.layers.have) != 1 || len(r.images.leases) != 1 {
+		t.Errorf("refused creates left something: %v %v", r.layers.have, r.images.leases)
 	}
 }
 
@@ -190,23 +198,25 @@ func TestFailedStart(t *testing.T) {
 }
 
 func TestAutoRemoveAndRestartPolicy(t *testing.T) {
-	r := newRig(t)
-	id := r.create("", &container.HostConfig{AutoRemove: true}, "true")
-	wait, err := r.Wait(bg, id, container.WaitConditionRemoved)
-	r.must(err)
-	r.must(r.Start(bg, id))
-	if w := <-wait; w.StatusCode != 0 {
-		t.Errorf("%+v", w)
-	}
-	if r.index.ByID(id) != nil {
-		t.Error("still there")
-	}
-	id = r.create("", &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "on-failure", MaximumRetryCount: 2}}, "false")
-	r.must(r.Start(bg, id))
-	r.until("the policy gives up", func() bool { st := r.state(id); return st.Status == "exited" })
-	if i, _ := r.Inspect(bg, id, false); i.RestartCount != 2 || i.State.ExitCode != 1 {
-		t.Errorf("%d %+v", i.RestartCount, i.State)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		id := r.create("", &container.HostConfig{AutoRemove: true}, "true")
+		wait, err := r.Wait(bg, id, container.WaitConditionRemoved)
+		r.must(err)
+		r.must(r.Start(bg, id))
+		if w := <-wait; w.StatusCode != 0 {
+			t.Errorf("%+v", w)
+		}
+		if r.index.ByID(id) != nil {
+			t.Error("still there")
+		}
+		id = r.create("", &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "on-failure", MaximumRetryCount: 2}}, "false")
+		r.must(r.Start(bg, id))
+		r.until("the policy gives up", func() bool { st := r.state(id); return st.Status == "exited" })
+		if i, _ := r.Inspect(bg, id, false); i.RestartCount != 2 || i.State.ExitCode != 1 {
+			t.Errorf("%d %+v", i.RestartCount, i.State)
+		}
+	})
 }
 
 func TestStopTimeout(t *testing.T) {
@@ -316,9 +326,11 @@ func TestList(t *testing.T) {
 		{ListOptions{All: true, Filters: filter.Args{"ancestor": {"other"}}}, ""},
 		{ListOptions{All: true, Filters: filter.Args{"network": {"net-bridge"}}}, "a1"},
 	} {
-		if got := names(x.o); got != x.want {
-			t.Errorf("%+v: %q, want %q", x.o, got, x.want)
-		}
+		t.Run(fmt.Sprintf("%+v", x.o), func(t *testing.T) {
+			if got := names(x.o); got != x.want {
+				t.Errorf("%q, want %q", got, x.want)
+			}
+		})
 	}
 	_, err := r.List(bg, ListOptions{Filters: filter.Args{"color": {"red"}}})
 	wantErr(t, err, errdefs.ErrInvalidArgument, "invalid filter 'color'")
@@ -380,23 +392,24 @@ func TestAttachBeforeStart(t *testing.T) {
 // A client starts the container when it has read that it is attached: it may do so before
 // the daemon has gone on.
 func TestStartWaitsForWhoIsBeingAttached(t *testing.T) {
-	r := newRig(t)
-	id := r.create("", nil, "sleep")
 	hijack, _ := pipe(t)
-	started := make(chan error)
-	r.must(r.Attach(bg, id, AttachOptions{Stream: true, Stdout: true}, func(raw bool) (*stream.Conn, error) {
-		go func() { started <- r.Start(bg, id) }()
-		// The start is under way when the effects have run as far as they can.
-		for r.index.ByID(id).View().Phase != fsm.Starting {
-			runtime.Gosched()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		id := r.create("", nil, "sleep")
+		started := make(chan error)
+		r.must(r.Attach(bg, id, AttachOptions{Stream: true, Stdout: true}, func(raw bool) (*stream.Conn, error) {
+			go func() { started <- r.Start(bg, id) }()
+			synctest.Wait() // the start has gone as far as it can
+			if p := r.index.ByID(id).View().Phase; p != fsm.Starting || r.shim.starts != 0 {
+				t.Errorf("%v after %d starts", p, r.shim.starts)
+			}
+			return hijack(raw)
+		}))
+		r.must(<-started)
+		if p := r.shim.procs[r.index.ByID(id).Key(1)]; len(p.req.Attach) != 1 {
+			t.Errorf("%d clients came with the start", len(p.req.Attach))
 		}
-		time.Sleep(20 * time.Millisecond) // long enough for a start that does not wait
-		return hijack(raw)
-	}))
-	r.must(<-started)
-	if p := r.shim.procs[r.index.ByID(id).Key(1)]; len(p.req.Attach) != 1 {
-		t.Errorf("%d clients came with the start", len(p.req.Attach))
-	}
+	})
 }
 
 // Who attaches as soon as the start is answered is connected to the process, not kept
@@ -406,10 +419,10 @@ func TestAttachAtOnceAfterStart(t *testing.T) {
 	for range 100 {
 		id := r.create("", nil, "sleep")
 		r.must(r.Start(bg, id))
-		task, err := r.tasks.Get(id)
-		r.must(err)
-		if live := task.Clients().Live(); live == nil || *live != task.Container().Key(1) {
-			t.Fatalf("after the start clients are connected to %v", live)
+		hijack, _ := pipe(t)
+		r.must(r.Attach(bg, id, AttachOptions{Stream: true, Stdout: true}, hijack))
+		if key := r.index.ByID(id).Key(1); r.shim.attached != key {
+			t.Fatalf("after the start clients are connected to %v", r.shim.attached)
 		}
 	}
 }
@@ -513,85 +526,89 @@ func TestExecEvents(t *testing.T) {
 }
 
 func TestRestore(t *testing.T) {
-	r := newRig(t)
-	runs := r.create("runs", nil, "sleep")
-	dies := r.create("dies", nil, "sleep")
-	auto := r.create("auto", &container.HostConfig{AutoRemove: true}, "sleep")
-	always := r.create("always", &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "always"}}, "sleep")
-	lost := r.create("lost", nil, "sleep")
-	r.create("fresh", nil, "sleep")
-	over := r.create("over", nil, "false")
-	for _, id := range []string{runs, dies, auto, always, lost, over} {
-		r.must(r.Start(bg, id))
-	}
-	r.until("over ends", func() bool { return r.state("over").Status == "exited" })
-	x1, err := r.ExecCreate(bg, runs, container.ExecCreateRequest{Cmd: []string{"sleep"}})
-	r.must(err)
-	r.must(r.ExecStart(bg, x1, container.ExecStartRequest{Detach: true}, nil))
-	x2, err := r.ExecCreate(bg, runs, container.ExecCreateRequest{Cmd: []string{"sleep"}})
-	r.must(err)
-	r.must(r.ExecStart(bg, x2, container.ExecStartRequest{Detach: true}, nil))
-	r.stop()
-	r.shim.exit(shim.Key{Container: runs, Exec: x2, Run: 1}, 5, 0)
-	// While no daemon is there: two end, one is lost with the shim but lives on.
-	for _, id := range []string{dies, auto, always} {
-		r.shim.exit(r.index.ByID(id).Key(1), 7, 0)
-	}
-	for len(r.shim.events) > 0 {
-		<-r.shim.events
-	}
-	r.must(r.shim.Forget(bg, r.index.ByID(lost).Key(1)))
-	half := strings.Repeat("ab", 32)
-	r.must(os.Mkdir(r.dir+"/data/containers/"+half, 0o700))
-	r.layers.have[half] = true
-	gone := strings.Repeat("cd", 32)
-	r.must(os.Mkdir(r.dir+"/data/containers/.removing-"+gone, 0o700))
-	r.layers.have[gone] = true
-	r.start()
-	if st := r.state("runs"); !st.Running || st.Pid == 0 {
-		t.Errorf("runs: %+v", st)
-	}
-	if st := r.state("dies"); st.Status != "exited" || st.ExitCode != 7 {
-		t.Errorf("right after the start: %+v", st)
-	}
-	r.until("auto is removed", func() bool { return r.index.ByID(auto) == nil })
-	r.until("always runs again", func() bool { return r.state("always").Running && r.index.ByID(always).View().Run == 2 })
-	if st := r.state("lost"); !st.Running || !strings.Contains(st.Error, "lost") {
-		t.Errorf("lost: %+v", st)
-	}
-	if st := r.state("fresh"); st.Status != "created" {
-		t.Errorf("fresh: %+v", st)
-	}
-	if st := r.state("over"); st.Status != "exited" || st.ExitCode != 1 || st.FinishedAt == "" {
-		t.Errorf("over: %+v", st)
-	}
-	if r.layers.have[half] || r.layers.have[gone] {
-		t.Error("half-done containers left")
-	}
-	if i, err := r.ExecInspect(bg, x1); err != nil || !i.Running {
-		t.Errorf("exec: %+v %v", i, err)
-	}
-	if i, err := r.ExecInspect(bg, x2); err != nil || i.Running || *i.ExitCode != 5 {
-		t.Errorf("ended exec: %+v %v", i, err)
-	}
-	r.must(r.Stop(bg, "runs", StopOptions{}))
-	r.must(r.Start(bg, "fresh"))
-	r.must(r.Remove(bg, "lost", RemoveOptions{Force: true}))
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		runs := r.create("runs", nil, "sleep")
+		dies := r.create("dies", nil, "sleep")
+		auto := r.create("auto", &container.HostConfig{AutoRemove: true}, "sleep")
+		always := r.create("always", &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "always"}}, "sleep")
+		lost := r.create("lost", nil, "sleep")
+		r.create("fresh", nil, "sleep")
+		over := r.create("over", nil, "false")
+		for _, id := range []string{runs, dies, auto, always, lost, over} {
+			r.must(r.Start(bg, id))
+		}
+		r.until("over ends", func() bool { return r.state("over").Status == "exited" })
+		x1, err := r.ExecCreate(bg, runs, container.ExecCreateRequest{Cmd: []string{"sleep"}})
+		r.must(err)
+		r.must(r.ExecStart(bg, x1, container.ExecStartRequest{Detach: true}, nil))
+		x2, err := r.ExecCreate(bg, runs, container.ExecCreateRequest{Cmd: []string{"sleep"}})
+		r.must(err)
+		r.must(r.ExecStart(bg, x2, container.ExecStartRequest{Detach: true}, nil))
+		r.stop()
+		r.shim.exit(shim.Key{Container: runs, Exec: x2, Run: 1}, 5, 0)
+		// While no daemon is there: two end, one is lost with the shim but lives on.
+		for _, id := range []string{dies, auto, always} {
+			r.shim.exit(r.index.ByID(id).Key(1), 7, 0)
+		}
+		for len(r.shim.events) > 0 {
+			<-r.shim.events
+		}
+		r.must(r.shim.Forget(bg, r.index.ByID(lost).Key(1)))
+		half := strings.Repeat("ab", 32)
+		r.must(os.Mkdir(r.dir+"/data/containers/"+half, 0o700))
+		r.layers.have[half] = true
+		gone := strings.Repeat("cd", 32)
+		r.must(os.Mkdir(r.dir+"/data/containers/.removing-"+gone, 0o700))
+		r.layers.have[gone] = true
+		r.start()
+		if st := r.state("runs"); !st.Running || st.Pid == 0 {
+			t.Errorf("runs: %+v", st)
+		}
+		if st := r.state("dies"); st.Status != "exited" || st.ExitCode != 7 {
+			t.Errorf("right after the start: %+v", st)
+		}
+		r.until("auto is removed", func() bool { return r.index.ByID(auto) == nil })
+		r.until("always runs again", func() bool { return r.state("always").Running && r.index.ByID(always).View().Run == 2 })
+		if st := r.state("lost"); !st.Running || !strings.Contains(st.Error, "lost") {
+			t.Errorf("lost: %+v", st)
+		}
+		if st := r.state("fresh"); st.Status != "created" {
+			t.Errorf("fresh: %+v", st)
+		}
+		if st := r.state("over"); st.Status != "exited" || st.ExitCode != 1 || st.FinishedAt == "" {
+			t.Errorf("over: %+v", st)
+		}
+		if r.layers.have[half] || r.layers.have[gone] {
+			t.Error("half-done containers left")
+		}
+		if i, err := r.ExecInspect(bg, x1); err != nil || !i.Running {
+			t.Errorf("exec: %+v %v", i, err)
+		}
+		if i, err := r.ExecInspect(bg, x2); err != nil || i.Running || *i.ExitCode != 5 {
+			t.Errorf("ended exec: %+v %v", i, err)
+		}
+		r.must(r.Stop(bg, "runs", StopOptions{}))
+		r.must(r.Start(bg, "fresh"))
+		r.must(r.Remove(bg, "lost", RemoveOptions{Force: true}))
+	})
 }
 
 // A start that was given up while the shim carried it out after all: its end is not kept.
 func TestGivenUpStart(t *testing.T) {
-	r := newRig(t)
-	id := r.create("late", nil, "sleep")
-	r.shim.late = context.DeadlineExceeded
-	if err := r.Start(bg, id); err == nil || !strings.Contains(err.Error(), "deadline exceeded") {
-		t.Fatal(err)
-	}
-	r.shim.exit(r.index.ByID(id).Key(1), 137, 9)
-	r.until("the shim may forget", func() bool { l, _ := r.shim.List(bg); return len(l) == 0 })
-	r.shim.late = nil
-	r.must(r.Start(bg, id))
-	r.must(r.Remove(bg, id, RemoveOptions{Force: true}))
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		id := r.create("late", nil, "sleep")
+		r.shim.late = context.DeadlineExceeded
+		if err := r.Start(bg, id); err == nil || !strings.Contains(err.Error(), "deadline exceeded") {
+			t.Fatal(err)
+		}
+		r.shim.exit(r.index.ByID(id).Key(1), 137, 9)
+		r.until("the shim may forget", func() bool { l, _ := r.shim.List(bg); return len(l) == 0 })
+		r.shim.late = nil
+		r.must(r.Start(bg, id))
+		r.must(r.Remove(bg, id, RemoveOptions{Force: true}))
+	})
 }
 
 func TestDead(t *testing.T) {

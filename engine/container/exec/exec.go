@@ -147,13 +147,6 @@ func (x *Set) Running(cid string) []string {
 	return ids
 }
 
-// Len is how many execs are kept.
-func (x *Set) Len() int {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return len(x.byID)
-}
-
 // End says that a run of the container is over: its execs have ended with it, or do now.
 func (x *Set) End(cid string, run uint64) {
 	x.mu.Lock()

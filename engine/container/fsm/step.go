@@ -34,7 +34,7 @@ type State struct {
 	ManualStop bool
 	// Restarts counts the restart policy's runs in a row.
 	Restarts int
-	// ByPolicy: the run that is starting was the restart policy's wish.
+	// ByPolicy: the restart policy asked for the run that is starting.
 	ByPolicy bool
 	// ShimGone: the shim died and its successor has not reported.
 	ShimGone bool
@@ -42,7 +42,7 @@ type State struct {
 	delay      time.Duration
 	cancelled  bool // no restart by policy after this run
 	tellStop   bool // a stop request ended this run: tell so
-	tellAgain  bool // the run that is starting was a restart request's wish: tell so when it runs
+	tellAgain  bool // a restart request asked for the run that is starting: tell so when it runs
 	freezing   bool // a Freeze or Thaw is on its way
 	earlyExit  *HasExited
 	starters   []Ticket // start and restart requests of the run that is starting

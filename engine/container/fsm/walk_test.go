@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// world plays the owner: it holds the effects that were asked for and gives their
+// world plays the task: it holds the effects that were asked for and gives their
 // results back in any order, stale ones too, and checks what must always hold.
 type world struct {
 	t       *testing.T

@@ -33,7 +33,7 @@ type Check struct {
 	Retries       int
 }
 
-// Of reads a container's configuration; nil when it asks for no check, or for a kind that nobody knows.
+// Of reads a container's configuration; nil when it asks for no check, or for an unknown kind.
 func Of(c *container.Config) *Check {
 	h := c.Healthcheck
 	if h == nil || len(h.Test) < 2 {

@@ -91,11 +91,11 @@ func (c *Container) Emit(bus *event.Bus, action events.Action, more map[string]s
 	bus.Emit(events.ContainerEventType, action, c.ID, attrs)
 }
 
-// endPatience bounds how long who asks about a container waits until an exit is reported.
+// endPatience bounds AwaitEnd.
 const endPatience = 2 * time.Second
 
-// AwaitEnd waits while what the last run held is given back, so that who saw the event of
-// a container's death is not told that it runs.
+// AwaitEnd waits until the teardown of the last run completes: an exit is reported only then, and
+// who saw the die event is not to be told that the container runs.
 func (c *Container) AwaitEnd(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, endPatience)
 	defer cancel()

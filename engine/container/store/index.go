@@ -1,7 +1,6 @@
 package store
 
 import (
-	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -104,13 +103,6 @@ func (x *Index) ByID(cid string) *Container {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.byID[cid]
-}
-
-// Names are all names that are taken, with the IDs that they are reserved for.
-func (x *Index) Names() map[string]string {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return maps.Clone(x.names)
 }
 
 // All returns every container, in no order.

@@ -251,13 +251,6 @@ func (s *Clients) End() {
 	s.live = nil
 }
 
-// Live is the run that clients are connected to; nil when they wait for a start.
-func (s *Clients) Live() *shim.Key {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.live
-}
-
 // Resize sets the size of the container's terminal; class Conflict when it does not run.
 func (s *Clients) Resize(ctx context.Context, height, width uint16) error {
 	v := s.c.View()

@@ -20,7 +20,7 @@ import (
 
 // Connect puts the container on one more network: at once when it runs, else from its next
 // start on. Errors: NotFound for the network, Forbidden when it is on it already, Invalid for
-// what cannot be, Conflict while it is removed; fsm.ErrGone when it is.
+// settings that are refused, Conflict while it is removed; fsm.ErrGone when it is.
 func (t *Task) Connect(ctx context.Context, ref string, ep *networktypes.EndpointSettings) error {
 	return t.settled(ctx, func() error {
 		if p := t.state.Phase; p == fsm.Removing || p == fsm.Removed || p == fsm.Dead {

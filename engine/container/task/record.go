@@ -21,7 +21,7 @@ func (t *Task) keepRecord(edit func(*store.Record)) error {
 	return nil
 }
 
-// allocating begins what Docker says of a new name that cannot be.
+// allocating begins Docker's message about a new name that is refused.
 const allocating = "Error when allocating new name: %w"
 
 // Rename gives the container another name, which is a valid one without a slash; fsm.ErrGone

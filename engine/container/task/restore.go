@@ -58,7 +58,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 		m.resume(f)
 	}
 	for _, f := range found {
-		if f.ended != nil { // nobody shall see it running who asks from now on
+		if f.ended != nil { // an exit is reported only after teardown completes: wait for that
 			f.t.send(message{}) // received when the message before is handled
 			f.t.c.AwaitEnd(ctx)
 		}

@@ -12,8 +12,8 @@ import (
 // releaseTimeout bounds how long giving back a run's network may take.
 const releaseTimeout = 20 * time.Second
 
-// tearDown gives back what a run held. What fails is said and left to Restore, and so is
-// everything when the daemon ends meanwhile.
+// tearDown releases what a run held. A failure is logged and left to Restore; when the daemon ends
+// meanwhile, everything is.
 func (t *Task) tearDown(ctx context.Context, run uint64) {
 	t.clients.End()
 	t.m.Execs.End(t.c.ID, run)

@@ -7,7 +7,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 )
 
-// Slice refuses a parent that cannot be a slice of systemd's; "" is the default
+// Slice validates a cgroup parent where systemd makes cgroups; "" is the default
 // one. Class ErrInvalidArgument.
 func Slice(parent string) error {
 	if name, ok := strings.CutSuffix(parent, ".slice"); parent != "" && (!ok || name == "" || strings.Contains(name, "/")) {

@@ -23,7 +23,7 @@ const maxUmask = 0o777
 // minMemory is the smallest memory limit, in bytes.
 const minMemory = 6 << 20
 
-// checkHealth refuses settings of the health check.
+// checkHealth validates the settings of the health check.
 func checkHealth(c *container.Config, h *container.HostConfig) error {
 	if _, ok := extension.ParseAction(h.Annotations[extension.HealthOnFailure]); !ok {
 		return errclass.Invalid("invalid %s %q: must be one of none, stop, kill, restart", extension.HealthOnFailure, h.Annotations[extension.HealthOnFailure])
@@ -56,7 +56,7 @@ func checkHealthAction(c *container.Config, h *container.HostConfig) error {
 	return nil
 }
 
-// checkModes refuses namespaces and settings that cannot be.
+// checkModes validates namespaces and other modes.
 func checkModes(h *container.HostConfig) error {
 	switch {
 	case !h.IpcMode.Valid():
@@ -85,7 +85,7 @@ func checkModes(h *container.HostConfig) error {
 	return nil
 }
 
-// checkResources refuses limits that cannot be, on a machine with ncpu processors.
+// checkResources validates limits, on a machine with ncpu processors.
 func checkResources(h *container.HostConfig, ncpu int) error {
 	switch {
 	case h.Memory != 0 && h.Memory < minMemory:
@@ -193,7 +193,7 @@ func parseSet(s string) ([]int, error) {
 	return out, nil
 }
 
-// checkSecurity refuses capabilities, options and sysctls that cannot be.
+// checkSecurity validates capabilities, security options and sysctls.
 func checkSecurity(h *container.HostConfig) error {
 	if _, err := spec.ParseSecurity(h.SecurityOpt); err != nil {
 		return err

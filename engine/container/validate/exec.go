@@ -8,8 +8,8 @@ import (
 	"github.com/moby/moby/api/types/container"
 )
 
-// Exec refuses what cannot be executed. keys are those that detach the client, nil for none:
-// without a terminal all that is sent is data.
+// Exec validates an exec request. keys are those that detach the client; nil without a terminal,
+// where all input is data.
 func Exec(q *container.ExecCreateRequest) (keys []byte, err error) {
 	if len(q.Cmd) == 0 {
 		return nil, errclass.Invalid("No exec command specified")

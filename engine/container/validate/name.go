@@ -9,7 +9,7 @@ import (
 // maxName bounds a name, which becomes part of host names and file names.
 const maxName = 255
 
-// Name refuses what cannot be a container's name, with or without a slash before it.
+// Name validates a container's name, with or without a slash before it.
 func Name(name string) error {
 	if bare := strings.TrimPrefix(name, "/"); len(bare) > maxName || !validName(bare) {
 		return errclass.Invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)

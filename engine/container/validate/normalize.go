@@ -1,6 +1,6 @@
-// Package validate is the one place where a container's settings are normalized and refused:
-// of a create request, of an exec, of a stop. All errors are in Docker's words, of class
-// InvalidArgument, or NotImplemented for what we lack.
+// Package validate normalizes and validates container settings: those of a create request, of an
+// exec, and of a stop. It is the only place that does so. All errors are in Docker's words, of
+// class InvalidArgument, or NotImplemented for what we lack.
 package validate
 
 import (
@@ -69,8 +69,8 @@ func (v *Validator) Reconfigure(shmSize int64, stopTimeout time.Duration, runtim
 	v.now.Store(&changeable{shmSize: shmSize, stopTimeout: stopTimeout, runtime: runtime})
 }
 
-// Normalize fills in Docker's defaults and refuses settings that cannot be, with Docker's
-// messages. It changes what it is given; maps and slices that are shared are replaced.
+// Normalize fills in Docker's defaults and validates the settings. It changes what it is given;
+// maps and slices that are shared are replaced.
 func (v *Validator) Normalize(c *container.Config, h *container.HostConfig) (warnings []string, err error) {
 	v.defaults(h)
 	for _, check := range []func() error{
