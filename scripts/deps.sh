@@ -29,7 +29,7 @@ packages() {
 		nftables nft
 		curl curl
 		bind9-dnsutils dig
-		procps ps pgrep
+		procps ps pgrep kill
 		mmdebstrap mmdebstrap
 		docker.io dockerd
 		containerd containerd containerd-shim-runc-v2
