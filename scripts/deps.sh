@@ -39,6 +39,7 @@ packages() {
 		podman podman
 		conmon conmon
 		dbus-daemon dbus-daemon
+		uidmap newuidmap newgidmap
 	LIST
 }
 
