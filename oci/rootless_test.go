@@ -58,10 +58,13 @@ func TestRootlessRanges(t *testing.T) {
 		}
 		return
 	}
+	tools := map[string]string{}
 	for _, tool := range []string{"newuidmap", "newgidmap", "unshare", "setpriv"} {
-		if _, err := exec.LookPath(tool); err != nil {
+		p, err := exec.LookPath(tool)
+		if err != nil {
 			t.Skipf("needs %s", tool)
 		}
+		tools[tool] = p
 	}
 	root := newRootfs(t)
 	const nobody = 65534
@@ -71,10 +74,19 @@ func TestRootlessRanges(t *testing.T) {
 	dir := filepath.Dir(root)
 	must(t, os.WriteFile(dir+"/test", exe, 0o755))
 	must(t, os.WriteFile(dir+"/sub", []byte("nobody:200000:65536\n"), 0o644))
+	for _, d := range []string{"/up", "/work", "/bin"} {
+		must(t, os.Mkdir(dir+d, 0o755))
+	}
+	for _, tool := range []string{"newuidmap", "newgidmap"} { // where nobody can reach them
+		b, err := os.ReadFile(tools[tool])
+		must(t, err)
+		must(t, os.WriteFile(dir+"/bin/"+tool, b, 0o755))
+		must(t, os.Chmod(dir+"/bin/"+tool, 0o755|os.ModeSetuid))
+	}
 	cmd := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-ec",
-		"touch /etc/subuid /etc/subgid; mount --bind "+dir+"/sub /etc/subuid; mount --bind "+dir+"/sub /etc/subgid; cd /; "+
+		"mount -t overlay -o lowerdir=/etc,upperdir="+dir+"/up,workdir="+dir+"/work overlay /etc; cp "+dir+"/sub /etc/subuid; cp "+dir+"/sub /etc/subgid; cd /; "+
 			"exec setpriv --reuid 65534 --regid 65534 --clear-groups "+dir+"/test -test.run='^TestRootlessRanges$'")
-	cmd.Env = []string{"GANTRY_TEST_RANGES=" + root, "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR=/tmp"}
+	cmd.Env = []string{"GANTRY_TEST_RANGES=" + root, "PATH=" + dir + "/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR=/tmp"}
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "PASS") {
 		t.Errorf("%v: %s", err, out)
 	}

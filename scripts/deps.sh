@@ -17,6 +17,7 @@ export GANTRY_TEST_CACHE=${GANTRY_TEST_CACHE:-$CACHE/images}
 
 # Debian's packages, and the programs of each that are called.
 packages() {
+	echo "patchelf"
 	case $WHAT in
 	mmdebstrap) echo "mmdebstrap mmdebstrap"; return ;;
 	quickstart) echo "busybox-static busybox"; return ;;
@@ -24,15 +25,21 @@ packages() {
 	cat <<-LIST
 		busybox-static busybox
 		iproute2 ip tc
+		netbase
 		nftables nft
 		curl curl
 		bind9-dnsutils dig
-		procps ps pgrep
+		procps ps pgrep kill
 		mmdebstrap mmdebstrap
 		docker.io dockerd
 		containerd containerd containerd-shim-runc-v2
 		runc runc
 		crun crun
+		skopeo skopeo
+		podman podman
+		conmon conmon
+		dbus-daemon dbus-daemon
+		uidmap newuidmap newgidmap
 	LIST
 }
 
@@ -104,26 +111,37 @@ find_program() { # find_program NAME: its path in the tree
 	return 1
 }
 
-# wrap NAME: a command in $BIN that runs the tree's program with the tree's libraries.
-wrap() {
-	local program perl
+# command_of NAME: a command in $BIN that runs the tree's program with the tree's libraries.
+# Their place is written into the program, as many run each other with an empty environment.
+command_of() {
+	local program needs=
 	program=$(find_program "$1")
+	rm -f "$BIN/$1"
 	case $1 in
-	busybox) ln -sf "$program" "$BIN/busybox"; return ;; # static, and tests copy it
+	nft) needs=/etc/protocols ;;
+	busybox) ln -s "$program" "$BIN/$1" && return ;; # static, and tests copy it
 	esac
-	perl=
 	if head -c 64 "$program" | grep -qa '^#!.*perl'; then
-		perl="export PERL5LIB=$(printf '%s:' "$TREE"/usr/share/perl5 "$TREE"/usr/share/perl/5.*[0-9] "$TREE"/usr/lib/*/perl{,5}/5.*[0-9] "$TREE"/usr/lib/*/perl-base)"
-		program="$TREE/usr/bin/perl $program"
+		{
+			echo '#!/bin/sh'
+			echo "export LD_LIBRARY_PATH=$LIBRARIES"
+			echo "export PERL5LIB=$(printf '%s:' "$TREE"/usr/share/perl5 "$TREE"/usr/share/perl/5.*[0-9] "$TREE"/usr/lib/*/perl/5.*[0-9] "$TREE"/usr/lib/*/perl-base)"
+			echo "exec $TREE/usr/bin/perl $program \"\$@\""
+		} >"$BIN/$1"
+	else
+		LD_LIBRARY_PATH=$LIBRARIES "$TREE/usr/bin/patchelf" --force-rpath --set-rpath "$LIBRARIES" "$program"
+		if [ -z "$needs" ]; then
+			ln -s "$program" "$BIN/$1"
+			return
+		fi
+		# What it reads in /etc and this machine lacks, it sees in a mount namespace of its own.
+		cat >"$BIN/$1" <<-WRAP
+			#!/bin/sh
+			[ ! -e $needs ] || exec $program "\$@"
+			exec unshare --mount --propagation private sh -c 'mount -t overlay -o lowerdir=/etc:$TREE/etc overlay /etc && exec "\$0" "\$@"' $program "\$@"
+		WRAP
 	fi
-	cat >"$BIN/$1.new" <<-WRAP
-		#!/bin/sh
-		export LD_LIBRARY_PATH=$LIBRARIES
-		$perl
-		exec $program "\$@"
-	WRAP
-	chmod 755 "$BIN/$1.new"
-	mv "$BIN/$1.new" "$BIN/$1"
+	chmod 755 "$BIN/$1"
 }
 
 # stamped NAME TEXT: whether what NAME stands for was made from TEXT; made NAME TEXT says so.
@@ -141,7 +159,7 @@ $(. /etc/os-release && echo "${VERSION_CODENAME:-}")"
 	LIBRARIES=$(find "$TREE/lib" "$TREE/usr/lib" -maxdepth 1 -type d -name '*-linux-gnu*' -printf '%p:' 2>/dev/null || true)
 	LIBRARIES=${LIBRARIES%:}
 	local program
-	for program in $(packages | cut -d' ' -f2-); do wrap "$program"; done
+	for program in $(packages | cut -s -d' ' -f2-); do command_of "$program"; done
 	made "$have" "$list"
 }
 

@@ -170,7 +170,7 @@ fi
 say "fresh: entering it"
 (
 	for dir in "${groups[@]}"; do echo $BASHPID >"$dir/cgroup.procs"; done
-	exec unshare "${namespaces[@]}" --fork --kill-child --propagation private -- \
+	exec setpriv --pdeathsig KILL unshare "${namespaces[@]}" --fork --kill-child --propagation private -- \
 		env -i "PATH=$PATH" scripts/fresh.sh --enter "$ROOT" "$("$GO" env GOROOT)" "$modules"
 ) &
 child=$!

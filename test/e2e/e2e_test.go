@@ -85,7 +85,7 @@ func useCache() error {
 	if os.Getenv("GANTRY_TEST_CACHE") == "" {
 		os.Setenv("GANTRY_TEST_CACHE", filepath.Join(cache, "images"))
 	}
-	for _, name := range []string{"busybox", "curl", "dig", "docker", "docker-registry", "ip", "nft", "pgrep"} {
+	for _, name := range []string{"busybox", "curl", "dig", "docker", "docker-registry", "ip", "kill", "nft", "pgrep"} {
 		if _, err := exec.LookPath(name); err != nil {
 			return fmt.Errorf("%s is missing: `make deps` fetches or makes it", name)
 		}

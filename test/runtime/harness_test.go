@@ -93,7 +93,23 @@ func isolate() error {
 			return err
 		}
 	}
+	// podman reads settings that the unpacked packages have brought, where this machine
+	// has none.
+	etc, err := filepath.Abs("../../.cache/tools/debian/etc")
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat("/etc/containers"); err != nil && isDir(etc) {
+		if err := unix.Mount("overlay", "/etc", "overlay", 0, "lowerdir=/etc:"+etc); err != nil {
+			return fmt.Errorf("settings of podman: %w", err)
+		}
+	}
 	return exec.Command("ip", "link", "set", "lo", "up").Run()
+}
+
+func isDir(name string) bool {
+	st, err := os.Stat(name)
+	return err == nil && st.IsDir()
 }
 
 func must(t testing.TB, err error) {
