@@ -32,9 +32,11 @@ func TestPingAndHeaders(t *testing.T) {
 				t.Errorf("%s: %d %q", path, status, body)
 			}
 			for k, want := range map[string]string{"Api-Version": "1.57", "Ostype": "linux", "Docker-Experimental": "false", "Server": "Docker/0.1.0 (linux)", "Builder-Version": "1"} {
-				if got := header.Get(k); got != want {
-					t.Errorf("%s: header %s = %q, want %q", path, k, got, want)
-				}
+				t.Run(k, func(t *testing.T) {
+					if got := header.Get(k); got != want {
+						t.Errorf("%s: header %s = %q, want %q", path, k, got, want)
+					}
+				})
 			}
 		})
 	}
