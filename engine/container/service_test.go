@@ -163,19 +163,21 @@ func TestFailedStart(t *testing.T) {
 		{"fail-noexec", 126, errdefs.ErrInvalidArgument, "permission denied"},
 		{"fail-other", 128, errdefs.ErrInternal, "the kernel said no"},
 	} {
-		id := r.create("", nil, c.cmd)
-		wantErr(t, r.Start(bg, id), c.class, c.text)
-		if st := r.state(id); st.Status != "created" || st.ExitCode != c.code || !strings.Contains(st.Error, c.text) {
-			t.Errorf("%+v", st)
-		}
-		wait, err := r.Wait(bg, id, "")
-		r.must(err)
-		if w := <-wait; w.StatusCode != int64(c.code) || w.Error == nil || !strings.Contains(w.Error.Message, c.text) {
-			t.Errorf("%+v", w)
-		}
-		if i, err := r.Inspect(bg, id, false); err != nil || i.LogPath == "" || i.HostsPath == "" {
-			t.Errorf("%q %q: %v", i.LogPath, i.HostsPath, err)
-		}
+		t.Run(c.cmd, func(t *testing.T) {
+			id := r.create("", nil, c.cmd)
+			wantErr(t, r.Start(bg, id), c.class, c.text)
+			if st := r.state(id); st.Status != "created" || st.ExitCode != c.code || !strings.Contains(st.Error, c.text) {
+				t.Errorf("%+v", st)
+			}
+			wait, err := r.Wait(bg, id, "")
+			r.must(err)
+			if w := <-wait; w.StatusCode != int64(c.code) || w.Error == nil || !strings.Contains(w.Error.Message, c.text) {
+				t.Errorf("%+v", w)
+			}
+			if i, err := r.Inspect(bg, id, false); err != nil || i.LogPath == "" || i.HostsPath == "" {
+				t.Errorf("%q %q: %v", i.LogPath, i.HostsPath, err)
+			}
+		})
 	}
 	if i, err := r.Inspect(bg, r.create("", nil, "sh"), false); err != nil || i.LogPath != "" || i.HostsPath != "" {
 		t.Errorf("never started: %q %q: %v", i.LogPath, i.HostsPath, err)
@@ -272,12 +274,14 @@ func TestPrefixes(t *testing.T) {
 		counts[id[0]]++
 	}
 	for c, n := range counts {
-		_, err := r.index.Get(string(c))
-		if n > 1 {
-			wantErr(t, err, errdefs.ErrInvalidArgument, "multiple IDs found with provided prefix: "+string(c))
-		} else if err != nil {
-			t.Error(err)
-		}
+		t.Run(string(c), func(t *testing.T) {
+			_, err := r.index.Get(string(c))
+			if n > 1 {
+				wantErr(t, err, errdefs.ErrInvalidArgument, "multiple IDs found with provided prefix: "+string(c))
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
@@ -316,9 +320,11 @@ func TestList(t *testing.T) {
 		{ListOptions{All: true, Filters: filter.Args{"ancestor": {"other"}}}, ""},
 		{ListOptions{All: true, Filters: filter.Args{"network": {"net-bridge"}}}, "a1"},
 	} {
-		if got := names(x.o); got != x.want {
-			t.Errorf("%+v: %q, want %q", x.o, got, x.want)
-		}
+		t.Run(x.want, func(t *testing.T) {
+			if got := names(x.o); got != x.want {
+				t.Errorf("%+v: %q, want %q", x.o, got, x.want)
+			}
+		})
 	}
 	_, err := r.List(bg, ListOptions{Filters: filter.Args{"color": {"red"}}})
 	wantErr(t, err, errdefs.ErrInvalidArgument, "invalid filter 'color'")

@@ -23,8 +23,10 @@ func TestStatus(t *testing.T) {
 		{store.View{State: fsm.State{Phase: fsm.Dead}}, "Dead"},
 		{store.View{State: fsm.State{Phase: fsm.Removing}}, "Removal In Progress"},
 	} {
-		if got := statusOf(&c.v, now); got != c.want {
-			t.Errorf("%v: %q, want %q", c.v.Phase, got, c.want)
-		}
+		t.Run(c.want, func(t *testing.T) {
+			if got := statusOf(&c.v, now); got != c.want {
+				t.Errorf("%v: %q, want %q", c.v.Phase, got, c.want)
+			}
+		})
 	}
 }

@@ -28,14 +28,16 @@ func TestDefaults(t *testing.T) {
 			h: container.HostConfig{Privileged: true, CgroupnsMode: "host", SecurityOpt: []string{}}, cgroup2: true, cgroupns: "host", security: []string{},
 		},
 	} {
-		v := New(Config{Cgroup2: c.cgroup2, LogDriver: "json-file", DefaultRuntime: "gantry"}, store.NewIndex(), nil)
-		h := c.h
-		if _, err := v.Normalize(&container.Config{Cmd: []string{"x"}}, &h); err != nil {
-			t.Fatal(err)
-		}
-		if h.CgroupnsMode != c.cgroupns || (h.OomKillDisable != nil) != c.oomKill || !slices.Equal(h.SecurityOpt, c.security) {
-			t.Errorf("%s: %q %v %q", name, h.CgroupnsMode, h.OomKillDisable, h.SecurityOpt)
-		}
+		t.Run(name, func(t *testing.T) {
+			v := New(Config{Cgroup2: c.cgroup2, LogDriver: "json-file", DefaultRuntime: "gantry"}, store.NewIndex(), nil)
+			h := c.h
+			if _, err := v.Normalize(&container.Config{Cmd: []string{"x"}}, &h); err != nil {
+				t.Fatal(err)
+			}
+			if h.CgroupnsMode != c.cgroupns || (h.OomKillDisable != nil) != c.oomKill || !slices.Equal(h.SecurityOpt, c.security) {
+				t.Errorf("%s: %q %v %q", name, h.CgroupnsMode, h.OomKillDisable, h.SecurityOpt)
+			}
+		})
 	}
 }
 
