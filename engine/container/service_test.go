@@ -386,23 +386,24 @@ func TestAttachBeforeStart(t *testing.T) {
 // A client starts the container when it has read that it is attached: it may do so before
 // the daemon has gone on.
 func TestStartWaitsForWhoIsBeingAttached(t *testing.T) {
-	r := newRig(t)
-	id := r.create("", nil, "sleep")
-	hijack, _ := pipe(t)
-	started := make(chan error)
-	r.must(r.Attach(bg, id, AttachOptions{Stream: true, Stdout: true}, func(raw bool) (*stream.Conn, error) {
-		go func() { started <- r.Start(bg, id) }()
-		// The start is under way when the effects have run as far as they can.
-		for r.index.ByID(id).View().Phase != fsm.Starting {
-			runtime.Gosched()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		id := r.create("", nil, "sleep")
+		hijack, _ := pipe(t)
+		started := make(chan error)
+		r.must(r.Attach(bg, id, AttachOptions{Stream: true, Stdout: true}, func(raw bool) (*stream.Conn, error) {
+			go func() { started <- r.Start(bg, id) }()
+			synctest.Wait() // the start has come as far as it can
+			if p := r.index.ByID(id).View().Phase; p != fsm.Starting {
+				t.Errorf("the container is %v before its client is attached", p)
+			}
+			return hijack(raw)
+		}))
+		r.must(<-started)
+		if p := r.shim.procs[r.index.ByID(id).Key(1)]; len(p.req.Attach) != 1 {
+			t.Errorf("%d clients came with the start", len(p.req.Attach))
 		}
-		time.Sleep(20 * time.Millisecond) // long enough for a start that does not wait
-		return hijack(raw)
-	}))
-	r.must(<-started)
-	if p := r.shim.procs[r.index.ByID(id).Key(1)]; len(p.req.Attach) != 1 {
-		t.Errorf("%d clients came with the start", len(p.req.Attach))
-	}
+	})
 }
 
 // Who attaches as soon as the start is answered is connected to the process, not kept
