@@ -85,10 +85,12 @@ func TestConfigErrors(t *testing.T) {
 		{``, []string{"--default-shm-size", "lots"}, "invalid size: 'lots'"},
 		{``, []string{"--data-root", "/x", "--exec-root", "/x"}, "must not be the same directory"},
 	} {
-		_, err := parseWith(t, c.file, c.args...)
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s %q: %v, want …%s…", c.file, c.args, err, c.want)
-		}
+		t.Run(c.file+" "+c.want, func(t *testing.T) {
+			_, err := parseWith(t, c.file, c.args...)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s %q: %v, want …%s…", c.file, c.args, err, c.want)
+			}
+		})
 	}
 }
 

@@ -40,22 +40,24 @@ func TestForeignDataRootIsNotTouched(t *testing.T) {
 		"image/overlay2/x", "overlay2/l/x", "containers/abc/config.v2.json", "engine-id", "buildkit/x", "libpod/bolt_state.db",
 		"io.containerd.metadata.v1.bolt/meta.db", "overlay-layers/layers.json",
 	} {
-		path := t.TempDir()
-		file := filepath.Join(path, sign)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		before := tree(t, path)
-		_, err := openDataRoot(path)
-		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "holds the state of another engine") {
-			t.Errorf("%s: %v", sign, err)
-		}
-		if after := tree(t, path); after != before {
-			t.Errorf("%s: was touched: %s, now %s", sign, before, after)
-		}
+		t.Run(sign, func(t *testing.T) {
+			path := t.TempDir()
+			file := filepath.Join(path, sign)
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			before := tree(t, path)
+			_, err := openDataRoot(path)
+			if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "holds the state of another engine") {
+				t.Errorf("%s: %v", sign, err)
+			}
+			if after := tree(t, path); after != before {
+				t.Errorf("%s: was touched: %s, now %s", sign, before, after)
+			}
+		})
 	}
 }
 
@@ -77,26 +79,30 @@ func tree(t *testing.T, root string) string {
 func TestNewerDataRootIsRefused(t *testing.T) {
 	path := t.TempDir()
 	for content, want := range map[string]string{`{"schema": 99}`: "newer version", `{`: "damaged"} {
-		if err := os.WriteFile(filepath.Join(path, markerName), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := openDataRoot(path); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", content, err)
-		}
+		t.Run(content, func(t *testing.T) {
+			if err := os.WriteFile(filepath.Join(path, markerName), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := openDataRoot(path); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v", content, err)
+			}
+		})
 	}
 }
 
 func TestPidfile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "d.pid")
-	for _, stale := range []string{"", "4194305", "junk", "1"} { // pid 1 lives, but is another program
-		if stale != "" {
-			if err := os.WriteFile(path, []byte(stale), 0o644); err != nil {
-				t.Fatal(err)
+	for _, stale := range []string{"", "4194305", "junk", "1"} {
+		t.Run(stale, func(t *testing.T) { // pid 1 lives, but is another program
+			if stale != "" {
+				if err := os.WriteFile(path, []byte(stale), 0o644); err != nil {
+					t.Fatal(err)
+				}
 			}
-		}
-		if err := writePidfile(path); err != nil {
-			t.Errorf("%q: %v", stale, err)
-		}
+			if err := writePidfile(path); err != nil {
+				t.Errorf("%q: %v", stale, err)
+			}
+		})
 	}
 	if err := removePidfile(path); err != nil {
 		t.Error(err)

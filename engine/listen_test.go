@@ -148,9 +148,11 @@ func TestOSRelease(t *testing.T) {
 		"PRETTY_NAME='A B'\n# c\nX\n":                                       {"A B", ""},
 		"":                                                                  {"Linux", ""},
 	} {
-		if a, b := parseOSRelease(bufio.NewScanner(strings.NewReader(text))); a != want[0] || b != want[1] {
-			t.Errorf("%q: %q %q", text, a, b)
-		}
+		t.Run(text, func(t *testing.T) {
+			if a, b := parseOSRelease(bufio.NewScanner(strings.NewReader(text))); a != want[0] || b != want[1] {
+				t.Errorf("%q: %q %q", text, a, b)
+			}
+		})
 	}
 }
 

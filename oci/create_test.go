@@ -27,10 +27,12 @@ func TestRunExitStatus(t *testing.T) {
 		script string
 		code   int
 	}{{"true", 0}, {"false", 1}, {"exit 7", 7}, {"sh -c 'kill -9 $$'; exit $?", 137}} {
-		b := newBox(root, "sh", "-c", c.script)
-		if out, code := b.run(t); code != c.code {
-			t.Errorf("%s: status %d, want %d (%s)", c.script, code, c.code, out)
-		}
+		t.Run(c.script, func(t *testing.T) {
+			b := newBox(root, "sh", "-c", c.script)
+			if out, code := b.run(t); code != c.code {
+				t.Errorf("%s: status %d, want %d (%s)", c.script, code, c.code, out)
+			}
+		})
 	}
 }
 
@@ -53,12 +55,14 @@ func TestErrorsUsersKnow(t *testing.T) {
 		{[]string{"true"}, "/proc/self/fd/4", errdefs.ErrInvalidArgument, `chdir to cwd ("/proc/self/fd/4") set in config.json failed: too many levels of symbolic links`},
 		{nil, "/", errdefs.ErrInvalidArgument, `args must not be empty`},
 	} {
-		b := newBox(root, c.args...)
-		b.opts.Spec.Process.Cwd = c.cwd
-		_, _, err := b.tryRun(t)
-		if err == nil || err.Error() != c.text || !errors.Is(err, c.class) {
-			t.Errorf("%q in %s: %v (class %v)", c.args, c.cwd, err, errors.Is(err, c.class))
-		}
+		t.Run(c.cwd+" "+c.text, func(t *testing.T) {
+			b := newBox(root, c.args...)
+			b.opts.Spec.Process.Cwd = c.cwd
+			_, _, err := b.tryRun(t)
+			if err == nil || err.Error() != c.text || !errors.Is(err, c.class) {
+				t.Errorf("%q in %s: %v (class %v)", c.args, c.cwd, err, errors.Is(err, c.class))
+			}
+		})
 	}
 }
 
@@ -185,12 +189,14 @@ func TestBinds(t *testing.T) {
 	if g, _ := os.ReadFile(filepath.Join(src, "g")); string(g) != "new\n" {
 		t.Errorf("written through the bind: %q", g)
 	}
-	for _, m := range []specs.Mount{bind("/etc/passwd", src), bind("/etc", filepath.Join(src, "f")), bind("/x", filepath.Join(src, "missing"))} {
-		b := newBox(root, "true")
-		b.opts.Spec.Mounts = append(b.opts.Spec.Mounts, m)
-		if _, _, err := b.tryRun(t); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%s on %s: %v", m.Source, m.Destination, err)
-		}
+	for i, m := range []specs.Mount{bind("/etc/passwd", src), bind("/etc", filepath.Join(src, "f")), bind("/x", filepath.Join(src, "missing"))} {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			b := newBox(root, "true")
+			b.opts.Spec.Mounts = append(b.opts.Spec.Mounts, m)
+			if _, _, err := b.tryRun(t); !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%s on %s: %v", m.Source, m.Destination, err)
+			}
+		})
 	}
 }
 
@@ -326,22 +332,24 @@ func TestOverlay(t *testing.T) {
 func TestSeccomp(t *testing.T) {
 	root := newRootfs(t)
 	for _, nnp := range []bool{false, true} {
-		for _, uid := range []uint32{0, 1000} {
-			b := newBox(root, "sh", "-c", "grep Seccomp: /proc/self/status; mkdir /tmp/x 2>&1; unshare -n true 2>&1; true")
-			b.opts.Spec.Process.NoNewPrivileges = nnp
-			b.opts.Spec.Process.User.UID = uid
-			s, err := profile.GetDefaultProfile(b.opts.Spec)
-			must(t, err)
-			e := uint(35)
-			s.Syscalls = slices.Insert(s.Syscalls, 0, specs.LinuxSyscall{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: &e})
-			b.opts.Seccomp, b.opts.SeccompFlags, err = seccomp.Compile(s)
-			must(t, err)
-			out, _ := b.run(t)
-			want := "Seccomp:\t2\nmkdir: can't create directory '/tmp/x': Resource deadlock avoided\nunshare: unshare(0x40000000): Operation not permitted\n"
-			if out != want {
-				t.Errorf("nnp %v uid %d: %q", nnp, uid, out)
+		t.Run(fmt.Sprint(nnp), func(t *testing.T) {
+			for _, uid := range []uint32{0, 1000} {
+				b := newBox(root, "sh", "-c", "grep Seccomp: /proc/self/status; mkdir /tmp/x 2>&1; unshare -n true 2>&1; true")
+				b.opts.Spec.Process.NoNewPrivileges = nnp
+				b.opts.Spec.Process.User.UID = uid
+				s, err := profile.GetDefaultProfile(b.opts.Spec)
+				must(t, err)
+				e := uint(35)
+				s.Syscalls = slices.Insert(s.Syscalls, 0, specs.LinuxSyscall{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: &e})
+				b.opts.Seccomp, b.opts.SeccompFlags, err = seccomp.Compile(s)
+				must(t, err)
+				out, _ := b.run(t)
+				want := "Seccomp:\t2\nmkdir: can't create directory '/tmp/x': Resource deadlock avoided\nunshare: unshare(0x40000000): Operation not permitted\n"
+				if out != want {
+					t.Errorf("nnp %v uid %d: %q", nnp, uid, out)
+				}
 			}
-		}
+		})
 	}
 }
 
@@ -416,17 +424,19 @@ func TestInitReaper(t *testing.T) {
 func TestInitReaperIsReady(t *testing.T) {
 	root := newRootfs(t)
 	for _, fresh := range []bool{false, true} {
-		for range 20 {
-			b := newBox(root, "sleep", "100")
-			b.opts.InitReaper, b.opts.Fresh = true, fresh
-			p, collect, err := b.start(t)
-			must(t, err)
-			must(t, syscall.Kill(p.Pid, syscall.SIGTERM))
-			if code := wait(t, p); code != 143 {
-				t.Errorf("fresh %v: status %d, %q", fresh, code, collect())
+		t.Run(fmt.Sprint(fresh), func(t *testing.T) {
+			for range 20 {
+				b := newBox(root, "sleep", "100")
+				b.opts.InitReaper, b.opts.Fresh = true, fresh
+				p, collect, err := b.start(t)
+				must(t, err)
+				must(t, syscall.Kill(p.Pid, syscall.SIGTERM))
+				if code := wait(t, p); code != 143 {
+					t.Errorf("fresh %v: status %d, %q", fresh, code, collect())
+				}
+				must(t, oci.DeleteCgroup(p.Cgroup))
 			}
-			must(t, oci.DeleteCgroup(p.Cgroup))
-		}
+		})
 	}
 }
 

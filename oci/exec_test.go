@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -204,23 +205,25 @@ func testTerminal(t *testing.T, fresh bool) {
 func TestExecTerminalWaysAreTheSame(t *testing.T) {
 	p, b := running(t, newRootfs(t))
 	for _, uid := range []uint32{0, 1000, 77} {
-		var outs [2]string
-		for i, w := range ways {
-			e, err := oci.Exec(t.Context(), &oci.ExecOpts{
-				ContainerID: b.opts.ID, Init: p.PidFD, InitPid: p.Pid, Cgroup: p.Cgroup, Fresh: w.fresh,
-				Process: &specs.Process{
-					Terminal: true, Args: []string{"sh", "-c", look + "\ntty; stty -a; stat -c '%u %g %a' $(tty); ls /dev/pts"}, Cwd: "/",
-					Env: b.opts.Spec.Process.Env, User: specs.User{UID: uid},
-				},
-			})
-			must(t, err)
-			if oci.Forked(e) == w.fresh && oci.Forks() {
-				t.Errorf("forked: %v", oci.Forked(e))
+		t.Run(fmt.Sprint(uid), func(t *testing.T) {
+			var outs [2]string
+			for i, w := range ways {
+				e, err := oci.Exec(t.Context(), &oci.ExecOpts{
+					ContainerID: b.opts.ID, Init: p.PidFD, InitPid: p.Pid, Cgroup: p.Cgroup, Fresh: w.fresh,
+					Process: &specs.Process{
+						Terminal: true, Args: []string{"sh", "-c", look + "\ntty; stty -a; stat -c '%u %g %a' $(tty); ls /dev/pts"}, Cwd: "/",
+						Env: b.opts.Spec.Process.Env, User: specs.User{UID: uid},
+					},
+				})
+				must(t, err)
+				if oci.Forked(e) == w.fresh && oci.Forks() {
+					t.Errorf("forked: %v", oci.Forked(e))
+				}
+				outs[i] = readAll(e.Console)
+				wait(t, e)
 			}
-			outs[i] = readAll(e.Console)
-			wait(t, e)
-		}
-		sameLines(t, outs[0], outs[1], 60)
+			sameLines(t, outs[0], outs[1], 60)
+		})
 	}
 }
 

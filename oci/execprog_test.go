@@ -129,13 +129,15 @@ func TestExecErrorsAreTheSame(t *testing.T) {
 		{specs.Process{Args: []string{"true"}, Cwd: "/proc/self/root"}, errdefs.ErrInvalidArgument, ""},
 		{specs.Process{Args: []string{"true"}, Cwd: "/proc/1/cwd"}, errdefs.ErrInvalidArgument, ""},
 	} {
-		for _, w := range ways {
-			proc := c.proc
-			_, _, err := execBy(t, p, b, &proc, w.fresh, func(*oci.ExecOpts) {})
-			if !errors.Is(err, c.class) || c.text != "" && err.Error() != c.text {
-				t.Errorf("%s %q in %q: %v", w.name, c.proc.Args, c.proc.Cwd, err)
+		t.Run(c.text, func(t *testing.T) {
+			for _, w := range ways {
+				proc := c.proc
+				_, _, err := execBy(t, p, b, &proc, w.fresh, func(*oci.ExecOpts) {})
+				if !errors.Is(err, c.class) || c.text != "" && err.Error() != c.text {
+					t.Errorf("%s %q in %q: %v", w.name, c.proc.Args, c.proc.Cwd, err)
+				}
 			}
-		}
+		})
 	}
 }
 

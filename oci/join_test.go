@@ -75,15 +75,17 @@ func TestExecInUserAndTimeNamespace(t *testing.T) {
 		"root": {specs.User{UID: 0, AdditionalGids: []uint32{7}}, []string{"CAP_CHOWN"}, "0:0 0 7\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000001\nCapEff:\t0000000000000001\nCapBnd:\t0000000000000001\nCapAmb:\t0000000000000000\n"},
 		"user": {specs.User{UID: 1000, GID: 50}, nil, "1000:50 50\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\n"},
 	} {
-		out, code, err := execBy(t, p, b, &specs.Process{
-			User: c.user, Capabilities: &specs.LinuxCapabilities{Bounding: c.caps, Permitted: c.caps, Effective: c.caps},
-			Args: []string{"sh", "-c", "echo $(id -u):$(id -g) $(id -G); grep Cap /proc/self/status; cat /proc/self/uid_map | xargs; cut -c1-2 /proc/uptime; for i in user time mnt net; do readlink /proc/self/ns/$i; done; grep -c gantry-test /proc/self/cgroup; ls /proc/self/fd | wc -l"},
-		}, true, unforced)
-		must(t, err)
-		want := c.want + "0 100000 65536\n10\n" + strings.Join(nsOf(t, p.Pid, "user", "time", "mnt", "net"), "\n") + "\n0\n4\n"
-		if out != want || code != 0 {
-			t.Errorf("%s: %q %d\nwant %q", name, out, code, want)
-		}
+		t.Run(name, func(t *testing.T) {
+			out, code, err := execBy(t, p, b, &specs.Process{
+				User: c.user, Capabilities: &specs.LinuxCapabilities{Bounding: c.caps, Permitted: c.caps, Effective: c.caps},
+				Args: []string{"sh", "-c", "echo $(id -u):$(id -g) $(id -G); grep Cap /proc/self/status; cat /proc/self/uid_map | xargs; cut -c1-2 /proc/uptime; for i in user time mnt net; do readlink /proc/self/ns/$i; done; grep -c gantry-test /proc/self/cgroup; ls /proc/self/fd | wc -l"},
+			}, true, unforced)
+			must(t, err)
+			want := c.want + "0 100000 65536\n10\n" + strings.Join(nsOf(t, p.Pid, "user", "time", "mnt", "net"), "\n") + "\n0\n4\n"
+			if out != want || code != 0 {
+				t.Errorf("%s: %q %d\nwant %q", name, out, code, want)
+			}
+		})
 	}
 	// With a terminal, and with a program that is not there.
 	e, err := oci.Exec(t.Context(), &oci.ExecOpts{

@@ -134,24 +134,26 @@ func TestSeccompNotify(t *testing.T) {
 	many := profile(specs.ActAllow, "mkdir", "mkdirat", "write", "sendmsg", "read", "futex", "close", "execve", "execveat", "capset",
 		"prctl", "rt_sigreturn", "sched_yield", "openat", "mmap")
 	for name, s := range map[string]*specs.LinuxSeccomp{"few": few, "many": many} {
-		for _, nnp := range []bool{false, true} {
-			b := newBox(root, "mkdir", "/x")
-			b.opts.Bundle = "/bundle"
-			b.opts.Spec.Annotations = map[string]string{"a": "b"}
-			b.opts.Spec.Linux.Seccomp, b.opts.Spec.Process.NoNewPrivileges = s, nnp
-			p, out, err := b.start(t)
-			must(t, err)
-			code := wait(t, p)
-			if got := out(); got != want || code != 1 {
-				t.Errorf("%s %v: %q %d", name, nnp, got, code)
+		t.Run(name, func(t *testing.T) {
+			for _, nnp := range []bool{false, true} {
+				b := newBox(root, "mkdir", "/x")
+				b.opts.Bundle = "/bundle"
+				b.opts.Spec.Annotations = map[string]string{"a": "b"}
+				b.opts.Spec.Linux.Seccomp, b.opts.Spec.Process.NoNewPrivileges = s, nnp
+				p, out, err := b.start(t)
+				must(t, err)
+				code := wait(t, p)
+				if got := out(); got != want || code != 1 {
+					t.Errorf("%s %v: %q %d", name, nnp, got, code)
+				}
+				must(t, oci.DeleteCgroup(p.Cgroup))
+				st := a.states[len(a.states)-1]
+				if st.Pid != p.Pid || st.State.Pid != p.Pid || st.State.ID != b.opts.ID || st.State.Bundle != "/bundle" || st.State.Annotations["a"] != "b" ||
+					st.Metadata != "meta" || len(st.Fds) != 1 || st.Fds[0] != specs.SeccompFdName || st.State.Status != specs.StateCreating {
+					t.Errorf("%+v", st)
+				}
 			}
-			must(t, oci.DeleteCgroup(p.Cgroup))
-			st := a.states[len(a.states)-1]
-			if st.Pid != p.Pid || st.State.Pid != p.Pid || st.State.ID != b.opts.ID || st.State.Bundle != "/bundle" || st.State.Annotations["a"] != "b" ||
-				st.Metadata != "meta" || len(st.Fds) != 1 || st.Fds[0] != specs.SeccompFdName || st.State.Status != specs.StateCreating {
-				t.Errorf("%+v", st)
-			}
-		}
+		})
 	}
 	// Started by somebody else.
 	dir, err := os.Open(t.TempDir())

@@ -3,6 +3,7 @@ package oci
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -54,12 +55,14 @@ func TestPlanMount(t *testing.T) {
 			initmsg.Mount{Kind: initmsg.KindCgroup1, Type: "cgroup", Source: "cgroup", Dest: "/sys/fs/cgroup", NoSymlinks: true, Set: unix.MOUNT_ATTR_RDONLY, Binds: cg.v1},
 		},
 	} {
-		got, err := planMount(&c.in, cg)
-		if err != nil || !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%s: %+v, %v\nwant %+v", c.name, got, err, c.want)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			got, err := planMount(&c.in, cg)
+			if err != nil || !reflect.DeepEqual(got, c.want) {
+				t.Errorf("%s: %+v, %v\nwant %+v", c.name, got, err, c.want)
+			}
+		})
 	}
-	for _, m := range []specs.Mount{
+	for i, m := range []specs.Mount{
 		{Destination: "/proc/self", Type: "tmpfs"},
 		{Destination: "/proc/sys", Type: "bind", Source: "/x"},
 		{Destination: "/proc", Type: "tmpfs"},
@@ -69,9 +72,11 @@ func TestPlanMount(t *testing.T) {
 		{Destination: "/x", Type: "bind", Source: "rel"},
 		{Destination: "/x"},
 	} {
-		if _, err := planMount(&m, cg); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%+v: %v", m, err)
-		}
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			if _, err := planMount(&m, cg); !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%+v: %v", m, err)
+			}
+		})
 	}
 	if _, err := planMount(&specs.Mount{Destination: "/proc/meminfo", Type: "bind", Source: "/x", Options: []string{"bind"}}, cg); err != nil {
 		t.Errorf("lxcfs's meminfo: %v", err)
@@ -85,9 +90,11 @@ func TestPlanSysctl(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 	for _, k := range []string{"", "a..b", "../x", "/etc/passwd", "a/../../b", "."} {
-		if got, err := plan.Sysctl(map[string]string{k: "1"}); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%q: %v, %v", k, got, err)
-		}
+		t.Run(k, func(t *testing.T) {
+			if got, err := plan.Sysctl(map[string]string{k: "1"}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%q: %v, %v", k, got, err)
+			}
+		})
 	}
 }
 
@@ -103,11 +110,13 @@ func TestPlanProcessRefuses(t *testing.T) {
 		"soft > hard":   func(p *specs.Process) { p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CPU", Soft: 2, Hard: 1}} },
 		"eff above prm": func(p *specs.Process) { p.Capabilities = &specs.LinuxCapabilities{Effective: []string{"CAP_CHOWN"}} },
 	} {
-		p := ok()
-		edit(p)
-		if _, err := planProcess(p, nil, nil, 0, WinSize{}); !errors.Is(err, errdefs.ErrInvalidArgument) && caps.Held() != 0 {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			p := ok()
+			edit(p)
+			if _, err := planProcess(p, nil, nil, 0, WinSize{}); !errors.Is(err, errdefs.ErrInvalidArgument) && caps.Held() != 0 {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 	if _, err := planProcess(ok(), nil, make([]byte, 7), 0, WinSize{}); !errors.Is(err, errdefs.ErrInvalidArgument) {
 		t.Errorf("a torn filter: %v", err)
@@ -119,19 +128,23 @@ func TestPlanDevices(t *testing.T) {
 	if err != nil || len(got) != 7 || got[len(got)-1].Path != "/dev/fuse" {
 		t.Errorf("%v, %v", got, err)
 	}
-	for _, d := range []specs.LinuxDevice{{Path: "/dev/x", Type: "z"}, {Path: "/dev/x", Type: "c", Major: -1}} {
-		if _, err := plan.Devices([]specs.LinuxDevice{d}); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%+v: %v", d, err)
-		}
+	for i, d := range []specs.LinuxDevice{{Path: "/dev/x", Type: "z"}, {Path: "/dev/x", Type: "c", Major: -1}} {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			if _, err := plan.Devices([]specs.LinuxDevice{d}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%+v: %v", d, err)
+			}
+		})
 	}
 }
 
 func TestCgroupPath(t *testing.T) {
 	for in, want := range map[string]string{"": "/gantry/id", "/docker/x": "/docker/x", "rel/x": "/rel/x", "/a/../../b": "/b"} {
-		got, err := cgroupPath("id", in)
-		if err != nil || got != want {
-			t.Errorf("%q: %q, %v", in, got, err)
-		}
+		t.Run(in, func(t *testing.T) {
+			got, err := cgroupPath("id", in)
+			if err != nil || got != want {
+				t.Errorf("%q: %q, %v", in, got, err)
+			}
+		})
 	}
 	if _, err := cgroupPath("id", "/.."); !errors.Is(err, errdefs.ErrInvalidArgument) {
 		t.Errorf("root: %v", err)
@@ -167,7 +180,7 @@ func FuzzPlan(f *testing.F) {
 
 func TestPlanRootRefuses(t *testing.T) {
 	spec := &specs.Spec{Linux: &specs.Linux{}}
-	for _, r := range []Rootfs{
+	for i, r := range []Rootfs{
 		{},
 		{Path: "rel"},
 		{Overlay: &Overlay{}},
@@ -176,8 +189,10 @@ func TestPlanRootRefuses(t *testing.T) {
 		{Overlay: &Overlay{Lower: []string{"/l"}, Upper: "u", Work: "/w"}},
 		{Path: "/p", Overlay: &Overlay{Lower: []string{"/l"}}},
 	} {
-		if _, err := planRoot(&r, spec); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%+v: %v", r, err)
-		}
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			if _, err := planRoot(&r, spec); !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%+v: %v", r, err)
+			}
+		})
 	}
 }

@@ -61,27 +61,31 @@ func TestIDMappedMounts(t *testing.T) {
 		"none":          {bind(), false, "1000 1000\n"},
 		"none, in user": {bind("idmap", "ro"), true, "1000 1000\n"},
 	} {
-		b := newBox(root, "stat", "-c", "%u %g", "/m/f")
-		b.opts.Spec.Mounts = append(b.opts.Spec.Mounts, c.m)
-		if c.inner {
-			reachable(t, root, 100000)
-			b.userNS(100000)
-		}
-		if out, code := b.run(t); out != c.want || code != 0 {
-			t.Errorf("%s: %q %d, want %q", name, out, code, c.want)
-		}
-		if c.inner {
-			reachable(t, root, 0)
-		}
+		t.Run(name, func(t *testing.T) {
+			b := newBox(root, "stat", "-c", "%u %g", "/m/f")
+			b.opts.Spec.Mounts = append(b.opts.Spec.Mounts, c.m)
+			if c.inner {
+				reachable(t, root, 100000)
+				b.userNS(100000)
+			}
+			if out, code := b.run(t); out != c.want || code != 0 {
+				t.Errorf("%s: %q %d, want %q", name, out, code, c.want)
+			}
+			if c.inner {
+				reachable(t, root, 0)
+			}
+		})
 	}
 	half := bind()
 	half.UIDMappings = own
 	for name, m := range map[string]specs.Mount{"no mapping": bind("idmap"), "half": half} {
-		b := newBox(root, "true")
-		b.opts.Spec.Mounts = append(b.opts.Spec.Mounts, m)
-		if _, _, err := b.tryRun(t); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			b := newBox(root, "true")
+			b.opts.Spec.Mounts = append(b.opts.Spec.Mounts, m)
+			if _, _, err := b.tryRun(t); !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 	b := newBox(root, "true")
 	tmp := specs.Mount{Destination: "/t", Type: "tmpfs", Source: "tmpfs", UIDMappings: own, GIDMappings: own}
@@ -172,11 +176,13 @@ func TestRefusedSettings(t *testing.T) {
 			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}}}
 		}, errdefs.ErrInvalidArgument, "listenerPath"},
 	} {
-		b := newBox(root, "true")
-		c.set(b.opts.Spec)
-		_, _, err := b.tryRun(t)
-		if !errors.Is(err, c.class) || !strings.Contains(fmt.Sprint(err), c.text) {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			b := newBox(root, "true")
+			c.set(b.opts.Spec)
+			_, _, err := b.tryRun(t)
+			if !errors.Is(err, c.class) || !strings.Contains(fmt.Sprint(err), c.text) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 }

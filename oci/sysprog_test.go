@@ -209,26 +209,28 @@ func tidy(s string) string {
 // TestStartTerminalWaysAreTheSame: the terminal, its owner, size, name and /dev/console.
 func TestStartTerminalWaysAreTheSame(t *testing.T) {
 	for _, uid := range []uint32{0, 1000} {
-		var outs [2]string
-		for i, w := range ways {
-			b := newBox(newRootfs(t), "sh", "-c", look+"\ntty; stty size; stat -c '%A %u %g %t:%T %N' /dev/console /dev/pts /dev/pts/*; cut -d' ' -f4- /proc/self/mountinfo")
-			b.opts.Spec.Process.Terminal, b.opts.Fresh = true, w.fresh
-			b.opts.Spec.Process.User.UID = uid
-			b.opts.ID, b.opts.ConsoleSize = "same", oci.WinSize{Rows: 33, Cols: 77}
-			p, err := oci.Create(t.Context(), &b.opts)
-			must(t, err)
-			if oci.Forked(p) == w.fresh && oci.Forks() {
-				t.Errorf("forked: %v, since %v", oci.Forked(p), oci.Refused(p))
+		t.Run(fmt.Sprint(uid), func(t *testing.T) {
+			var outs [2]string
+			for i, w := range ways {
+				b := newBox(newRootfs(t), "sh", "-c", look+"\ntty; stty size; stat -c '%A %u %g %t:%T %N' /dev/console /dev/pts /dev/pts/*; cut -d' ' -f4- /proc/self/mountinfo")
+				b.opts.Spec.Process.Terminal, b.opts.Fresh = true, w.fresh
+				b.opts.Spec.Process.User.UID = uid
+				b.opts.ID, b.opts.ConsoleSize = "same", oci.WinSize{Rows: 33, Cols: 77}
+				p, err := oci.Create(t.Context(), &b.opts)
+				must(t, err)
+				if oci.Forked(p) == w.fresh && oci.Forks() {
+					t.Errorf("forked: %v, since %v", oci.Forked(p), oci.Refused(p))
+				}
+				outs[i] = strings.ReplaceAll(readAll(p.Console), b.opts.Spec.Linux.CgroupsPath, "CGROUP")
+				wait(t, p)
+				p.Console.Close()
+				must(t, oci.DeleteCgroup(p.Cgroup))
+				if !strings.Contains(outs[i], "/dev/pts/0\n33 77\n") {
+					t.Errorf("%q", outs[i])
+				}
 			}
-			outs[i] = strings.ReplaceAll(readAll(p.Console), b.opts.Spec.Linux.CgroupsPath, "CGROUP")
-			wait(t, p)
-			p.Console.Close()
-			must(t, oci.DeleteCgroup(p.Cgroup))
-			if !strings.Contains(outs[i], "/dev/pts/0\n33 77\n") {
-				t.Errorf("%q", outs[i])
-			}
-		}
-		sameLines(t, strings.ReplaceAll(outs[0], "TestStartTerminal", "TestStart"), strings.ReplaceAll(outs[1], "TestStartTerminal", "TestStart"), 60)
+			sameLines(t, strings.ReplaceAll(outs[0], "TestStartTerminal", "TestStart"), strings.ReplaceAll(outs[1], "TestStartTerminal", "TestStart"), 60)
+		})
 	}
 }
 
@@ -319,45 +321,47 @@ func TestStartFollowsDanglingLinks(t *testing.T) {
 func TestStartHeld(t *testing.T) {
 	bothWays(t, func(t *testing.T, fresh bool) {
 		for _, socket := range []bool{false, true} {
-			for prog, want := range map[string]string{"hi": "", "junk": "exec /bin/junk: exec format error"} {
-				root := newRootfs(t)
-				must(t, os.WriteFile(root+"/bin/junk", []byte("junk"), 0o755))
-				must(t, os.WriteFile(root+"/bin/hi", []byte("#!/bin/sh\necho hi\n"), 0o755))
-				b := newBox(root, prog)
-				b.opts.Hold, b.opts.Fresh = true, fresh
-				dir, err := os.Open(t.TempDir())
-				must(t, err)
-				defer dir.Close()
-				if socket {
-					b.opts.StartSocket, err = oci.ListenStart(dir, "start")
+			t.Run(fmt.Sprint(socket), func(t *testing.T) {
+				for prog, want := range map[string]string{"hi": "", "junk": "exec /bin/junk: exec format error"} {
+					root := newRootfs(t)
+					must(t, os.WriteFile(root+"/bin/junk", []byte("junk"), 0o755))
+					must(t, os.WriteFile(root+"/bin/hi", []byte("#!/bin/sh\necho hi\n"), 0o755))
+					b := newBox(root, prog)
+					b.opts.Hold, b.opts.Fresh = true, fresh
+					dir, err := os.Open(t.TempDir())
 					must(t, err)
-				}
-				p, out, err := b.start(t)
-				must(t, err)
-				if oci.Forked(p) == fresh && oci.Forks() {
-					t.Errorf("forked: %v, since %v", oci.Forked(p), oci.Refused(p))
-				}
-				if socket {
-					b.opts.StartSocket.Close()
-					visit(t, dir, "start")
-					err = oci.StartHeld(dir, "start")
-				} else {
-					err = p.Release()
-				}
-				code := wait(t, p)
-				must(t, oci.DeleteCgroup(p.Cgroup))
-				switch {
-				case want != "" && (err == nil || err.Error() != want || code == 0 || !errors.Is(err, errdefs.ErrInvalidArgument)):
-					t.Errorf("socket %v: %v, %d", socket, err, code)
-				case want == "" && (err != nil || code != 0 || out() != "hi\n"):
-					t.Errorf("socket %v: %v, %d", socket, err, code)
-				}
-				if socket {
-					if err := oci.StartHeld(dir, "start"); !errors.Is(err, errdefs.ErrFailedPrecondition) {
-						t.Errorf("started again: %v", err)
+					defer dir.Close()
+					if socket {
+						b.opts.StartSocket, err = oci.ListenStart(dir, "start")
+						must(t, err)
+					}
+					p, out, err := b.start(t)
+					must(t, err)
+					if oci.Forked(p) == fresh && oci.Forks() {
+						t.Errorf("forked: %v, since %v", oci.Forked(p), oci.Refused(p))
+					}
+					if socket {
+						b.opts.StartSocket.Close()
+						visit(t, dir, "start")
+						err = oci.StartHeld(dir, "start")
+					} else {
+						err = p.Release()
+					}
+					code := wait(t, p)
+					must(t, oci.DeleteCgroup(p.Cgroup))
+					switch {
+					case want != "" && (err == nil || err.Error() != want || code == 0 || !errors.Is(err, errdefs.ErrInvalidArgument)):
+						t.Errorf("socket %v: %v, %d", socket, err, code)
+					case want == "" && (err != nil || code != 0 || out() != "hi\n"):
+						t.Errorf("socket %v: %v, %d", socket, err, code)
+					}
+					if socket {
+						if err := oci.StartHeld(dir, "start"); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+							t.Errorf("started again: %v", err)
+						}
 					}
 				}
-			}
+			})
 		}
 	})
 }

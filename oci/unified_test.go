@@ -91,9 +91,11 @@ func TestUnifiedLimits(t *testing.T) {
 		"no such value": {Unified: map[string]string{"memory.max": "much"}},
 		"no such CPU":   {CPU: &specs.LinuxCPU{Cpus: "900"}},
 	} {
-		if err := oci.Update(p.Cgroup, bad); !errors.Is(err, errdefs.ErrInvalidArgument) && !errors.Is(err, errdefs.ErrNotImplemented) {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if err := oci.Update(p.Cgroup, bad); !errors.Is(err, errdefs.ErrInvalidArgument) && !errors.Is(err, errdefs.ErrNotImplemented) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 	s, err := oci.ReadStats(p.Cgroup)
 	must(t, err)
@@ -147,35 +149,37 @@ func TestUnifiedOOM(t *testing.T) {
 	needsUnified(t)
 	root := newRootfs(t)
 	for _, group := range []string{"0", "1"} {
-		b := newBox(root, "sh", "-c", "read x; tail /dev/zero; echo survived $?")
-		b.opts.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(16 << 20)), Swap: ptr(int64(16 << 20))}
-		b.opts.Spec.Linux.Resources.Unified = map[string]string{"memory.oom.group": group}
-		in, go1, err := os.Pipe()
-		must(t, err)
-		b.opts.Stdio.In = in
-		p, collect, err := b.start(t)
-		must(t, err)
-		in.Close()
-		ev, err := oci.OOMEvents(p.Cgroup)
-		must(t, err)
-		_, err = go1.WriteString("\n")
-		must(t, err)
-		must(t, ev.SetReadDeadline(time.Now().Add(30*time.Second)))
-		within(t, "the kill", func() bool {
-			if _, err := ev.Read(make([]byte, 4096)); err != nil {
-				t.Fatal(err)
-			}
-			n, err := oci.OOMCount(p.Cgroup)
+		t.Run(group, func(t *testing.T) {
+			b := newBox(root, "sh", "-c", "read x; tail /dev/zero; echo survived $?")
+			b.opts.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(16 << 20)), Swap: ptr(int64(16 << 20))}
+			b.opts.Spec.Linux.Resources.Unified = map[string]string{"memory.oom.group": group}
+			in, go1, err := os.Pipe()
 			must(t, err)
-			return n > 0
+			b.opts.Stdio.In = in
+			p, collect, err := b.start(t)
+			must(t, err)
+			in.Close()
+			ev, err := oci.OOMEvents(p.Cgroup)
+			must(t, err)
+			_, err = go1.WriteString("\n")
+			must(t, err)
+			must(t, ev.SetReadDeadline(time.Now().Add(30*time.Second)))
+			within(t, "the kill", func() bool {
+				if _, err := ev.Read(make([]byte, 4096)); err != nil {
+					t.Fatal(err)
+				}
+				n, err := oci.OOMCount(p.Cgroup)
+				must(t, err)
+				return n > 0
+			})
+			ev.Close()
+			go1.Close()
+			code, out := wait(t, p), collect()
+			if group == "0" && (code != 0 || out != "Killed\nsurvived 137\n") || group == "1" && (code != 137 || out != "") {
+				t.Errorf("group %s: %d %q", group, code, out)
+			}
+			must(t, oci.DeleteCgroup(p.Cgroup))
 		})
-		ev.Close()
-		go1.Close()
-		code, out := wait(t, p), collect()
-		if group == "0" && (code != 0 || out != "Killed\nsurvived 137\n") || group == "1" && (code != 137 || out != "") {
-			t.Errorf("group %s: %d %q", group, code, out)
-		}
-		must(t, oci.DeleteCgroup(p.Cgroup))
 	}
 }
 
@@ -262,14 +266,16 @@ func TestUnifiedDevices(t *testing.T) {
 		{[]specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}, "zero\nmem\nram\n"},
 		{[]specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}, {Type: "b", Access: "r"}}, "zero\nmem\n"},
 	} {
-		b.opts.Spec.Linux.Resources.Devices = c.rules
-		b.opts.Spec.Process.Capabilities.Bounding = append(dockerCaps, "CAP_SYS_RAWIO")
-		b.opts.Spec.Process.Capabilities.Permitted = b.opts.Spec.Process.Capabilities.Bounding
-		b.opts.Spec.Process.Capabilities.Effective = b.opts.Spec.Process.Capabilities.Bounding
-		if out, code := b.run(t); out != c.want || code != 0 {
-			t.Errorf("%+v: %q %d, want %q", c.rules, out, code, c.want)
-		}
-		must(t, os.RemoveAll(filepath.Join(b.opts.Rootfs.Path, "tmp")))
-		must(t, os.Mkdir(filepath.Join(b.opts.Rootfs.Path, "tmp"), 0o777))
+		t.Run(c.want, func(t *testing.T) {
+			b.opts.Spec.Linux.Resources.Devices = c.rules
+			b.opts.Spec.Process.Capabilities.Bounding = append(dockerCaps, "CAP_SYS_RAWIO")
+			b.opts.Spec.Process.Capabilities.Permitted = b.opts.Spec.Process.Capabilities.Bounding
+			b.opts.Spec.Process.Capabilities.Effective = b.opts.Spec.Process.Capabilities.Bounding
+			if out, code := b.run(t); out != c.want || code != 0 {
+				t.Errorf("%+v: %q %d, want %q", c.rules, out, code, c.want)
+			}
+			must(t, os.RemoveAll(filepath.Join(b.opts.Rootfs.Path, "tmp")))
+			must(t, os.Mkdir(filepath.Join(b.opts.Rootfs.Path, "tmp"), 0o777))
+		})
 	}
 }

@@ -32,9 +32,11 @@ func TestPingAndHeaders(t *testing.T) {
 				t.Errorf("%s: %d %q", path, status, body)
 			}
 			for k, want := range map[string]string{"Api-Version": "1.57", "Ostype": "linux", "Docker-Experimental": "false", "Server": "Docker/0.1.0 (linux)", "Builder-Version": "1"} {
-				if got := header.Get(k); got != want {
-					t.Errorf("%s: header %s = %q, want %q", path, k, got, want)
-				}
+				t.Run(k, func(t *testing.T) {
+					if got := header.Get(k); got != want {
+						t.Errorf("%s: header %s = %q, want %q", path, k, got, want)
+					}
+				})
 			}
 		})
 	}
@@ -433,11 +435,13 @@ func TestEventsSinceZeroGoesOn(t *testing.T) {
 	}
 	dec := json.NewDecoder(resp.Body)
 	for _, want := range []int64{5, 6} {
-		var m eventtypes.Message
-		if err := dec.Decode(&m); err != nil || m.Time != want {
-			t.Fatalf("%+v %v, want time %d", m, err, want)
-		}
-		h.bus.Publish(eventtypes.Message{Type: "image", Action: "pull", Time: 6, TimeNano: 6e9})
+		t.Run(fmt.Sprint(want), func(t *testing.T) {
+			var m eventtypes.Message
+			if err := dec.Decode(&m); err != nil || m.Time != want {
+				t.Fatalf("%+v %v, want time %d", m, err, want)
+			}
+			h.bus.Publish(eventtypes.Message{Type: "image", Action: "pull", Time: 6, TimeNano: 6e9})
+		})
 	}
 }
 
@@ -464,9 +468,11 @@ func TestAnswersAreNotEscaped(t *testing.T) {
 	for method, path := range map[string]string{
 		"/containers/json": "GET", "/images/create?fromImage=x": "POST", "/events?until=10": "GET",
 	} {
-		if _, body, _ := h.do(t, path, "/v1.57"+method, nil); !strings.Contains(body, odd) {
-			t.Errorf("%s: %s", method, body)
-		}
+		t.Run(method, func(t *testing.T) {
+			if _, body, _ := h.do(t, path, "/v1.57"+method, nil); !strings.Contains(body, odd) {
+				t.Errorf("%s: %s", method, body)
+			}
+		})
 	}
 }
 

@@ -68,23 +68,25 @@ func TestWireFrames(t *testing.T) {
 		sent <- nil
 	}()
 	for i, f := range frames {
-		e, got, err := b.Recv()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if e.ID != uint64(i) || string(e.Body) != string(f.body) || len(got) != len(f.fds) {
-			t.Fatalf("frame %d: id %d, %d bytes, %d descriptors", i, e.ID, len(e.Body), len(got))
-		}
-		for j, fd := range got {
-			var x, y unix.Stat_t
-			if unix.Fstat(fd, &x) != nil || unix.Fstat(f.fds[j], &y) != nil || x.Ino != y.Ino {
-				t.Errorf("frame %d: descriptor %d is another", i, j)
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			e, got, err := b.Recv()
+			if err != nil {
+				t.Fatal(err)
 			}
-			if flags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); flags&unix.FD_CLOEXEC == 0 {
-				t.Errorf("descriptor without close-on-exec")
+			if e.ID != uint64(i) || string(e.Body) != string(f.body) || len(got) != len(f.fds) {
+				t.Fatalf("frame %d: id %d, %d bytes, %d descriptors", i, e.ID, len(e.Body), len(got))
 			}
-		}
-		fdpass.Close(got)
+			for j, fd := range got {
+				var x, y unix.Stat_t
+				if unix.Fstat(fd, &x) != nil || unix.Fstat(f.fds[j], &y) != nil || x.Ino != y.Ino {
+					t.Errorf("frame %d: descriptor %d is another", i, j)
+				}
+				if flags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); flags&unix.FD_CLOEXEC == 0 {
+					t.Errorf("descriptor without close-on-exec")
+				}
+			}
+			fdpass.Close(got)
+		})
 	}
 	if _, _, err := b.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
@@ -96,13 +98,15 @@ func TestWireFrames(t *testing.T) {
 
 func TestWireBounds(t *testing.T) {
 	for _, raw := range []string{"\xff\xff\xff\xff", "\x00\x00\x00\x02{]", "\x00\x00\x00\x0a{\"fds\":1}\n", "\x00\x00\x00\x0b{\"fds\":-1}\n"} {
-		a, b := wires(t)
-		if _, err := a.f.Write([]byte(raw)); err != nil {
-			t.Fatal(err)
-		}
-		if _, _, err := b.Recv(); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%q: %v", raw, err)
-		}
+		t.Run(raw, func(t *testing.T) {
+			a, b := wires(t)
+			if _, err := a.f.Write([]byte(raw)); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := b.Recv(); !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%q: %v", raw, err)
+			}
+		})
 	}
 	a, b := wires(t)
 	if _, err := a.f.Write([]byte("\x00\x00")); err != nil {
@@ -162,8 +166,10 @@ func TestStartTicks(t *testing.T) {
 	}
 	f.Close()
 	for _, pid := range []int{0, -1, 1 << 22} {
-		if _, err := OpenRunning(pid, 1); !errors.Is(err, errdefs.ErrNotFound) {
-			t.Errorf("pid %d: %v", pid, err)
-		}
+		t.Run(fmt.Sprint(pid), func(t *testing.T) {
+			if _, err := OpenRunning(pid, 1); !errors.Is(err, errdefs.ErrNotFound) {
+				t.Errorf("pid %d: %v", pid, err)
+			}
+		})
 	}
 }

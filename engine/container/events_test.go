@@ -75,15 +75,17 @@ func TestListByAnnotation(t *testing.T) {
 	r.create("b1", &container.HostConfig{Annotations: map[string]string{"k": "w"}})
 	r.create("c1", nil)
 	for want, values := range map[string][]string{"a1 b1": {"k"}, "a1": {"k=v"}, "": {"k=v", "k=w"}, "b1": {"k", "k=w"}} {
-		list, err := r.List(bg, ListOptions{All: true, Filters: filter.Args{"annotation": values}})
-		r.must(err)
-		var names []string
-		for _, x := range list {
-			names = append([]string{x.Names[0][1:]}, names...)
-		}
-		if got := strings.Join(names, " "); got != want {
-			t.Errorf("%q: %q, want %q", values, got, want)
-		}
+		t.Run(want, func(t *testing.T) {
+			list, err := r.List(bg, ListOptions{All: true, Filters: filter.Args{"annotation": values}})
+			r.must(err)
+			var names []string
+			for _, x := range list {
+				names = append([]string{x.Names[0][1:]}, names...)
+			}
+			if got := strings.Join(names, " "); got != want {
+				t.Errorf("%q: %q, want %q", values, got, want)
+			}
+		})
 	}
 }
 

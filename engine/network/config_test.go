@@ -53,10 +53,12 @@ func TestConfigNetworks(t *testing.T) {
 		{network.CreateRequest{ConfigFrom: from, IPAM: &network.IPAM{Options: map[string]string{"x": "y"}}}, specified},
 		{network.CreateRequest{ConfigFrom: from, Options: map[string]string{"x": "y"}}, "network driver options are not supported if the network depends on a configuration network"},
 	} {
-		c.r.Name = "x"
-		if _, err := s.Create(ctx, c.r); !errors.Is(err, errdefs.ErrPermissionDenied) || err.Error() != c.text {
-			t.Errorf("%+v: %v", c.r, err)
-		}
+		t.Run(c.text, func(t *testing.T) {
+			c.r.Name = "x"
+			if _, err := s.Create(ctx, c.r); !errors.Is(err, errdefs.ErrPermissionDenied) || err.Error() != c.text {
+				t.Errorf("%+v: %v", c.r, err)
+			}
+		})
 	}
 	if _, err := s.Acquire(ctx, on(request("a"), "conf")); !errors.Is(err, errdefs.ErrPermissionDenied) || !strings.Contains(err.Error(), "cannot create endpoint on configuration-only network") {
 		t.Error(err)
@@ -95,14 +97,16 @@ func TestListFilters(t *testing.T) {
 		{filter.Args{"dangling": {"true"}}, "onetwo"},
 		{filter.Args{"dangling": {"0"}, "type": {"custom"}}, "one"},
 	} {
-		got, err := s.List(ctx, c.f)
-		var names []string
-		for _, n := range got {
-			names = append(names, n.Name)
-		}
-		if strings.Join(names, " ") != c.want || err != nil {
-			t.Errorf("%v: %v %v", c.f, names, err)
-		}
+		t.Run(c.want, func(t *testing.T) {
+			got, err := s.List(ctx, c.f)
+			var names []string
+			for _, n := range got {
+				names = append(names, n.Name)
+			}
+			if strings.Join(names, " ") != c.want || err != nil {
+				t.Errorf("%v: %v %v", c.f, names, err)
+			}
+		})
 	}
 	for _, bad := range []filter.Args{{"type": {"odd"}}, {"dangling": {"perhaps"}}, {"until": {"1h"}}, {"label!": {"x"}}} {
 		if _, err := s.List(ctx, bad); !errors.Is(err, errdefs.ErrInvalidArgument) {
@@ -117,9 +121,11 @@ func TestListFilters(t *testing.T) {
 		{filter.Args{"label": {"nothing"}}, ""},
 		{filter.Args{"label!": {"tier"}, "until": {time.Now().Add(time.Minute).Format(time.RFC3339)}}, "onetwo"},
 	} {
-		rep, err := s.Prune(ctx, c.f)
-		if err != nil || strings.Join(rep.NetworksDeleted, " ") != c.want {
-			t.Errorf("prune %v: %v %v", c.f, rep, err)
-		}
+		t.Run(c.want, func(t *testing.T) {
+			rep, err := s.Prune(ctx, c.f)
+			if err != nil || strings.Join(rep.NetworksDeleted, " ") != c.want {
+				t.Errorf("prune %v: %v %v", c.f, rep, err)
+			}
+		})
 	}
 }

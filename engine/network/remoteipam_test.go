@@ -39,16 +39,18 @@ func TestPluginAddresses(t *testing.T) {
 		"is not in subnet":      func(i *network.IPAM) { i.Config[0].AuxAddress = map[string]netip.Addr{"far": a("10.68.0.1")} },
 		"plugin \"nobody\" not": func(i *network.IPAM) { i.Driver = "nobody" },
 	} {
-		r, i := create, *create.IPAM
-		i.Config = append([]network.IPAMConfig(nil), i.Config...)
-		r.IPAM = &i
-		edit(&i)
-		if _, err := s.Create(ctx, r); err == nil || !strings.Contains(err.Error(), what) {
-			t.Errorf("want %q: %v", what, err)
-		}
-		if open := calls.Open(); open != "" {
-			t.Errorf("a refused network left %s", open)
-		}
+		t.Run(what, func(t *testing.T) {
+			r, i := create, *create.IPAM
+			i.Config = append([]network.IPAMConfig(nil), i.Config...)
+			r.IPAM = &i
+			edit(&i)
+			if _, err := s.Create(ctx, r); err == nil || !strings.Contains(err.Error(), what) {
+				t.Errorf("want %q: %v", what, err)
+			}
+			if open := calls.Open(); open != "" {
+				t.Errorf("a refused network left %s", open)
+			}
+		})
 	}
 	if _, err := s.Create(ctx, create); err != nil {
 		t.Fatal(err)
@@ -67,10 +69,12 @@ func TestPluginAddresses(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	for what, wish := range map[string]string{"Address already in use": "10.67.0.9", "no configured subnet": "10.99.0.1"} {
-		_, err := s.Acquire(ctx, box("other", &network.EndpointSettings{IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: a(wish)}}))
-		if err == nil || !strings.Contains(err.Error(), what) {
-			t.Errorf("%s: %v", wish, err)
-		}
+		t.Run(what, func(t *testing.T) {
+			_, err := s.Acquire(ctx, box("other", &network.EndpointSettings{IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: a(wish)}}))
+			if err == nil || !strings.Contains(err.Error(), what) {
+				t.Errorf("%s: %v", wish, err)
+			}
+		})
 	}
 	before, taken := calls.Open(), calls.Addresses()
 	s.Close()

@@ -115,10 +115,12 @@ func TestRefused(t *testing.T) {
 		{volumetypes.CreateRequest{Name: "abc", Driver: "foo"}, errdefs.ErrNotFound, `create abc: error looking up volume plugin foo: plugin "foo" not found`},
 		{volumetypes.CreateRequest{Name: "abc", DriverOpts: map[string]string{"type": "nfs"}}, errdefs.ErrNotImplemented, "not built yet"},
 	} {
-		_, err := s.Create(context.Background(), tc.r)
-		if !errors.Is(err, tc.class) || !strings.Contains(err.Error(), tc.text) {
-			t.Errorf("%+v: %v", tc.r, err)
-		}
+		t.Run(tc.text, func(t *testing.T) {
+			_, err := s.Create(context.Background(), tc.r)
+			if !errors.Is(err, tc.class) || !strings.Contains(err.Error(), tc.text) {
+				t.Errorf("%+v: %v", tc.r, err)
+			}
+		})
 	}
 	for _, err := range []error{s.Remove(context.Background(), "nope", false), s.Use("nope", "c")} {
 		if errclass.Of(err) != errdefs.ErrNotFound || err.Error() != "get nope: no such volume" {

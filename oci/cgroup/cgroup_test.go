@@ -101,16 +101,18 @@ func TestWritesGolden(t *testing.T) {
 }
 
 func TestWritesRefused(t *testing.T) {
-	for _, r := range []*specs.LinuxResources{
+	for i, r := range []*specs.LinuxResources{
 		{Memory: &specs.LinuxMemory{Swap: p[int64](1 << 20)}},
 		{Memory: &specs.LinuxMemory{Limit: p[int64](2 << 20), Swap: p[int64](1 << 20)}},
 		{Unified: map[string]string{"../x.y": "1"}},
 		{Unified: map[string]string{"cgroup.procs": "1"}},
 		{Unified: map[string]string{"x": "1"}},
 	} {
-		if _, err := writesV2(r); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%+v: %v", r, err)
-		}
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			if _, err := writesV2(r); !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%+v: %v", r, err)
+			}
+		})
 	}
 	if _, err := writesV1(&specs.LinuxResources{Unified: map[string]string{"a.b": "1"}}); !errors.Is(err, errdefs.ErrInvalidArgument) {
 		t.Errorf("unified on v1: %v", err)
@@ -119,9 +121,11 @@ func TestWritesRefused(t *testing.T) {
 
 func TestCPUWeight(t *testing.T) {
 	for shares, want := range map[uint64]uint64{0: 0, 1: 1, 2: 1, 1024: 100, 262144: 10000, 1 << 40: 10000, 512: 59, 2048: 174} {
-		if got := CPUWeight(shares); got != want {
-			t.Errorf("%d: %d, want %d", shares, got, want)
-		}
+		t.Run(fmt.Sprint(shares), func(t *testing.T) {
+			if got := CPUWeight(shares); got != want {
+				t.Errorf("%d: %d, want %d", shares, got, want)
+			}
+		})
 	}
 }
 
@@ -145,9 +149,11 @@ short line
 		t.Errorf("%v, %v", g, err)
 	}
 	for _, bad := range []string{"/", "rel", "/a/../..", ""} {
-		if _, err := s.Open(map[string]string{"cpu": bad}); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("path %q: %v", bad, err)
-		}
+		t.Run(bad, func(t *testing.T) {
+			if _, err := s.Open(map[string]string{"cpu": bad}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("path %q: %v", bad, err)
+			}
+		})
 	}
 }
 
@@ -235,9 +241,11 @@ func TestDeviceRules(t *testing.T) {
 		{"its reading", []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}, {Type: "b", Major: n(8), Access: "w"}}, devBlock, accRead, 8, 3, true},
 		{"big number", []specs.LinuxDeviceCgroup{{Allow: true, Type: "c", Major: n(1<<32 - 1), Minor: n(0), Access: "r"}}, devChar, accRead, 1<<32 - 1, 0, true},
 	} {
-		if got := runDevice(t, deviceProgram(c.rules), c.typ, c.acc, c.major, c.minor); got != c.want {
-			t.Errorf("%s: %v", c.name, got)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			if got := runDevice(t, deviceProgram(c.rules), c.typ, c.acc, c.major, c.minor); got != c.want {
+				t.Errorf("%s: %v", c.name, got)
+			}
+		})
 	}
 	var b strings.Builder
 	for _, l := range deviceLines(docker) {
@@ -328,8 +336,10 @@ func TestStatsParsers(t *testing.T) {
 		t.Errorf("%+v", io)
 	}
 	for s, want := range map[string]uint64{"max": 0, "9223372036854771712": 0, "4096": 4096, "-1": 0} {
-		if v, err := parseLimit(s); err != nil || v != want {
-			t.Errorf("%s: %d, %v", s, v, err)
-		}
+		t.Run(s, func(t *testing.T) {
+			if v, err := parseLimit(s); err != nil || v != want {
+				t.Errorf("%s: %d, %v", s, v, err)
+			}
+		})
 	}
 }

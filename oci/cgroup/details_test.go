@@ -81,10 +81,12 @@ func TestDelegate(t *testing.T) {
 	}
 	dir := g.dirs[""]
 	for n, want := range map[string]uint32{"": 4711, "cgroup.procs": 4711, "cgroup.threads": 4711, "cgroup.subtree_control": 4711, "memory.max": 0, "pids.max": 0} {
-		var st unix.Stat_t
-		if err := unix.Lstat(filepath.Join(dir, n), &st); err != nil || st.Uid != want {
-			t.Errorf("%q is of %d, want %d (%v)", n, st.Uid, want, err)
-		}
+		t.Run(n, func(t *testing.T) {
+			var st unix.Stat_t
+			if err := unix.Lstat(filepath.Join(dir, n), &st); err != nil || st.Uid != want {
+				t.Errorf("%q is of %d, want %d (%v)", n, st.Uid, want, err)
+			}
+		})
 	}
 	if got := parseDelegate([]byte("cgroup.procs\n../x\n\n..\nmemory.oom.group\n")); !reflect.DeepEqual(got, []string{"cgroup.procs", "memory.oom.group"}) {
 		t.Errorf("%q", got)

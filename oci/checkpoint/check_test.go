@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -52,14 +53,16 @@ func TestRestoreCheck(t *testing.T) {
 		`50 40 0:70 / /sys/kernel/debug rw - debugfs debugfs rw`:            false,
 		`50 40 254:0 /b/rootfs/a\040b /a\040b ro shared:3 - ext4 /dev/v rw`: true,
 	} {
-		m := parseMountTable([]byte(line))
-		if len(m) != 1 {
-			t.Fatal(line)
-		}
-		err := w.checkMount(-1, &m[0], top, host)
-		if ok && err != nil || !ok && !errors.Is(err, errdefs.ErrPermissionDenied) {
-			t.Errorf("%s: %v", line, err)
-		}
+		t.Run(line, func(t *testing.T) {
+			m := parseMountTable([]byte(line))
+			if len(m) != 1 {
+				t.Fatal(line)
+			}
+			err := w.checkMount(-1, &m[0], top, host)
+			if ok && err != nil || !ok && !errors.Is(err, errdefs.ErrPermissionDenied) {
+				t.Errorf("%s: %v", line, err)
+			}
+		})
 	}
 	w.msg.Root.Readonly = true
 	if err := w.checkMount(-1, top, top, host); err == nil {
@@ -73,7 +76,7 @@ func TestRestoreStatus(t *testing.T) {
 	if err := w.checkStatus(good); err != nil {
 		t.Error(err)
 	}
-	for _, c := range [][2]string{
+	for i, c := range [][2]string{
 		{"CapBnd:\t0000000000000020", "CapBnd:\t0000000000000120"},
 		{"CapEff:\t0000000000000020", "CapEff:\t000001ffffffffff"},
 		{"CapInh:\t0000000000000000", "CapInh:\t0000000000000002"},
@@ -83,9 +86,11 @@ func TestRestoreStatus(t *testing.T) {
 		{"Seccomp:\t2\n", ""},
 		{"CapPrm:\t0000000000000020", "CapPrm:\tx"},
 	} {
-		if err := w.checkStatus(strings.Replace(good, c[0], c[1], 1)); !errors.Is(err, errdefs.ErrPermissionDenied) {
-			t.Errorf("%s: %v", c[1], err)
-		}
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			if err := w.checkStatus(strings.Replace(good, c[0], c[1], 1)); !errors.Is(err, errdefs.ErrPermissionDenied) {
+				t.Errorf("%s: %v", c[1], err)
+			}
+		})
 	}
 }
 

@@ -19,8 +19,10 @@ func TestOverlayOptions(t *testing.T) {
 		{initmsg.Root{Lower: []string{"/a"}}, "/", "lowerdir=a"},
 		{initmsg.Root{Lower: []string{`/x/a:b,c\d`, "/x/e"}}, "/x", `lowerdir=a\:b\,c\\d:e`},
 	} {
-		if dir, opts := overlayOptions(&c.root); dir != c.dir || opts != c.opts {
-			t.Errorf("%v: %s %s", c.root.Lower, dir, opts)
-		}
+		t.Run(c.dir+" "+c.opts, func(t *testing.T) {
+			if dir, opts := overlayOptions(&c.root); dir != c.dir || opts != c.opts {
+				t.Errorf("%v: %s %s", c.root.Lower, dir, opts)
+			}
+		})
 	}
 }

@@ -148,9 +148,11 @@ func TestExec(t *testing.T) {
 		{[]string{"--process", proc, "{ID}"}, "33\n", 9},
 		{[]string{"{ID}", "echo", "--detach", "-t"}, "--detach -t\n", 0},
 	} {
-		if r := b.cmd(nil, append([]string{"exec"}, c.args...)...); r.out != c.out || r.code != c.code {
-			t.Errorf("exec %v: %+v", c.args, r)
-		}
+		t.Run(c.out, func(t *testing.T) {
+			if r := b.cmd(nil, append([]string{"exec"}, c.args...)...); r.out != c.out || r.code != c.code {
+				t.Errorf("exec %v: %+v", c.args, r)
+			}
+		})
 	}
 	b.refused("executable file not found", "exec", "{ID}", "nosuch")
 	b.refused("not a user or group id", "exec", "--user", "root", "{ID}", "true")

@@ -77,11 +77,13 @@ func TestAgainstRunc(t *testing.T) {
 		"capabilities": {ours.Linux.Capabilities, theirs.Linux.Capabilities}, "actions": {ours.Linux.Seccomp.Actions, theirs.Linux.Seccomp.Actions},
 		"operators": {ours.Linux.Seccomp.Operators, theirs.Linux.Seccomp.Operators}, "mount options": {ours.MountOptions, theirs.MountOptions},
 	} {
-		for _, x := range l[1] {
-			if !slices.Contains(l[0], x) {
-				t.Errorf("features: runc has %s among %s, we do not", x, name)
+		t.Run(name, func(t *testing.T) {
+			for _, x := range l[1] {
+				if !slices.Contains(l[0], x) {
+					t.Errorf("features: runc has %s among %s, we do not", x, name)
+				}
 			}
-		}
+		})
 	}
 	mine, other := t.TempDir(), t.TempDir()
 	for _, flags := range [][]string{nil, {"--rootless"}} {

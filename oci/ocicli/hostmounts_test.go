@@ -32,10 +32,12 @@ func TestNoMountNamespace(t *testing.T) {
 	}
 	// Through the first process, and by an exec.
 	for _, at := range []string{"/proc/1/root", ""} {
-		got := b.ok("exec", "{ID}", "sh", "-c", "cd "+at+"/ && ls; ls "+at+"/dev | grep -c null; head -c 1 "+at+"/proc/kcore; echo x 2>/dev/null >"+at+"/x || echo ro; ls -d "+at+"/../../../../etc 2>/dev/null; cat "+at+"/proc/1/mountinfo; echo end")
-		if got != "bin\ndev\nproc\n1\nro\nend\n" {
-			t.Errorf("at %q: %q", at, got)
-		}
+		t.Run(at, func(t *testing.T) {
+			got := b.ok("exec", "{ID}", "sh", "-c", "cd "+at+"/ && ls; ls "+at+"/dev | grep -c null; head -c 1 "+at+"/proc/kcore; echo x 2>/dev/null >"+at+"/x || echo ro; ls -d "+at+"/../../../../etc 2>/dev/null; cat "+at+"/proc/1/mountinfo; echo end")
+			if got != "bin\ndev\nproc\n1\nro\nend\n" {
+				t.Errorf("at %q: %q", at, got)
+			}
+		})
 	}
 	// It can mount nothing, with CAP_SYS_ADMIN too.
 	r := b.cmd(nil, "exec", "{ID}", "/bin/busybox", "mount", "-t", "tmpfs", "tmpfs", "/dev")

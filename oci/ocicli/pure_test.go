@@ -24,22 +24,24 @@ func TestFlags(t *testing.T) {
 		{"--nope", "", "error: flag provided but not defined: -nope", false},
 		{"--switch=perhaps", "", `error: invalid value "perhaps" for flag -switch: strconv.ParseBool: parsing "perhaps": invalid syntax`, false},
 	} {
-		f := &flags{stopAtArg: c.stop}
-		var name string
-		var on bool
-		f.str(&name, "name,n", "X", "")
-		f.boolean(&on, "switch,s", "")
-		rest, err := f.parse(strings.Fields(c.args))
-		got := name
-		if on {
-			got += ",switch"
-		}
-		if err != nil {
-			got = "error: " + err.Error()
-		}
-		if got != c.got || strings.Join(rest, " ") != c.rest {
-			t.Errorf("%q: %q, rest %q", c.args, got, rest)
-		}
+		t.Run(c.args+" "+c.rest, func(t *testing.T) {
+			f := &flags{stopAtArg: c.stop}
+			var name string
+			var on bool
+			f.str(&name, "name,n", "X", "")
+			f.boolean(&on, "switch,s", "")
+			rest, err := f.parse(strings.Fields(c.args))
+			got := name
+			if on {
+				got += ",switch"
+			}
+			if err != nil {
+				got = "error: " + err.Error()
+			}
+			if got != c.got || strings.Join(rest, " ") != c.rest {
+				t.Errorf("%q: %q, rest %q", c.args, got, rest)
+			}
+		})
 	}
 }
 
@@ -48,13 +50,15 @@ func TestSizes(t *testing.T) {
 		"-1": -1, "0": 0, "512": 512, "1k": 1 << 10, "64m": 64 << 20, "64MB": 64 << 20, "2GiB": 2 << 30, " 1g ": 1 << 30,
 		"": -9, "m": -9, "x": -9, "1x": -9, "-1m": -9, "9999999999g": -9, "b": -9,
 	} {
-		got, err := size(in)
-		if err != nil {
-			got = -9
-		}
-		if got != want {
-			t.Errorf("%q: %d, want %d", in, got, want)
-		}
+		t.Run(in, func(t *testing.T) {
+			got, err := size(in)
+			if err != nil {
+				got = -9
+			}
+			if got != want {
+				t.Errorf("%q: %d, want %d", in, got, want)
+			}
+		})
 	}
 }
 
@@ -64,14 +68,16 @@ func TestSubCgroup(t *testing.T) {
 		"x": "/a/x /b/x", "/x/": "/a/x /b/x", "memory:y": "/a/y /b", "memory,pids:z": "/a/z /b/z", "": "/a /b",
 		"../x": "error", "x/../..": "error", "nope:x": "error", "memory:..": "error",
 	} {
-		out, err := subCgroup(ref, []string{in})
-		got := out.Paths["memory"] + " " + out.Paths["pids"]
-		if err != nil {
-			got = "error"
-		}
-		if got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
-		}
+		t.Run(in, func(t *testing.T) {
+			out, err := subCgroup(ref, []string{in})
+			got := out.Paths["memory"] + " " + out.Paths["pids"]
+			if err != nil {
+				got = "error"
+			}
+			if got != want {
+				t.Errorf("%q: %q, want %q", in, got, want)
+			}
+		})
 	}
 	if ref.Paths["memory"] != "/a" {
 		t.Error("the argument was changed")

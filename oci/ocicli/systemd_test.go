@@ -71,9 +71,11 @@ func TestSystemd(t *testing.T) {
 		"ActiveState": "active", "Slice": slice, "Delegate": "yes", "TasksMax": "100", "DefaultDependencies": "no",
 		"Description": "libcontainer container " + b.id, "CPUQuotaPerSecUSec": "500ms", "TimeoutStopUSec": "7s",
 	} {
-		if got := show(t, unit, p); got != want {
-			t.Errorf("%s=%s, want %s", p, got, want)
-		}
+		t.Run(p, func(t *testing.T) {
+			if got := show(t, unit, p); got != want {
+				t.Errorf("%s=%s, want %s", p, got, want)
+			}
+		})
 	}
 	if !unifiedHere() {
 		if got := show(t, unit, "DevicePolicy") + show(t, unit, "DeviceAllow"); !strings.HasPrefix(got, "strict") || !strings.Contains(got, "/dev/char/10:229 rwm") {
@@ -82,14 +84,16 @@ func TestSystemd(t *testing.T) {
 	}
 	files := func(when, memory, pids string) {
 		t.Helper()
-		for _, c := range [][4]string{
+		for i, c := range [][4]string{
 			{"memory", "memory.limit_in_bytes", "memory.max", memory},
 			{"pids", "pids.max", "pids.max", pids},
 			{"cpuset", "cpuset.cpus", "cpuset.cpus", "0"},
 		} {
-			if got := cgroupFile(t, slice, unit, c[0], c[1], c[2]); got != c[3] {
-				t.Errorf("%s: %s is %s, want %s", when, c[2], got, c[3])
-			}
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
+				if got := cgroupFile(t, slice, unit, c[0], c[1], c[2]); got != c[3] {
+					t.Errorf("%s: %s is %s, want %s", when, c[2], got, c[3])
+				}
+			})
 		}
 		if !unifiedHere() {
 			if got := cgroupFile(t, slice, unit, "devices", "devices.list", ""); strings.Contains(got, "a *:*") || !strings.Contains(got, "c 10:229 rwm") {
@@ -171,13 +175,15 @@ func TestSystemdDeviceUse(t *testing.T) {
 	b.write()
 	b.ok("run", "-d", "{ID}")
 	for _, when := range []string{"at first", "after a reload"} {
-		r := b.cmd(nil, "exec", "{ID}", "sh", "-c", "echo x >/dev/null && echo null; exec 3</dev/kmsg && echo kmsg")
-		if r.out != "null\n" || !strings.Contains(r.err, "Operation not permitted") {
-			t.Errorf("%s: %+v", when, r)
-		}
-		if out, err := exec.Command("systemctl", "daemon-reload").CombinedOutput(); err != nil {
-			t.Fatalf("reload: %v %s", err, out)
-		}
+		t.Run(when, func(t *testing.T) {
+			r := b.cmd(nil, "exec", "{ID}", "sh", "-c", "echo x >/dev/null && echo null; exec 3</dev/kmsg && echo kmsg")
+			if r.out != "null\n" || !strings.Contains(r.err, "Operation not permitted") {
+				t.Errorf("%s: %+v", when, r)
+			}
+			if out, err := exec.Command("systemctl", "daemon-reload").CombinedOutput(); err != nil {
+				t.Fatalf("reload: %v %s", err, out)
+			}
+		})
 	}
 	b.ok("delete", "--force", "{ID}")
 }

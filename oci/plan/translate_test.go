@@ -25,12 +25,14 @@ func TestCgroupOwner(t *testing.T) {
 		spec *specs.Spec
 		want int64
 	}{"writable": {spec("nosuid"), 7}, "read-only": {spec("ro"), -1}, "mapped": {mapped, 9002}, "not mapped": {outside, -1}, "joined": {joined, -1}} {
-		got := int64(-1)
-		if id := CgroupOwner(c.spec); id != nil {
-			got = int64(*id)
-		}
-		if got != c.want {
-			t.Errorf("%s: %d, want %d", name, got, c.want)
-		}
+		t.Run(name, func(t *testing.T) {
+			got := int64(-1)
+			if id := CgroupOwner(c.spec); id != nil {
+				got = int64(*id)
+			}
+			if got != c.want {
+				t.Errorf("%s: %d, want %d", name, got, c.want)
+			}
+		})
 	}
 }

@@ -93,17 +93,19 @@ func TestLongLines(t *testing.T) {
 		{3*MaxLine + 5, 1 << 16, 4},
 		{3*MaxLine + 5, 8 * MaxLine, 4},
 	} {
-		path := filepath.Join(t.TempDir(), "log")
-		w := open(t, Config{Path: path, MaxFiles: 1})
-		text := strings.Repeat("x", c.size) + "\n"
-		for i := 0; i < len(text); i += c.step {
-			w.Write(Stdout, []byte(text[i:min(len(text), i+c.step)]))
-		}
-		w.Close()
-		got, n := texts(t, read(t, path))
-		if got != text || n != c.entries {
-			t.Errorf("%+v: %d entries, %d of %d bytes", c, n, len(got), len(text))
-		}
+		t.Run(fmt.Sprint(c.size), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "log")
+			w := open(t, Config{Path: path, MaxFiles: 1})
+			text := strings.Repeat("x", c.size) + "\n"
+			for i := 0; i < len(text); i += c.step {
+				w.Write(Stdout, []byte(text[i:min(len(text), i+c.step)]))
+			}
+			w.Close()
+			got, n := texts(t, read(t, path))
+			if got != text || n != c.entries {
+				t.Errorf("%+v: %d entries, %d of %d bytes", c, n, len(got), len(text))
+			}
+		})
 	}
 }
 
@@ -122,49 +124,51 @@ func TestSplitKeepsCharacters(t *testing.T) {
 
 func TestRotation(t *testing.T) {
 	for _, compress := range []bool{false, true} {
-		path := filepath.Join(t.TempDir(), "log")
-		w := open(t, Config{Path: path, MaxSize: 1000, MaxFiles: 3, Compress: compress})
-		var want string
-		for i := range 100 {
-			l := fmt.Sprintf("line %d\n", i)
-			want += l
-			w.Write(Stdout, []byte(l))
-		}
-		w.Close()
-		var all string
-		for _, name := range []string{path + ".2", path + ".1", path} {
-			var b string
-			if compress && name != path {
-				f, err := os.Open(name + ".gz")
-				if err != nil {
-					t.Fatal(err)
-				}
-				z, err := gzip.NewReader(f)
-				if err != nil {
-					t.Fatal(err)
-				}
-				data, err := io.ReadAll(z)
-				f.Close()
-				if err != nil {
-					t.Fatal(err)
-				}
-				b = string(data)
-			} else {
-				b = read(t, name)
+		t.Run(fmt.Sprint(compress), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "log")
+			w := open(t, Config{Path: path, MaxSize: 1000, MaxFiles: 3, Compress: compress})
+			var want string
+			for i := range 100 {
+				l := fmt.Sprintf("line %d\n", i)
+				want += l
+				w.Write(Stdout, []byte(l))
 			}
-			if len(b) > 1100 || len(b) < 20 {
-				t.Errorf("%s has %d bytes", name, len(b))
+			w.Close()
+			var all string
+			for _, name := range []string{path + ".2", path + ".1", path} {
+				var b string
+				if compress && name != path {
+					f, err := os.Open(name + ".gz")
+					if err != nil {
+						t.Fatal(err)
+					}
+					z, err := gzip.NewReader(f)
+					if err != nil {
+						t.Fatal(err)
+					}
+					data, err := io.ReadAll(z)
+					f.Close()
+					if err != nil {
+						t.Fatal(err)
+					}
+					b = string(data)
+				} else {
+					b = read(t, name)
+				}
+				if len(b) > 1100 || len(b) < 20 {
+					t.Errorf("%s has %d bytes", name, len(b))
+				}
+				s, _ := texts(t, b)
+				all += s
 			}
-			s, _ := texts(t, b)
-			all += s
-		}
-		if !strings.HasSuffix(want, all) || len(all) < 150 {
-			t.Errorf("compress %t: kept %q", compress, all)
-		}
-		files, _ := os.ReadDir(filepath.Dir(path))
-		if len(files) != 3 {
-			t.Errorf("compress %t: %d files", compress, len(files))
-		}
+			if !strings.HasSuffix(want, all) || len(all) < 150 {
+				t.Errorf("compress %t: kept %q", compress, all)
+			}
+			files, _ := os.ReadDir(filepath.Dir(path))
+			if len(files) != 3 {
+				t.Errorf("compress %t: %d files", compress, len(files))
+			}
+		})
 	}
 }
 

@@ -39,24 +39,26 @@ func TestStartLogExit(t *testing.T) {
 		{"kill -9 $$; echo never", 0, 0, nil}, // pid 1 is immune to itself
 		{"true", 0, 0, nil},
 	} {
-		q := r.request("sh", "-c", c.script)
-		if strings.HasPrefix(c.script, "kill") {
-			c.lines = []string{"stdout:never\n"}
-		}
-		r.start(q)
-		x := r.exited(q.Key)
-		if x.Code != c.code || x.Signal != c.signal || x.Unknown || x.OOMKilled {
-			t.Errorf("%s: exit %+v", c.script, x)
-		}
-		got := lines(t, q.Log.Path)
-		if len(got) == 2 && got[0] > got[1] != (c.lines[0] > c.lines[1]) {
-			got[0], got[1] = got[1], got[0] // two streams have no order
-		}
-		if !reflect.DeepEqual(got, c.lines) {
-			t.Errorf("%s: log %q, want %q", c.script, got, c.lines)
-		}
-		must(t, r.c.Forget(ctxOf(t), q.Key))
-		must(t, r.c.Forget(ctxOf(t), q.Key))
+		t.Run(c.script, func(t *testing.T) {
+			q := r.request("sh", "-c", c.script)
+			if strings.HasPrefix(c.script, "kill") {
+				c.lines = []string{"stdout:never\n"}
+			}
+			r.start(q)
+			x := r.exited(q.Key)
+			if x.Code != c.code || x.Signal != c.signal || x.Unknown || x.OOMKilled {
+				t.Errorf("%s: exit %+v", c.script, x)
+			}
+			got := lines(t, q.Log.Path)
+			if len(got) == 2 && got[0] > got[1] != (c.lines[0] > c.lines[1]) {
+				got[0], got[1] = got[1], got[0] // two streams have no order
+			}
+			if !reflect.DeepEqual(got, c.lines) {
+				t.Errorf("%s: log %q, want %q", c.script, got, c.lines)
+			}
+			must(t, r.c.Forget(ctxOf(t), q.Key))
+			must(t, r.c.Forget(ctxOf(t), q.Key))
+		})
 	}
 	if list, err := r.c.List(ctxOf(t)); err != nil || len(list) != 0 {
 		t.Errorf("still listed: %+v, %v", list, err)
@@ -164,9 +166,11 @@ func TestTerminal(t *testing.T) {
 	}
 	fmt.Fprint(ours, "hello\n\x10")
 	for _, want := range []string{"hello\r\n", "got hello\r\n"} {
-		if l, _ := rd.ReadString('\n'); l != want {
-			t.Errorf("line %q, want %q", l, want)
-		}
+		t.Run(want, func(t *testing.T) {
+			if l, _ := rd.ReadString('\n'); l != want {
+				t.Errorf("line %q, want %q", l, want)
+			}
+		})
 	}
 	fmt.Fprint(ours, "\x11")
 	e := r.event("detach", func(e shim.Event) bool { return e.Detached != nil })

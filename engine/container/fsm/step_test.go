@@ -96,17 +96,19 @@ func TestPolicies(t *testing.T) {
 		{"on-failure well", OnFailure, nil, 0, Exited, Exited},
 		{"on-failure ill", OnFailure, nil, 3, Restarting, Restarting},
 	} {
-		s, _ := run(State{Policy: Policy{Mode: c.mode}}, Start{1}, Started{1})
-		if c.by != nil {
-			s, _ = run(s, c.by)
-		}
-		s, _ = run(s, HasExited{1, Exit{Code: c.code}}, TornDown{1})
-		if s.Phase != c.want {
-			t.Errorf("%s: %v, want %v", c.name, s.Phase, c.want)
-		}
-		if s, _ = run(s, Boot{}); s.Phase != c.boot {
-			t.Errorf("%s: after boot %v, want %v", c.name, s.Phase, c.boot)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			s, _ := run(State{Policy: Policy{Mode: c.mode}}, Start{1}, Started{1})
+			if c.by != nil {
+				s, _ = run(s, c.by)
+			}
+			s, _ = run(s, HasExited{1, Exit{Code: c.code}}, TornDown{1})
+			if s.Phase != c.want {
+				t.Errorf("%s: %v, want %v", c.name, s.Phase, c.want)
+			}
+			if s, _ = run(s, Boot{}); s.Phase != c.boot {
+				t.Errorf("%s: after boot %v, want %v", c.name, s.Phase, c.boot)
+			}
+		})
 	}
 }
 
@@ -170,9 +172,11 @@ func TestBoot(t *testing.T) {
 		"on failure, none left":   {State{Phase: Exited, Policy: Policy{Mode: OnFailure, Max: 3}, Last: Exit{Code: 3}, Restarts: 3}, false},
 		"on failure, stopped":     {State{Phase: Exited, Policy: Policy{Mode: OnFailure}, Last: Exit{Code: 143}, ManualStop: true}, false},
 	} {
-		after, effects := Step(c.s, Boot{})
-		if again := after.Phase == Starting && len(effects) == 1; again != c.again {
-			t.Errorf("%s: %v %v", name, after.Phase, effects)
-		}
+		t.Run(name, func(t *testing.T) {
+			after, effects := Step(c.s, Boot{})
+			if again := after.Phase == Starting && len(effects) == 1; again != c.again {
+				t.Errorf("%s: %v %v", name, after.Phase, effects)
+			}
+		})
 	}
 }

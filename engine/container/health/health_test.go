@@ -1,6 +1,7 @@
 package health
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -57,15 +58,17 @@ func TestRecord(t *testing.T) {
 		{17, 1, container.Unhealthy, 3},
 		{18, 0, container.Healthy, 0},
 	} {
-		before := *h
-		at := started.Add(time.Duration(step.after) * time.Second)
-		next := k.Record(h, container.HealthcheckResult{Start: at, End: at, ExitCode: step.code}, started)
-		if h.Status != before.Status || len(h.Log) != len(before.Log) {
-			t.Errorf("step %d changed its argument", i)
-		}
-		if h = next; h.Status != step.status || h.FailingStreak != step.streak {
-			t.Errorf("step %d: %s %d", i, h.Status, h.FailingStreak)
-		}
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			before := *h
+			at := started.Add(time.Duration(step.after) * time.Second)
+			next := k.Record(h, container.HealthcheckResult{Start: at, End: at, ExitCode: step.code}, started)
+			if h.Status != before.Status || len(h.Log) != len(before.Log) {
+				t.Errorf("step %d changed its argument", i)
+			}
+			if h = next; h.Status != step.status || h.FailingStreak != step.streak {
+				t.Errorf("step %d: %s %d", i, h.Status, h.FailingStreak)
+			}
+		})
 	}
 	if len(h.Log) != MaxLog || h.Log[0].Start.Sub(started) != 14*time.Second || h.Log[4].Start.Sub(started) != 18*time.Second {
 		t.Errorf("log %d from %v", len(h.Log), h.Log[0].Start.Sub(started))
@@ -105,9 +108,11 @@ func TestNext(t *testing.T) {
 		{probed(container.Starting, -50), 0, 2}, // of the run before
 		{probed(container.Healthy, 50), 30, 10}, // the clock was set back
 	} {
-		if got := k.Next(c.h, started, sec(c.now)); got != time.Duration(c.want)*time.Second {
-			t.Errorf("%d: %v", i, got)
-		}
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			if got := k.Next(c.h, started, sec(c.now)); got != time.Duration(c.want)*time.Second {
+				t.Errorf("%d: %v", i, got)
+			}
+		})
 	}
 }
 
@@ -115,8 +120,10 @@ func TestWords(t *testing.T) {
 	for want, h := range map[string]*container.Health{
 		"": nil, "health: starting": Begin(nil), "healthy": {Status: container.Healthy}, "unhealthy": {Status: container.Unhealthy},
 	} {
-		if got := Words(h); got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
+		t.Run(want, func(t *testing.T) {
+			if got := Words(h); got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		})
 	}
 }

@@ -17,10 +17,12 @@ func TestParse(t *testing.T) {
 		{"", "", "", "empty string specified for links"},
 		{"a:b:c", "", "", "bad format for links: a:b:c"},
 	} {
-		name, alias, err := Parse(c.in)
-		if err != nil && err.Error() != c.err || err == nil && c.err != "" || name != c.name || alias != c.alias {
-			t.Errorf("%q: %q %q %v", c.in, name, alias, err)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			name, alias, err := Parse(c.in)
+			if err != nil && err.Error() != c.err || err == nil && c.err != "" || name != c.name || alias != c.alias {
+				t.Errorf("%q: %q %q %v", c.in, name, alias, err)
+			}
+		})
 	}
 }
 

@@ -20,14 +20,18 @@ func TestAttrs(t *testing.T) {
 		`{"tag":"repo:tag/web/0123456789ab 0123456789abcdef"}`:  {"tag": "{{.ImageName}}/{{ .Name }}/{{.ID}} {{.FullID}}"},
 		`{"tag":"sha256:01234 sha256:0123456789 docker a b c"}`: {"tag": "{{.ImageID}} {{.ImageFullID}} {{.DaemonName}} {{.Command}}"},
 	} {
-		if got := string(Attrs(s, config, opts)); got != want {
-			t.Errorf("%v: %s, want %s", opts, got, want)
-		}
+		t.Run(want, func(t *testing.T) {
+			if got := string(Attrs(s, config, opts)); got != want {
+				t.Errorf("%v: %s, want %s", opts, got, want)
+			}
+		})
 	}
 	for _, tag := range []string{"{{.Nothing}}", "{{json .}}", "{{.ID", "x{{"} {
-		_, err := ConfigOf("", container.LogConfig{Type: "json-file", Config: map[string]string{"tag": tag}})
-		if !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%s: %v", tag, err)
-		}
+		t.Run(tag, func(t *testing.T) {
+			_, err := ConfigOf("", container.LogConfig{Type: "json-file", Config: map[string]string{"tag": tag}})
+			if !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%s: %v", tag, err)
+			}
+		})
 	}
 }

@@ -129,10 +129,12 @@ func TestCgroupsPath(t *testing.T) {
 		{true, "d.slice", "", "d.slice:docker:id"},
 		{true, "d.slice", "a-b.slice", "a-b.slice:docker:id"},
 	} {
-		in := Input{ID: "id", CgroupParent: c.daemon, SystemdCgroup: c.systemd, Host: &container.HostConfig{}}
-		in.Host.CgroupParent = c.mine
-		if got := cgroupsPath(in); got != c.want {
-			t.Errorf("%+v: %s", c, got)
-		}
+		t.Run(c.daemon+" "+c.mine, func(t *testing.T) {
+			in := Input{ID: "id", CgroupParent: c.daemon, SystemdCgroup: c.systemd, Host: &container.HostConfig{}}
+			in.Host.CgroupParent = c.mine
+			if got := cgroupsPath(in); got != c.want {
+				t.Errorf("%+v: %s", c, got)
+			}
+		})
 	}
 }

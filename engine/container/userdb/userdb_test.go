@@ -40,16 +40,18 @@ func TestResolve(t *testing.T) {
 		{spec: "big", err: "no matching entries"},
 		{spec: "short", err: "no matching entries"},
 	} {
-		got, err := sample.Resolve(c.spec, c.more)
-		if c.err != "" {
-			if err == nil || !strings.Contains(err.Error(), c.err) {
-				t.Errorf("%q: error %v, want %q", c.spec, err, c.err)
+		t.Run(c.spec+" "+c.err, func(t *testing.T) {
+			got, err := sample.Resolve(c.spec, c.more)
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("%q: error %v, want %q", c.spec, err, c.err)
+				}
+				return
 			}
-			continue
-		}
-		if err != nil || got.UID != c.want.UID || got.GID != c.want.GID || got.Home != c.want.Home || !slices.Equal(got.Groups, c.want.Groups) {
-			t.Errorf("%q: %+v %v, want %+v", c.spec, got, err, c.want)
-		}
+			if err != nil || got.UID != c.want.UID || got.GID != c.want.GID || got.Home != c.want.Home || !slices.Equal(got.Groups, c.want.Groups) {
+				t.Errorf("%q: %+v %v, want %+v", c.spec, got, err, c.want)
+			}
+		})
 	}
 }
 
@@ -89,21 +91,25 @@ func TestRoot(t *testing.T) {
 		"/etc/passwd": "mid", "etc/group": "lowgroup", "/abs/f": "real", "/climb": "mid", "/abs/g": "real",
 		"/abs/../etc/passwd": "mid",
 	} {
-		f, err := r.Open(name)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		b, _ := io.ReadAll(f)
-		f.Close()
-		if string(b) != want {
-			t.Errorf("%s: %q, want %q", name, b, want)
-		}
+		t.Run(name, func(t *testing.T) {
+			f, err := r.Open(name)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				return
+			}
+			b, _ := io.ReadAll(f)
+			f.Close()
+			if string(b) != want {
+				t.Errorf("%s: %q, want %q", name, b, want)
+			}
+		})
 	}
 	for _, name := range []string{"/out", "/x", "/none", "/x/y/z", "/"} {
-		if f, err := r.Open(name); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: %v %v", name, f, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if f, err := r.Open(name); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: %v %v", name, f, err)
+			}
+		})
 	}
 	if _, err := r.Open("/loop"); !errors.Is(err, unix.ELOOP) {
 		t.Errorf("loop: %v", err)

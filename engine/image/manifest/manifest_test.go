@@ -36,13 +36,15 @@ func TestSniff(t *testing.T) {
 		{`[]`, "", "", "invalid manifest"},
 		{``, "", "", "invalid manifest"},
 	} {
-		got, err := Sniff([]byte(c.doc), c.declared)
-		switch {
-		case c.text == "" && (err != nil || got != c.want):
-			t.Errorf("%s as %s: %q, %v", c.doc, c.declared, got, err)
-		case c.text != "" && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), c.text)):
-			t.Errorf("%s as %s: %q, %v, want %q", c.doc, c.declared, got, err, c.text)
-		}
+		t.Run(c.doc+" "+c.declared, func(t *testing.T) {
+			got, err := Sniff([]byte(c.doc), c.declared)
+			switch {
+			case c.text == "" && (err != nil || got != c.want):
+				t.Errorf("%s as %s: %q, %v", c.doc, c.declared, got, err)
+			case c.text != "" && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), c.text)):
+				t.Errorf("%s as %s: %q, %v, want %q", c.doc, c.declared, got, err, c.text)
+			}
+		})
 	}
 	if _, err := Sniff(make([]byte, MaxSize+1), ""); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("too large: %v", err)
@@ -63,9 +65,11 @@ func TestParseLimits(t *testing.T) {
 		man(`{"digest":"sha256:../../x"}`, ""), man(`{"digest":""}`, ""), man(`{"digest":"md5:d41d8cd98f00b204e9800998ecf8427e"}`, ""),
 		man(good, strings.TrimSuffix(strings.Repeat(good+",", MaxLayers+1), ",")),
 	} {
-		if _, err := ParseManifest([]byte(bad), ""); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%.80s: %v", bad, err)
-		}
+		t.Run(bad, func(t *testing.T) {
+			if _, err := ParseManifest([]byte(bad), ""); !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%.80s: %v", bad, err)
+			}
+		})
 	}
 	m, err := ParseManifest([]byte(man(good, strings.Replace(good, `"size"`, `"urls":["http://evil/"],"data":"eA==","size"`, 1))), "")
 	if err != nil || m.Layers[0].URLs != nil || m.Layers[0].Data != nil {
@@ -103,10 +107,12 @@ func TestCompression(t *testing.T) {
 		"application/vnd.docker.image.rootfs.diff.tar.gzip": "gzip", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "!",
 		"application/vnd.oci.image.layer.nondistributable.v1.tar": "!", "application/vnd.in-toto+json": "!",
 	} {
-		got, err := Compression(mt)
-		if (want == "!") != errdefs.IsNotImplemented(err) || want != "!" && got != want {
-			t.Errorf("%s: %q, %v", mt, got, err)
-		}
+		t.Run(mt, func(t *testing.T) {
+			got, err := Compression(mt)
+			if (want == "!") != errdefs.IsNotImplemented(err) || want != "!" && got != want {
+				t.Errorf("%s: %q, %v", mt, got, err)
+			}
+		})
 	}
 }
 

@@ -101,23 +101,25 @@ func TestLocal(t *testing.T) {
 		{".", mdns.TypeNS, "outside"},
 		{"..back.", mdns.TypeA, "outside"},
 	} {
-		if c.name == "..back." {
-			continue // cannot be packed
-		}
-		v := testView()
-		v.Forward = true
-		m := new(mdns.Msg).SetQuestion(c.name, c.typ)
-		r, _ := askLocal(t, v, m, true)
-		if got := rrText(r); got != c.want {
-			t.Errorf("%s %s: %q, want %q", c.name, mdns.TypeToString[c.typ], got, c.want)
-		}
-		if r != nil && (!r.RecursionAvailable || len(r.Extra) != 0) {
-			t.Errorf("%s: %v", c.name, r)
-		}
-		v.Forward = false
-		if r, _ := askLocal(t, v, m, true); c.want == "outside" && rrText(r) != "SERVFAIL " {
-			t.Errorf("%s without a way out: %s", c.name, rrText(r))
-		}
+		t.Run(c.name, func(t *testing.T) {
+			if c.name == "..back." {
+				return // cannot be packed
+			}
+			v := testView()
+			v.Forward = true
+			m := new(mdns.Msg).SetQuestion(c.name, c.typ)
+			r, _ := askLocal(t, v, m, true)
+			if got := rrText(r); got != c.want {
+				t.Errorf("%s %s: %q, want %q", c.name, mdns.TypeToString[c.typ], got, c.want)
+			}
+			if r != nil && (!r.RecursionAvailable || len(r.Extra) != 0) {
+				t.Errorf("%s: %v", c.name, r)
+			}
+			v.Forward = false
+			if r, _ := askLocal(t, v, m, true); c.want == "outside" && rrText(r) != "SERVFAIL " {
+				t.Errorf("%s without a way out: %s", c.name, rrText(r))
+			}
+		})
 	}
 	six, _ := mdns.ReverseAddr("fd00::2")
 	if r, _ := askLocal(t, testView(), new(mdns.Msg).SetQuestion(six, mdns.TypePTR), true); rrText(r) != "NOERROR web.front." {
@@ -191,12 +193,14 @@ func TestBadQueries(t *testing.T) {
 		"long label":    {edit(func(p []byte) []byte { p[12] = 200; return p }), done, rcodeFormErr},
 		"missing OPT":   {edit(func(p []byte) []byte { p[11] = 1; return p }), done, rcodeFormErr},
 	} {
-		var q question
-		var nm [maxName]byte
-		out, what := testView().local(c.p, nil, true, &q, &nm)
-		if what != c.what || what == done && int(out[3]&0xf) != c.rcode {
-			t.Errorf("%s: %v %x", name, what, out)
-		}
+		t.Run(name, func(t *testing.T) {
+			var q question
+			var nm [maxName]byte
+			out, what := testView().local(c.p, nil, true, &q, &nm)
+			if what != c.what || what == done && int(out[3]&0xf) != c.rcode {
+				t.Errorf("%s: %v %x", name, what, out)
+			}
+		})
 	}
 }
 

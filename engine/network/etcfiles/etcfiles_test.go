@@ -31,10 +31,12 @@ func TestResolvConf(t *testing.T) {
 		{"junk", "nameserver\nnameserver x\n\x00\nnameserver 192.0.2.1 trailing", nil, nil, nil, false, "nameserver 192.0.2.1\n"},
 		{"empty", "", nil, nil, nil, false, "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"},
 	} {
-		got := string(ParseResolvConf("/etc/resolv.conf", []byte(c.host)).Override(c.dns, c.search, c.options).Reachable(c.ipv6).Render())
-		if _, got, _ = strings.Cut(got, "\n\n"); strings.SplitN(got, "\n#", 2)[0] != c.want {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			got := string(ParseResolvConf("/etc/resolv.conf", []byte(c.host)).Override(c.dns, c.search, c.options).Reachable(c.ipv6).Render())
+			if _, got, _ = strings.Cut(got, "\n\n"); strings.SplitN(got, "\n#", 2)[0] != c.want {
+				t.Errorf("%s: %q, want %q", c.name, got, c.want)
+			}
+		})
 	}
 }
 
@@ -72,9 +74,11 @@ func TestResolvConfInWords(t *testing.T) {
 			"nameserver 9.9.9.9\nnameserver 127.0.0.1\n\n# Based on host file: '/x' (legacy)\n# Overrides: [nameservers]\n",
 		},
 	} {
-		if c.got != head+c.want {
-			t.Errorf("%s:\n%s", c.name, c.got)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			if c.got != head+c.want {
+				t.Errorf("%s:\n%s", c.name, c.got)
+			}
+		})
 	}
 }
 
@@ -100,16 +104,18 @@ func TestExtraHosts(t *testing.T) {
 		{"a:x", "", "invalid IP address in add-host"},
 		{":192.0.2.1", "", "bad format"},
 	} {
-		lines, err := ParseExtraHosts([]string{c.in}, gw)
-		if c.err != "" {
-			if err == nil || !strings.Contains(err.Error(), c.err) {
-				t.Errorf("%s: %v", c.in, err)
+		t.Run(c.in, func(t *testing.T) {
+			lines, err := ParseExtraHosts([]string{c.in}, gw)
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("%s: %v", c.in, err)
+				}
+				return
 			}
-			continue
-		}
-		if got := strings.TrimPrefix(string(RenderHosts(false, lines, nil)), "127.0.0.1\tlocalhost\n"); err != nil || got != c.want {
-			t.Errorf("%s: %q %v", c.in, got, err)
-		}
+			if got := strings.TrimPrefix(string(RenderHosts(false, lines, nil)), "127.0.0.1\tlocalhost\n"); err != nil || got != c.want {
+				t.Errorf("%s: %q %v", c.in, got, err)
+			}
+		})
 	}
 	if _, err := ParseExtraHosts([]string{"h:host-gateway"}, nil); err == nil {
 		t.Error("a gateway from nowhere")

@@ -20,9 +20,11 @@ func TestSpaceHandsOutLowestFree(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"10.1.2.2", "10.1.2.3", "10.1.2.4", "10.1.2.5", "10.1.2.6"} {
-		if a, err := s.Next(); err != nil || a != ip(want) {
-			t.Fatalf("got %v %v, want %s", a, err, want)
-		}
+		t.Run(want, func(t *testing.T) {
+			if a, err := s.Next(); err != nil || a != ip(want) {
+				t.Fatalf("got %v %v, want %s", a, err, want)
+			}
+		})
 	}
 	if a, err := s.Next(); err == nil {
 		t.Fatalf("got %v of a full space", a)
@@ -64,20 +66,22 @@ func TestSpaceEdges(t *testing.T) {
 		subnet string
 		n      int
 	}{{"10.0.0.0/30", 2}, {"10.0.0.0/31", 2}, {"10.0.0.1/32", 1}, {"fd00::/126", 3}, {"255.255.255.252/30", 2}, {"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/127", 2}} {
-		s, err := NewSpace(pfx(c.subnet), netip.Prefix{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		n := 0
-		for n < 10 {
-			if _, err := s.Next(); err != nil {
-				break
+		t.Run(c.subnet, func(t *testing.T) {
+			s, err := NewSpace(pfx(c.subnet), netip.Prefix{})
+			if err != nil {
+				t.Fatal(err)
 			}
-			n++
-		}
-		if n != c.n {
-			t.Errorf("%s: %d addresses, want %d", c.subnet, n, c.n)
-		}
+			n := 0
+			for n < 10 {
+				if _, err := s.Next(); err != nil {
+					break
+				}
+				n++
+			}
+			if n != c.n {
+				t.Errorf("%s: %d addresses, want %d", c.subnet, n, c.n)
+			}
+		})
 	}
 }
 
@@ -93,9 +97,11 @@ func TestNextSubnet(t *testing.T) {
 		{[]netip.Prefix{pfx("10.0.0.0/8")}, "192.168.0.0/26"},
 		{[]netip.Prefix{pfx("10.0.0.0/8"), pfx("192.168.0.64/26"), pfx("192.168.0.0/26")}, "192.168.0.128/26"},
 	} {
-		if got, err := NewSearch(pools).Next(false, NewTaken(c.taken...)); err != nil || got != pfx(c.want) {
-			t.Errorf("%v: %v %v, want %s", c.taken, got, err, c.want)
-		}
+		t.Run(c.want, func(t *testing.T) {
+			if got, err := NewSearch(pools).Next(false, NewTaken(c.taken...)); err != nil || got != pfx(c.want) {
+				t.Errorf("%v: %v %v, want %s", c.taken, got, err, c.want)
+			}
+		})
 	}
 	if _, err := NewSearch(pools).Next(false, NewTaken(pfx("0.0.0.0/0"))); err == nil {
 		t.Error("subnet of nothing")
@@ -192,21 +198,23 @@ func TestFree(t *testing.T) {
 		{"fd00::/48", "", 0, 1, 1<<64 - 1},
 		{"fd00::/96", "", 0, 1, 1<<32 - 1},
 	} {
-		var rng netip.Prefix
-		if c.rng != "" {
-			rng = pfx(c.rng)
-		}
-		s, err := NewSpace(pfx(c.subnet), rng)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for range c.take {
-			if _, err := s.Next(); err != nil {
+		t.Run(c.subnet+" "+c.rng, func(t *testing.T) {
+			var rng netip.Prefix
+			if c.rng != "" {
+				rng = pfx(c.rng)
+			}
+			s, err := NewSpace(pfx(c.subnet), rng)
+			if err != nil {
 				t.Fatal(err)
 			}
-		}
-		if s.Used() != c.used || s.Free() != c.free {
-			t.Errorf("%s %s: %d used, %d free; want %d, %d", c.subnet, c.rng, s.Used(), s.Free(), c.used, c.free)
-		}
+			for range c.take {
+				if _, err := s.Next(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if s.Used() != c.used || s.Free() != c.free {
+				t.Errorf("%s %s: %d used, %d free; want %d, %d", c.subnet, c.rng, s.Used(), s.Free(), c.used, c.free)
+			}
+		})
 	}
 }

@@ -11,8 +11,10 @@ func TestEndpointSysctls(t *testing.T) {
 		t.Errorf("%v %v", got, err)
 	}
 	for _, bad := range []string{"x=1", "net.ipv4.conf.eth0.log_martians=1", "net.ipv4.conf.IFNAME./../../kernel/core_pattern=|x", "net.ipv4.ip_forward=1", "net.ipv4.conf.IFNAME.x"} {
-		if _, err := ParseEndpointSysctls(bad, "eth0"); err == nil {
-			t.Errorf("%q was taken", bad)
-		}
+		t.Run(bad, func(t *testing.T) {
+			if _, err := ParseEndpointSysctls(bad, "eth0"); err == nil {
+				t.Errorf("%q was taken", bad)
+			}
+		})
 	}
 }

@@ -42,10 +42,12 @@ func TestConflicts(t *testing.T) {
 		{"tcp", 81, "127.0.0.2", ""},
 		{"tcp", 81, "0.0.0.0", "Bind for 0.0.0.0:81 failed: port is already allocated (address already in use: 0.0.0.0:81 by container x)"},
 	} {
-		err := take("x", c.proto, c.port, c.addr)
-		if c.err == "" && err != nil || c.err != "" && (err == nil || err.Error() != c.err) {
-			t.Errorf("%s %s %d: %v, want %q", c.proto, c.addr, c.port, err, c.err)
-		}
+		t.Run(c.proto+" "+c.addr, func(t *testing.T) {
+			err := take("x", c.proto, c.port, c.addr)
+			if c.err == "" && err != nil || c.err != "" && (err == nil || err.Error() != c.err) {
+				t.Errorf("%s %s %d: %v, want %q", c.proto, c.addr, c.port, err, c.err)
+			}
+		})
 	}
 }
 
@@ -146,10 +148,12 @@ func TestRow(t *testing.T) {
 		{"127.0.0.2", 1000, 10000, ""},
 		{"127.0.0.3", 11000, 2, ""},
 	} {
-		_, err := take("b", c.addr, c.first, c.count)
-		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
-			t.Errorf("%v: %v", c, err)
-		}
+		t.Run(c.addr+" "+c.want, func(t *testing.T) {
+			_, err := take("b", c.addr, c.first, c.count)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%v: %v", c, err)
+			}
+		})
 	}
 	tab.Release(row)
 	if _, err := take("b", "127.0.0.3", 1000, 10000); err != nil {

@@ -37,9 +37,11 @@ func TestPortWishes(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	for _, bad := range []string{"x", "1-", "70000", "10-5", "-1", "0-5"} {
-		if _, err := Wishes(portMapOf(bad+">80/tcp"), nil, false, netip.Addr{}, false, true); err == nil {
-			t.Errorf("%q was taken", bad)
-		}
+		t.Run(bad, func(t *testing.T) {
+			if _, err := Wishes(portMapOf(bad+">80/tcp"), nil, false, netip.Addr{}, false, true); err == nil {
+				t.Errorf("%q was taken", bad)
+			}
+		})
 	}
 	if ws, _ := Wishes(portMapOf("1>80/tcp"), nil, false, netip.MustParseAddr("192.0.2.1"), true, true); ws[0].Addrs[0].String() != "192.0.2.1" || len(ws[0].Addrs) != 1 {
 		t.Errorf("default bind address: %v", ws[0].Addrs)

@@ -32,24 +32,26 @@ func TestDefaultBridge(t *testing.T) {
 		{name: "link-local wanted", have: "fe80::5/64", fixed: "fe80::/64", want: "fe80::/64 fe80::/64 fe80::5 fe80::5/64"},
 		{name: "link-local alone", have: "fe80::5/64"},
 	} {
-		var have []netip.Prefix
-		for _, s := range strings.Fields(c.have) {
-			have = append(have, netip.MustParsePrefix(s))
-		}
-		prefix := func(s string) (p netip.Prefix) {
-			if s != "" {
-				p = netip.MustParsePrefix(s)
+		t.Run(c.name, func(t *testing.T) {
+			var have []netip.Prefix
+			for _, s := range strings.Fields(c.have) {
+				have = append(have, netip.MustParsePrefix(s))
 			}
-			return p
-		}
-		v6 := strings.Contains(c.have+c.bip+c.fixed, "::")
-		conf, own, ok := choose(have, prefix(c.bip), prefix(c.fixed), !c.theirs, v6)
-		got := ""
-		if ok {
-			got = strings.ReplaceAll(strings.ReplaceAll(strings.Join([]string{conf.Subnet.String(), conf.IPRange.String(), conf.Gateway.String(), own.String()}, " "), "invalid Prefix", "-"), "invalid IP", "-")
-		}
-		if got != c.want {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
-		}
+			prefix := func(s string) (p netip.Prefix) {
+				if s != "" {
+					p = netip.MustParsePrefix(s)
+				}
+				return p
+			}
+			v6 := strings.Contains(c.have+c.bip+c.fixed, "::")
+			conf, own, ok := choose(have, prefix(c.bip), prefix(c.fixed), !c.theirs, v6)
+			got := ""
+			if ok {
+				got = strings.ReplaceAll(strings.ReplaceAll(strings.Join([]string{conf.Subnet.String(), conf.IPRange.String(), conf.Gateway.String(), own.String()}, " "), "invalid Prefix", "-"), "invalid IP", "-")
+			}
+			if got != c.want {
+				t.Errorf("%s: %q, want %q", c.name, got, c.want)
+			}
+		})
 	}
 }

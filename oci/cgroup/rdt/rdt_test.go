@@ -2,6 +2,7 @@ package rdt
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -60,7 +61,7 @@ func list(t *testing.T, root string) (out []string) {
 }
 
 func TestExistingClass(t *testing.T) {
-	for _, c := range []struct {
+	for i, c := range []struct {
 		rdt specs.LinuxIntelRdt
 		ok  bool
 	}{
@@ -74,30 +75,32 @@ func TestExistingClass(t *testing.T) {
 		{specs.LinuxIntelRdt{ClosID: "silver"}, false},
 		{specs.LinuxIntelRdt{ClosID: "/"}, true},
 	} {
-		root := tree(t, "gold")
-		before := list(t, root)
-		g, err := Plan(root, "box", &c.rdt)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = g.Create()
-		if c.ok && err != nil || !c.ok && !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%+v: %v", c.rdt, err)
-		}
-		if got := get(t, filepath.Join(root, "gold/schemata")); !strings.Contains(got, "L3:0=fffff;1=00fff") {
-			t.Errorf("%+v: somebody else's schemata became %q", c.rdt, got)
-		}
-		if c.ok {
-			if err := g.Join(os.Getpid()); err != nil {
-				t.Error(err)
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			root := tree(t, "gold")
+			before := list(t, root)
+			g, err := Plan(root, "box", &c.rdt)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if err := g.Remove(); err != nil {
-				t.Error(err)
+			err = g.Create()
+			if c.ok && err != nil || !c.ok && !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%+v: %v", c.rdt, err)
 			}
-		}
-		if after := list(t, root); !slices.Equal(before, after) {
-			t.Errorf("%+v: %v, was %v", c.rdt, after, before)
-		}
+			if got := get(t, filepath.Join(root, "gold/schemata")); !strings.Contains(got, "L3:0=fffff;1=00fff") {
+				t.Errorf("%+v: somebody else's schemata became %q", c.rdt, got)
+			}
+			if c.ok {
+				if err := g.Join(os.Getpid()); err != nil {
+					t.Error(err)
+				}
+				if err := g.Remove(); err != nil {
+					t.Error(err)
+				}
+			}
+			if after := list(t, root); !slices.Equal(before, after) {
+				t.Errorf("%+v: %v, was %v", c.rdt, after, before)
+			}
+		})
 	}
 }
 
@@ -156,7 +159,7 @@ func TestOwnClass(t *testing.T) {
 }
 
 func TestPlanRefuses(t *testing.T) {
-	for _, r := range []specs.LinuxIntelRdt{
+	for i, r := range []specs.LinuxIntelRdt{
 		{ClosID: ".."},
 		{ClosID: "a/b"},
 		{ClosID: "info"},
@@ -168,9 +171,11 @@ func TestPlanRefuses(t *testing.T) {
 		{Schemata: []string{"L3:"}},
 		{Schemata: []string{"L3:0"}},
 	} {
-		if _, err := Plan("/r", "box", &r); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%+v: %v", r, err)
-		}
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			if _, err := Plan("/r", "box", &r); !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%+v: %v", r, err)
+			}
+		})
 	}
 }
 

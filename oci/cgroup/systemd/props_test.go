@@ -204,29 +204,33 @@ func TestParsePath(t *testing.T) {
 		{"a.slice:../..:x", false, ""},
 		{"a.slice:p:" + strings.Repeat("x", 255), false, ""},
 	} {
-		pl, err := ParsePath(c.in, "id", c.user)
-		if c.place == "" {
-			if !errors.Is(err, errdefs.ErrInvalidArgument) {
-				t.Errorf("%q: %+v, %v", c.in, pl, err)
+		t.Run(c.in+" "+c.place, func(t *testing.T) {
+			pl, err := ParsePath(c.in, "id", c.user)
+			if c.place == "" {
+				if !errors.Is(err, errdefs.ErrInvalidArgument) {
+					t.Errorf("%q: %+v, %v", c.in, pl, err)
+				}
+				return
 			}
-			continue
-		}
-		if err != nil || pl.Path() != c.place {
-			t.Errorf("%q: %s, %v", c.in, pl.Path(), err)
-		}
+			if err != nil || pl.Path() != c.place {
+				t.Errorf("%q: %s, %v", c.in, pl.Path(), err)
+			}
+		})
 	}
 }
 
 func TestAnnotatedRefuses(t *testing.T) {
 	for k, v := range map[string]string{"x": "1", "Foo.Bar": "1", "Foo": "?", "FooSec": "'x'", "BarSec": "-1", "BazSec": "1e300"} {
-		if ps, err := Annotated(map[string]string{annotation + k: v}); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%s=%s: %v, %v", k, v, ps, err)
-		}
+		t.Run(k, func(t *testing.T) {
+			if ps, err := Annotated(map[string]string{annotation + k: v}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%s=%s: %v, %v", k, v, ps, err)
+			}
+		})
 	}
 }
 
 func TestLimitRefuses(t *testing.T) {
-	for _, s := range []cgroup.Setting{
+	for i, s := range []cgroup.Setting{
 		{File: "cpuset.cpus", Value: "x"},
 		{File: "cpuset.cpus", Value: "2-1"},
 		{File: "cpuset.cpus", Value: "0-99999999"},
@@ -234,9 +238,11 @@ func TestLimitRefuses(t *testing.T) {
 		{File: "memory.max", Value: "lots"},
 		{File: "cpu.max", Value: "1 x"},
 	} {
-		if ps, err := limitProps([]cgroup.Setting{s}, 252); !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%+v: %v, %v", s, ps, err)
-		}
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			if ps, err := limitProps([]cgroup.Setting{s}, 252); !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("%+v: %v, %v", s, ps, err)
+			}
+		})
 	}
 }
 
@@ -266,14 +272,16 @@ func TestDeviceList(t *testing.T) {
 		{[]specs.LinuxDeviceCgroup{rule(true, "c", 99, -1, "rwm"), rule(true, "c", -1, 7, "rwm"), rule(true, "u", -1, -1, "m")}, "strict [{char-* m}]"},
 		{[]specs.LinuxDeviceCgroup{rule(true, "c", 1, 3, "rw"), rule(true, "c", 1, 5, "rwm"), rule(false, "c", 1, -1, "rw")}, "strict [{/dev/char/1:5 rwm}]"},
 	} {
-		ps := deviceProps(c.rules, names)
-		got := fmt.Sprintf("%s %v", ps[0].Value.Value(), ps[len(ps)-1].Value.Value())
-		if got != c.want {
-			t.Errorf("%v: %s, want %s", c.rules, got, c.want)
-		}
-		if n := len(ps[1].Value.Value().([]deviceEntry)); n != 0 {
-			t.Errorf("the first list has %d entries: the old ones stay", n)
-		}
+		t.Run(c.want, func(t *testing.T) {
+			ps := deviceProps(c.rules, names)
+			got := fmt.Sprintf("%s %v", ps[0].Value.Value(), ps[len(ps)-1].Value.Value())
+			if got != c.want {
+				t.Errorf("%v: %s, want %s", c.rules, got, c.want)
+			}
+			if n := len(ps[1].Value.Value().([]deviceEntry)); n != 0 {
+				t.Errorf("the first list has %d entries: the old ones stay", n)
+			}
+		})
 	}
 }
 
@@ -306,10 +314,12 @@ func TestErrors(t *testing.T) {
 		"org.freedesktop.DBus.Error.InvalidArgs":                      errdefs.ErrInvalidArgument,
 		errNoUnit:                                                     errdefs.ErrNotFound,
 	} {
-		f := &fake{fail: map[string][]error{"SetUnitProperties": {dbusError(name)}}}
-		if err := f.manager().Unit("x.scope").Limit([]cgroup.Setting{{File: "pids.max", Value: "1"}}); !errors.Is(err, class) {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			f := &fake{fail: map[string][]error{"SetUnitProperties": {dbusError(name)}}}
+			if err := f.manager().Unit("x.scope").Limit([]cgroup.Setting{{File: "pids.max", Value: "1"}}); !errors.Is(err, class) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 	f := &fake{fail: map[string][]error{"StopUnit": {dbusError(errNotLoaded)}, "ResetFailedUnit": {dbusError(errNoUnit)}}}
 	if err := f.manager().Unit("x.scope").Stop(); err != nil {
@@ -335,18 +345,22 @@ func TestReconnects(t *testing.T) {
 
 func TestVersions(t *testing.T) {
 	for in, want := range map[string]int{"252.38-1~deb12u1": 252, "v245.4-4ubuntu3": 245, "systemd 239": 239, "": 0, "x": 0, "257": 257} {
-		if got := parseVersion(in); got != want {
-			t.Errorf("%q: %d", in, got)
-		}
+		t.Run(in, func(t *testing.T) {
+			if got := parseVersion(in); got != want {
+				t.Errorf("%q: %d", in, got)
+			}
+		})
 	}
 }
 
 func TestOuterID(t *testing.T) {
 	const m = "         0       1000          1\n         1     100000      65536\n"
 	for in, want := range map[int]int{0: 1000, 1: 100000, 65536: 165535, 70000: 70000} {
-		if got := outerID(m, in); got != want {
-			t.Errorf("%d: %d", in, got)
-		}
+		t.Run(fmt.Sprint(in), func(t *testing.T) {
+			if got := outerID(m, in); got != want {
+				t.Errorf("%d: %d", in, got)
+			}
+		})
 	}
 }
 

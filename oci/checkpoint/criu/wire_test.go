@@ -44,10 +44,12 @@ func TestResponse(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"ff", "07", "0a", "0aff", "0aff01", "00", "0880808080808080808080", "0b", "09010203"} {
-		b, _ := hex.DecodeString(bad)
-		if _, err := parseResponse(b); !errors.Is(err, errWire) {
-			t.Errorf("%s: %v", bad, err)
-		}
+		t.Run(bad, func(t *testing.T) {
+			b, _ := hex.DecodeString(bad)
+			if _, err := parseResponse(b); !errors.Is(err, errWire) {
+				t.Errorf("%s: %v", bad, err)
+			}
+		})
 	}
 }
 

@@ -38,16 +38,18 @@ func TestStart(t *testing.T) {
 		"-- sh run exec create":     usual,
 		"shim --root /run run exec": usual,
 	} {
-		cmd := exec.Command(prog, strings.Fields(line)...)
-		cmd.Env = []string{"A=1", "B=2"}
-		out, err := cmd.CombinedOutput()
-		got := strings.TrimSpace(string(out))
-		if os.Getuid() != 0 {
-			got, want = got[:4], want[:4]
-		}
-		if err != nil || got != want {
-			t.Errorf("%q: %q, want %q, %v", line, got, want, err)
-		}
+		t.Run(line, func(t *testing.T) {
+			cmd := exec.Command(prog, strings.Fields(line)...)
+			cmd.Env = []string{"A=1", "B=2"}
+			out, err := cmd.CombinedOutput()
+			got := strings.TrimSpace(string(out))
+			if os.Getuid() != 0 {
+				got, want = got[:4], want[:4]
+			}
+			if err != nil || got != want {
+				t.Errorf("%q: %q, want %q, %v", line, got, want, err)
+			}
+		})
 	}
 	if os.Getuid() != 0 {
 		return

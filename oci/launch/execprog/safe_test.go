@@ -15,8 +15,10 @@ func TestOwnPidNSWithoutTracers(t *testing.T) {
 		"":                                                 false,
 		"Name:\tNSpid:\t2\t1\nCapBnd:\t00000000a80425fb\n": false,
 	} {
-		if got := ownPidNSWithoutTracers([]byte(s)); got != want {
-			t.Errorf("%q: %v", s, got)
-		}
+		t.Run(s, func(t *testing.T) {
+			if got := ownPidNSWithoutTracers([]byte(s)); got != want {
+				t.Errorf("%q: %v", s, got)
+			}
+		})
 	}
 }

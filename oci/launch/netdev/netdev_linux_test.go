@@ -36,9 +36,11 @@ func TestNames(t *testing.T) {
 		"white space":        {devices{"a": {Name: "a b"}}, false},
 		"control characters": {devices{"a": {Name: "a\x00"}}, false},
 	} {
-		if err := checkNames(c.d); (err == nil) != c.ok || err != nil && !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if err := checkNames(c.d); (err == nil) != c.ok || err != nil && !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 }
 

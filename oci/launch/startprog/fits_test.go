@@ -1,6 +1,7 @@
 package startprog
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -25,16 +26,18 @@ func TestFitsKnowsTheMessage(t *testing.T) {
 			"AppArmor SELinux Tuning Notify",
 		reflect.TypeFor[initmsg.Extra](): "StartFD Preserve NoPivot NoNewKeyring HookSync StateCreating StateCreated CreateContainer StartContainer HostMountFD",
 	} {
-		var have []string
-		for i := range typ.NumField() {
-			have = append(have, typ.Field(i).Name)
-		}
-		want := strings.Fields(known)
-		slices.Sort(have)
-		slices.Sort(want)
-		if !slices.Equal(have, want) {
-			t.Errorf("%s has the fields %v, known are %v", typ, have, want)
-		}
+		t.Run(fmt.Sprint(typ), func(t *testing.T) {
+			var have []string
+			for i := range typ.NumField() {
+				have = append(have, typ.Field(i).Name)
+			}
+			want := strings.Fields(known)
+			slices.Sort(have)
+			slices.Sort(want)
+			if !slices.Equal(have, want) {
+				t.Errorf("%s has the fields %v, known are %v", typ, have, want)
+			}
+		})
 	}
 }
 
@@ -69,11 +72,13 @@ func TestFits(t *testing.T) {
 		"join user":   func(s *Start) { s.Joins = []nsenter.Join{{Flags: unix.CLONE_NEWUSER}} },
 		"join mounts": func(s *Start) { s.Joins = []nsenter.Join{{Flags: unix.CLONE_NEWNS}} },
 	} {
-		s := plain()
-		change(s)
-		if fits(s) {
-			t.Error(name)
-		}
+		t.Run(name, func(t *testing.T) {
+			s := plain()
+			change(s)
+			if fits(s) {
+				t.Error(name)
+			}
+		})
 	}
 }
 
@@ -84,12 +89,14 @@ func TestPlanRefuses(t *testing.T) {
 		"registers": {Mounts: slices.Repeat([]initmsg.Mount{{Kind: initmsg.KindBind, Source: "/", Dest: "/x", Propagation: unix.MS_SHARED}}, 300)},
 		"device":    {SetupDev: true, Devices: []initmsg.Device{{Path: "/dev/x", Type: 'x'}}},
 	} {
-		m.ID, m.Process.Args, m.Process.Cwd, m.Root.Path = "id", []string{"x"}, "/", "/"
-		s := &Start{Message: &m, Flags: unix.CLONE_NEWNS, StartFD: -1}
-		if f, err := s.plan(100); err == nil {
-			f.Close()
-			t.Errorf("%s: planned", name)
-		}
+		t.Run(name, func(t *testing.T) {
+			m.ID, m.Process.Args, m.Process.Cwd, m.Root.Path = "id", []string{"x"}, "/", "/"
+			s := &Start{Message: &m, Flags: unix.CLONE_NEWNS, StartFD: -1}
+			if f, err := s.plan(100); err == nil {
+				f.Close()
+				t.Errorf("%s: planned", name)
+			}
+		})
 	}
 	// What is large is no reason.
 	m := initmsg.Message{ID: "id"}

@@ -2,6 +2,7 @@ package sysprog
 
 import (
 	"bytes"
+	"fmt"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,9 +44,11 @@ func homeIn(file []byte, uid uint32) string {
 func TestHomeOf(t *testing.T) {
 	const file = "root:x:0:0:root:/root:/bin/sh\nbad:x:5\n:::::\nx:x:7a:1::/a:\nx:x:4294967303:1::/b:\nx:x:18446744073709551623:0::/c:\nx:x:07:1::/d\ny:x:7:1::/e:\nempty:x:8:1:::/bin/sh\nempty:x:8:1::/late:\nlast:x:9:1::/end"
 	for uid, want := range map[uint32]string{0: "/root", 5: "", 7: "/d", 8: "", 9: "/end", 1: ""} {
-		if got, e := homeOf([]byte(file), uid); got != want || e != 0 || want != homeIn([]byte(file), uid) {
-			t.Errorf("%d: %q %v, want %q", uid, got, e, want)
-		}
+		t.Run(fmt.Sprint(uid), func(t *testing.T) {
+			if got, e := homeOf([]byte(file), uid); got != want || e != 0 || want != homeIn([]byte(file), uid) {
+				t.Errorf("%d: %q %v, want %q", uid, got, e, want)
+			}
+		})
 	}
 	long := "x:x:1:1::" + strings.Repeat("a", maxHome)
 	if got, e := homeOf([]byte(long), 1); e != 0 || len(got) != maxHome {

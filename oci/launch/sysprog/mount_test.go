@@ -3,6 +3,7 @@
 package sysprog
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -165,27 +166,29 @@ func TestMkpath(t *testing.T) {
 		{path: "/dir", file: true, want: unix.EISDIR},
 		{path: "/dangling", file: true, want: unix.EEXIST},
 	} {
-		failed := run(t, 64<<10, func(b *Block) []Step {
-			source := None
-			if c.file {
-				source = uintptr(null)
+		t.Run(c.path+" "+c.made, func(t *testing.T) {
+			failed := run(t, 64<<10, func(b *Block) []Step {
+				source := None
+				if c.file {
+					source = uintptr(null)
+				}
+				return []Step{{Kind: Mkpath, To: 1, Args: [5]uintptr{uintptr(fd), target(b, c.path, c.resolve), source}}}
+			})
+			var got unix.Errno
+			if len(failed) != 0 {
+				got = unix.Errno(failed[0].Errno)
 			}
-			return []Step{{Kind: Mkpath, To: 1, Args: [5]uintptr{uintptr(fd), target(b, c.path, c.resolve), source}}}
+			if got != c.want {
+				t.Errorf("%s, file %v: %v, want %v", c.path, c.file, got, c.want)
+			}
+			if c.made == "" {
+				return
+			}
+			st, err := os.Lstat(filepath.Join(root, c.made))
+			if err != nil || st.IsDir() == c.file || st.Mode().Perm() != map[bool]os.FileMode{true: 0o644, false: 0o755}[c.file]&^umask() {
+				t.Errorf("%s: %v %v", c.path, st, err)
+			}
 		})
-		var got unix.Errno
-		if len(failed) != 0 {
-			got = unix.Errno(failed[0].Errno)
-		}
-		if got != c.want {
-			t.Errorf("%s, file %v: %v, want %v", c.path, c.file, got, c.want)
-		}
-		if c.made == "" {
-			continue
-		}
-		st, err := os.Lstat(filepath.Join(root, c.made))
-		if err != nil || st.IsDir() == c.file || st.Mode().Perm() != map[bool]os.FileMode{true: 0o644, false: 0o755}[c.file]&^umask() {
-			t.Errorf("%s: %v %v", c.path, st, err)
-		}
 	}
 	if _, err := os.Lstat(filepath.Join(root, "nowhere")); err == nil {
 		t.Error("a link to what is missing was followed")
@@ -201,28 +204,30 @@ func umask() os.FileMode {
 // TestMode: modes are written as tmpfs wants them.
 func TestMode(t *testing.T) {
 	for _, mode := range []uint32{0, 0o7, 0o755, 0o1777, 0o4070} {
-		d := filepath.Join(t.TempDir(), "d")
-		if err := os.Mkdir(d, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Chmod(d, mode); err != nil {
-			t.Fatal(err)
-		}
-		fd, err := unix.Open(d, unix.O_PATH|unix.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(fd)
-		var p Program
-		var to [8]byte
-		if e := p.octalMode(uintptr(fd), &to); e != 0 {
-			t.Fatal(e)
-		}
-		text, _, _ := strings.Cut(string(to[:]), "\x00")
-		want := map[uint32]string{0: "0", 0o7: "7", 0o755: "755", 0o1777: "1777", 0o4070: "4070"}[mode]
-		if text != want {
-			t.Errorf("%o: %q", mode, text)
-		}
+		t.Run(fmt.Sprint(mode), func(t *testing.T) {
+			d := filepath.Join(t.TempDir(), "d")
+			if err := os.Mkdir(d, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Chmod(d, mode); err != nil {
+				t.Fatal(err)
+			}
+			fd, err := unix.Open(d, unix.O_PATH|unix.O_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			var p Program
+			var to [8]byte
+			if e := p.octalMode(uintptr(fd), &to); e != 0 {
+				t.Fatal(e)
+			}
+			text, _, _ := strings.Cut(string(to[:]), "\x00")
+			want := map[uint32]string{0: "0", 0o7: "7", 0o755: "755", 0o1777: "1777", 0o4070: "4070"}[mode]
+			if text != want {
+				t.Errorf("%o: %q", mode, text)
+			}
+		})
 	}
 }
 
@@ -253,10 +258,12 @@ func TestChecks(t *testing.T) {
 		{Step{Kind: FSType, Args: [5]uintptr{n, unix.PROC_SUPER_MAGIC, 1}}, true},
 		{Step{Kind: 200}, false},
 	} {
-		failed := run(t, 8<<10, func(*Block) []Step { return []Step{c.step} })
-		if (len(failed) == 0) != c.ok {
-			t.Errorf("%d: %+v", i, failed)
-		}
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			failed := run(t, 8<<10, func(*Block) []Step { return []Step{c.step} })
+			if (len(failed) == 0) != c.ok {
+				t.Errorf("%d: %+v", i, failed)
+			}
+		})
 	}
 }
 
@@ -276,9 +283,11 @@ func TestRegisters(t *testing.T) {
 		"other":  {[]Step{{Nr: unix.SYS_CLOSE, Args: [5]uintptr{1 << 20}, Ignore: [3]unix.Errno{unix.EPERM}, Skip: 2}, ok}, 0},
 		"any":    {[]Step{{Nr: unix.SYS_CLOSE, Args: [5]uintptr{1 << 20}, Ignore: [3]unix.Errno{ErrAny}, Skip: 200}, bad}, -1},
 	} {
-		failed := run(t, 16<<10, func(*Block) []Step { return c.steps })
-		if c.fails < 0 && len(failed) != 0 || c.fails >= 0 && (len(failed) != 1 || int(failed[0].Step) != c.fails) {
-			t.Errorf("%s: %+v", name, failed)
-		}
+		t.Run(name, func(t *testing.T) {
+			failed := run(t, 16<<10, func(*Block) []Step { return c.steps })
+			if c.fails < 0 && len(failed) != 0 || c.fails >= 0 && (len(failed) != 1 || int(failed[0].Step) != c.fails) {
+				t.Errorf("%s: %+v", name, failed)
+			}
+		})
 	}
 }

@@ -107,14 +107,16 @@ c000000000-c000400000 rw-p 00000000 00:00 0
 		{"", 1, "not found"},
 		{"junk\n-\n1-2\n", 1, "not found"},
 	} {
-		r, err := codeIn([]byte(c.maps), c.pc)
-		got := fmt.Sprintf("%x", r)
-		if err != nil {
-			got = "not found"
-		}
-		if got != c.want {
-			t.Errorf("%x: %s, want %s", c.pc, got, c.want)
-		}
+		t.Run(c.maps+" "+c.want, func(t *testing.T) {
+			r, err := codeIn([]byte(c.maps), c.pc)
+			got := fmt.Sprintf("%x", r)
+			if err != nil {
+				got = "not found"
+			}
+			if got != c.want {
+				t.Errorf("%x: %s, want %s", c.pc, got, c.want)
+			}
+		})
 	}
 }
 

@@ -301,9 +301,11 @@ func TestRefused(t *testing.T) {
 		"index":    {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Action: specs.ActErrno, Names: []string{"read"}, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}}},
 		"op":       {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Action: specs.ActErrno, Names: []string{"read"}, Args: []specs.LinuxSeccompArg{{Op: "X"}}}}},
 	} {
-		if _, _, err := compileFor(s, "amd64"); errclass.Of(err) != errdefs.ErrInvalidArgument {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if _, _, err := compileFor(s, "amd64"); errclass.Of(err) != errdefs.ErrInvalidArgument {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 	if _, _, err := compileFor(&specs.LinuxSeccomp{DefaultAction: specs.ActAllow}, "mips"); errclass.Of(err) != errdefs.ErrNotImplemented {
 		t.Errorf("mips: %v", err)
@@ -349,10 +351,12 @@ func TestNumbers(t *testing.T) {
 		{specs.ArchX32, "pwritev2", x32Bit + 547},
 		{specs.ArchX86, "_llseek", 140},
 	} {
-		nr, ok := archOf(c.arch).number(c.name)
-		if ok != (c.nr >= 0) || ok && int64(nr) != c.nr {
-			t.Errorf("%s on %s: %d, %v; want %d", c.name, c.arch, nr, ok, c.nr)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			nr, ok := archOf(c.arch).number(c.name)
+			if ok != (c.nr >= 0) || ok && int64(nr) != c.nr {
+				t.Errorf("%s on %s: %d, %v; want %d", c.name, c.arch, nr, ok, c.nr)
+			}
+		})
 	}
 }
 
@@ -404,13 +408,15 @@ func TestTable(t *testing.T) {
 		t.Error("not sorted")
 	}
 	for name, want := range map[string][4]uint32{"accept": {43, noNumber, 202, 285}, "read": {0, 3, 63, 3}, "write": {1, 4, 64, 4}} {
-		for column, nr := range want {
-			a := &arch{column: column}
-			got, ok := a.number(name)
-			if ok != (nr != noNumber) || ok && got != nr {
-				t.Errorf("%s in column %d: %d %v, want %d", name, column, got, ok, nr)
+		t.Run(name, func(t *testing.T) {
+			for column, nr := range want {
+				a := &arch{column: column}
+				got, ok := a.number(name)
+				if ok != (nr != noNumber) || ok && got != nr {
+					t.Errorf("%s in column %d: %d %v, want %d", name, column, got, ok, nr)
+				}
 			}
-		}
+		})
 	}
 	if _, ok := (&arch{}).number("nope"); ok {
 		t.Error("a call that is not there")
