@@ -12,6 +12,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/gantry/gantry/engine/container/validate"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/logs"
 )
 
 // Config is what flags and daemon.json say, checked. The names are those of the
@@ -135,8 +136,8 @@ func (c *Config) checkWords() error {
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return errclass.Invalid("invalid log format: %s", c.LogFormat)
 	}
-	if c.LogDriver != "json-file" && c.LogDriver != "none" {
-		return errclass.Invalid("log-driver %q is not built yet in this engine (json-file and none are)", c.LogDriver)
+	if err := c.checkLog(); err != nil {
+		return err
 	}
 	if c.DefaultRuntime != RuntimeName && c.DefaultRuntime != "runc" {
 		return errclass.Invalid("specified default runtime '%s' does not exist", c.DefaultRuntime)
@@ -164,6 +165,18 @@ func (c *Config) checkWords() error {
 		if k, _, ok := strings.Cut(l, "="); !ok || k == "" {
 			return errclass.Invalid("bad attribute format: %s", l)
 		}
+	}
+	return nil
+}
+
+// checkLog checks the log driver that containers get, and its options.
+func (c *Config) checkLog() error {
+	drivers := logDrivers()
+	if _, err := drivers.Find(c.LogDriver); err != nil {
+		return errclass.Invalid("log-driver %q is not built yet in this engine (%s and none are)", c.LogDriver, strings.Join(drivers.Names(), ", "))
+	}
+	if _, err := drivers.Configure(c.LogDriver, logs.Place{}, c.LogOpts); err != nil {
+		return errclass.Invalid("failed to set log opts: %w", err)
 	}
 	return nil
 }

@@ -70,6 +70,7 @@ func TestConfigErrors(t *testing.T) {
 		{``, []string{"-H", "tcp://0.0.0.0:2375"}, "refusing to listen on tcp://0.0.0.0:2375 without --tlsverify"},
 		{``, []string{"-H", "npipe://x"}, `unsupported protocol "npipe"`},
 		{``, []string{"--log-level", "loud"}, "invalid logging level: loud"},
+		{``, []string{"--log-opt", "max-size=x"}, `failed to set log opts: invalid value for max-size: x`},
 		{``, []string{"--log-driver", "syslog"}, `log-driver "syslog" is not built yet`},
 		{``, []string{"--storage-driver", "zfs"}, `storage-driver "zfs" is not built yet`},
 		{``, []string{"--default-runtime", "kata"}, "specified default runtime 'kata' does not exist"},
@@ -135,4 +136,14 @@ func FuzzConfigFile(f *testing.F) {
 		}
 		_ = c.check()
 	})
+}
+
+// Every driver that is built in may be the daemon's.
+func TestLogDrivers(t *testing.T) {
+	for _, d := range logDrivers() {
+		args := []string{"--log-driver", d.Describe().Name}
+		if _, err := parseWith(t, ``, args...); err != nil {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
 }

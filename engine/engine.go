@@ -49,15 +49,17 @@ type Engine struct {
 	bus         *event.Bus
 	runtimePath string
 
-	store      *storage.Store
-	shim       *shim.Client
-	keeper     *shimFDs
-	images     *image.Service
-	networks   *network.Service
-	volumes    *volume.Service
-	containers *container.Service
-	api        API
-	listeners  []*listener
+	store    *storage.Store
+	shim     *shim.Client
+	keeper   *shimFDs
+	images   *image.Service
+	networks *network.Service
+	volumes  *volume.Service
+	// closeVolumes lets go of the volume drivers.
+	closeVolumes func() error
+	containers   *container.Service
+	api          API
+	listeners    []*listener
 }
 
 func (e *Engine) config() *Config { return e.cfg.Load() }
@@ -151,12 +153,12 @@ func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (e
 		return err
 	}
 	ctrConfig.Log, ctrConfig.Cgroup2 = e.log, e.host.cgroup2
-	if e.volumes, err = volume.New(cfg.DataRoot, e.bus, e.log); err != nil {
+	if e.volumes, err = e.openVolumes(cfg.DataRoot, u); err != nil {
 		return err
 	}
-	u.Add(e.volumes.Close)
 	e.containers, err = container.New(ctrConfig, container.Deps{
 		Images: e.images, Layers: e.store.Layers(), Networks: e.networks, Volumes: e.volumes, Shim: e.shim, Bus: e.bus,
+		Logs:    logDrivers(),
 		Seccomp: seccomp.Compile,
 	})
 	if err != nil {
@@ -171,6 +173,17 @@ func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (e
 		return uses
 	}
 	return e.containers.Restore(ctx)
+}
+
+// openVolumes opens the service of volumes over its drivers.
+func (e *Engine) openVolumes(dataRoot string, u *undo.List) (*volume.Service, error) {
+	builtin, more, closeAll, err := volumeDrivers(dataRoot, e.log)
+	if err != nil {
+		return nil, err
+	}
+	u.Add(closeAll)
+	e.closeVolumes = closeAll
+	return volume.New(dataRoot, builtin, more, e.bus, e.log)
 }
 
 // connectShim finds the shim, or starts one. The daemon becomes the subreaper above
@@ -287,7 +300,7 @@ func (e *Engine) Close() error {
 		errs = append(errs, fmt.Errorf("requests under way were cut off: %w", err))
 	}
 	cancel()
-	errs = append(errs, e.closeContainers(), e.networks.Close(), e.releaseShim(), e.store.Close())
+	errs = append(errs, e.closeContainers(), e.networks.Close(), e.closeVolumes(), e.releaseShim(), e.store.Close())
 	if p := e.config().Pidfile; p != "" {
 		errs = append(errs, removePidfile(p))
 	}

@@ -67,7 +67,7 @@ type Images interface {
 
 // Volumes is what the server asks of engine/volume.
 type Volumes interface {
-	List(ctx context.Context, f filter.Args) ([]volumetypes.Volume, error)
+	List(ctx context.Context, f filter.Args) (list []volumetypes.Volume, warnings []string, err error)
 	Create(ctx context.Context, r volumetypes.CreateRequest) (volumetypes.Volume, error)
 	Inspect(ctx context.Context, name string) (volumetypes.Volume, error)
 	Remove(ctx context.Context, name string, force bool) error

@@ -16,6 +16,8 @@ import (
 	"github.com/gantry/gantry/engine/container"
 	"github.com/gantry/gantry/engine/image"
 	"github.com/gantry/gantry/engine/volume"
+	"github.com/gantry/gantry/engine/volume/driver"
+	volumelocal "github.com/gantry/gantry/engine/volume/driver/local"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/filter"
@@ -140,7 +142,13 @@ func serve(t *testing.T, setup ...func(*harness)) *harness {
 	for _, f := range setup {
 		f(h)
 	}
-	volumes, err := volume.New(t.TempDir(), h.bus, slog.New(slog.DiscardHandler))
+	root, discard := t.TempDir(), slog.New(slog.DiscardHandler)
+	local, err := volumelocal.Open(filepath.Join(root, "volumes"), discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { local.Close() })
+	volumes, err := volume.New(root, []driver.Driver{local}, nil, h.bus, discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,11 +24,11 @@ func (s volumeAPI) volumeList(c *call) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.Volumes.List(c.ctx(), f)
+	list, warnings, err := s.Volumes.List(c.ctx(), f)
 	if err != nil {
 		return err
 	}
-	return c.json(http.StatusOK, volumetypes.ListResponse{Volumes: listOf(list)})
+	return c.json(http.StatusOK, volumetypes.ListResponse{Volumes: listOf(list), Warnings: warnings})
 }
 
 func (s volumeAPI) volumeInspect(c *call) error {

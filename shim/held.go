@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/logs"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,7 +17,7 @@ import (
 // in the daemon's poller, which would wake up for every byte of output.
 type held struct {
 	started  Started
-	log      *LogConfig
+	log      *logs.Config
 	tty      bool
 	once     bool
 	paused   bool

@@ -8,9 +8,9 @@
 package shim
 
 import (
-	"encoding/json"
 	"time"
 
+	"github.com/gantry/gantry/logs"
 	"github.com/gantry/gantry/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -28,17 +28,6 @@ type Key struct {
 	Container string `json:"c"`
 	Exec      string `json:"e,omitempty"`
 	Run       uint64 `json:"r,omitempty"`
-}
-
-// LogConfig says where a container's output goes. Nil in StartRequest: nowhere.
-type LogConfig struct {
-	// Path of the json-file log; rotated files are Path.1, Path.2, … (".gz" when Compress).
-	Path     string `json:"path"`
-	MaxSize  int64  `json:"max_size"`  // bytes; <= 0: never rotated
-	MaxFiles int    `json:"max_files"` // including the current one, >= 1
-	Compress bool   `json:"compress,omitempty"`
-	// Attrs is put into every line as "attrs" (labels, env, tag), Docker's form.
-	Attrs json.RawMessage `json:"attrs,omitempty"`
 }
 
 // AttachSpec describes one client to connect to a process's streams. The
@@ -75,7 +64,7 @@ type StartRequest struct {
 	OpenStdin     bool                       `json:"open_stdin,omitempty"`
 	StdinOnce     bool                       `json:"stdin_once,omitempty"`
 	ConsoleSize   oci.WinSize                `json:"console"`
-	Log           *LogConfig                 `json:"log,omitempty"`
+	Log           *logs.Config               `json:"log,omitempty"` // nil: output goes nowhere
 	Attach        []AttachSpec               `json:"attach,omitempty"`
 }
 
@@ -130,7 +119,7 @@ type Status struct {
 	// "client:NAME" in FDs.
 	Terminal  bool         `json:"tty,omitempty"`
 	StdinOnce bool         `json:"stdin_once,omitempty"`
-	Log       *LogConfig   `json:"log,omitempty"`
+	Log       *logs.Config `json:"log,omitempty"`
 	Attach    []AttachSpec `json:"attach,omitempty"`
 }
 

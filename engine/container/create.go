@@ -65,8 +65,10 @@ func (s *Service) make(ctx context.Context, r *store.Record, name string, img *i
 		return nil, err
 	}
 	takeBack.Add(func() error { return s.deps.Layers.Remove(r.ID) })
-	takeBack.Add(func() error { return mounts.DropVolumes(s.deps.Volumes, r.ID, r.Mounts, true) })
-	if err := mounts.TakeVolumes(s.deps.Volumes, r.ID, r.Mounts, lease.Lower); err != nil {
+	takeBack.Add(func() error {
+		return mounts.DropVolumes(context.WithoutCancel(ctx), s.deps.Volumes, r.ID, r.Mounts, true)
+	})
+	if err := mounts.TakeVolumes(ctx, s.deps.Volumes, r.ID, r.Mounts, lease.Lower); err != nil {
 		return nil, err
 	}
 	if err := s.files.SaveRecord(r); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/gantry/gantry/engine/container/validate"
 	"github.com/gantry/gantry/engine/image"
 	"github.com/gantry/gantry/internal/event"
+	"github.com/gantry/gantry/logs"
 	"github.com/gantry/gantry/storage"
 )
 
@@ -60,6 +61,7 @@ type Deps struct {
 	Networks Networks
 	Volumes  Volumes
 	Shim     Shim
+	Logs     logs.Drivers
 	Bus      *event.Bus
 	Seccomp  bundle.SeccompCompiler
 }

@@ -15,8 +15,14 @@ import (
 	"github.com/gantry/gantry/engine/image"
 	"github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/engine/volume"
+	"github.com/gantry/gantry/engine/volume/driver"
+	volumelocal "github.com/gantry/gantry/engine/volume/driver/local"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/event"
+	"github.com/gantry/gantry/logs"
+	"github.com/gantry/gantry/logs/jsonfile"
+	"github.com/gantry/gantry/logs/local"
+	"github.com/gantry/gantry/logs/none"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/storage"
@@ -437,12 +443,18 @@ func newRig(t testing.TB) *rig {
 // start makes a daemon over what is there.
 func (r *rig) start() {
 	r.t.Helper()
-	volumes, err := volume.New(filepath.Join(r.dir, "data"), r.bus, slog.New(slog.DiscardHandler))
+	discard := slog.New(slog.DiscardHandler)
+	volumeDriver, err := volumelocal.Open(filepath.Join(r.dir, "data", "volumes"), discard)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { volumeDriver.Close() })
+	volumes, err := volume.New(filepath.Join(r.dir, "data"), []driver.Driver{volumeDriver}, nil, r.bus, discard)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	s, err := New(Config{DataRoot: filepath.Join(r.dir, "data"), ExecRoot: filepath.Join(r.dir, "exec")},
-		Deps{Images: r.images, Layers: r.layers, Networks: r.nets, Volumes: volumes, Shim: r.shim, Bus: r.bus})
+		Deps{Images: r.images, Layers: r.layers, Networks: r.nets, Volumes: volumes, Shim: r.shim, Bus: r.bus, Logs: logs.Drivers{jsonfile.Driver{}, local.Driver{}, none.Driver{}}})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -9,8 +9,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gantry/gantry/engine/container/logs"
+	"github.com/gantry/gantry/engine/container/store"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/logs"
 )
 
 // Logs sends what the container wrote. With Follow it ends when the run that was up
@@ -24,26 +25,41 @@ func (s *Service) Logs(ctx context.Context, ref string, o LogsOptions, w LogWrit
 		return errclass.Invalid("You must choose at least one stream")
 	}
 	r := own.Record()
-	if t := r.HostConfig.LogConfig.Type; t == "none" {
-		return errclass.Invalid("configured logging driver does not support reading")
+	drv, err := s.deps.Logs.Find(r.HostConfig.LogConfig.Type)
+	if err != nil {
+		return err
 	}
-	tty := r.Config.Tty
 	v := own.View()
-	opts := logs.Options{
-		Path: s.files.LogPath(own.ID), Since: o.Since, Until: o.Until, Tail: o.Tail,
-		Follow:  o.Follow && v.Phase.Up(),
-		Changed: own.Changed,
-		Ended:   func() bool { now := own.View(); return now.Run != v.Run || !now.Phase.Up() },
+	q := logs.Query{Since: o.Since, Until: o.Until, Tail: o.Tail, Follow: o.Follow && v.Phase.Up()}
+	cursor, err := drv.OpenCursor(s.files.Log(own.ID), q)
+	if err != nil {
+		return err
 	}
+	defer cursor.Close()
+	tty := r.Config.Tty
 	raw := w.Open(!tty)
-	if opts.Follow {
+	var run logs.Run
+	if q.Follow {
+		run = followed{own, v.Run}
 		// The client is to see at once that it is connected.
 		if f, ok := raw.(interface{ Flush() }); ok {
 			f.Flush()
 		}
 	}
 	out := &logOut{o: o, mux: !tty, raw: raw, w: bufio.NewWriterSize(raw, 64<<10)}
-	return logs.Read(ctx, opts, out.emit, out.flush)
+	return logs.Copy(ctx, cursor, run, out.emit, out.flush)
+}
+
+// followed is the run of a container whose output is followed.
+type followed struct {
+	*store.Container
+	run uint64
+}
+
+// Ended implements logs.Run; Changed is the container's.
+func (f followed) Ended() bool {
+	v := f.View()
+	return v.Run != f.run || !v.Phase.Up()
 }
 
 // logOut formats entries as Docker sends them.
@@ -55,8 +71,9 @@ type logOut struct {
 	head []byte // what comes before the text of the entry at hand
 }
 
-func (l *logOut) emit(m *logs.Message) error {
-	if m.Stderr && !l.o.Stderr || !m.Stderr && !l.o.Stdout {
+func (l *logOut) emit(m *logs.Record) error {
+	stderr := m.Stream == logs.Stderr
+	if stderr && !l.o.Stderr || !stderr && !l.o.Stdout {
 		return nil
 	}
 	b := l.head[:0]
@@ -72,7 +89,7 @@ func (l *logOut) emit(m *logs.Message) error {
 	}
 	if l.mux {
 		b[0] = 1
-		if m.Stderr {
+		if stderr {
 			b[0] = 2
 		}
 		binary.BigEndian.PutUint32(b[4:], uint32(len(b)-8+len(m.Line)))

@@ -29,7 +29,7 @@ type Config struct {
 	CgroupParent   string // "" is "/docker", with SystemdCgroup "system.slice"
 	SystemdCgroup  bool
 	Cgroup2        bool // the machine has no cgroups of version 1
-	// LogOpts are json-file's options where a container has none of its own.
+	// LogOpts are LogDriver's options where a container does not set them itself.
 	LogOpts map[string]string
 	// LogDriver is the log driver where a container names none; "" is "json-file".
 	LogDriver string
@@ -76,12 +76,12 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	s.validate = validate.New(validate.Config{
 		Runtimes: cfg.Runtimes, DefaultRuntime: cmp.Or(cfg.DefaultRuntime, "gantry"),
 		SystemdCgroup: cfg.SystemdCgroup, Cgroup2: cfg.Cgroup2,
-		LogDriver: cmp.Or(cfg.LogDriver, "json-file"), LogOpts: cfg.LogOpts,
+		LogDriver: cmp.Or(cfg.LogDriver, "json-file"), LogOpts: cfg.LogOpts, Logs: deps.Logs,
 		ShmSize: cmp.Or(cfg.ShmSize, 64<<20), StopTimeout: cmp.Or(cfg.StopTimeout, 10*time.Second),
 	}, s.index, deps.Networks)
 	b, err := bundle.New(bundle.Config{
 		CgroupParent: cfg.CgroupParent, SystemdCgroup: cfg.SystemdCgroup, Init: cfg.Init,
-		NoNewPrivileges: cfg.NoNewPrivileges, SeccompProfile: cfg.SeccompProfile,
+		NoNewPrivileges: cfg.NoNewPrivileges, SeccompProfile: cfg.SeccompProfile, Logs: deps.Logs,
 	}, deps.Images, deps.Layers, files, s.index, deps.Seccomp)
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	})
 	s.query = query.New(query.Deps{
 		Index: s.index, Files: files, Execs: s.execs,
-		Images: deps.Images, Layers: deps.Layers, Networks: deps.Networks, Shim: deps.Shim,
+		Images: deps.Images, Layers: deps.Layers, Networks: deps.Networks, Shim: deps.Shim, Logs: deps.Logs,
 		StorageDriver: cmp.Or(cfg.StorageDriver, "overlayfs"),
 	})
 	return s, nil

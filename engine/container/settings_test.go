@@ -179,7 +179,7 @@ func (s *setting) try(t *testing.T, path string, set bool) (string, *seen, error
 		got.Start = &req
 	}
 	got.Network = r.nets.asked
-	got.Volumes, err = r.volumes.List(bg, filter.Args{})
+	got.Volumes, _, err = r.volumes.List(bg, filter.Args{})
 	r.must(err)
 	for i := range got.Volumes {
 		got.Volumes[i].CreatedAt = ""

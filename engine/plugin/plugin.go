@@ -37,6 +37,9 @@ const (
 // plugintest.Run holds an implementation to this.
 type Source interface {
 	Find(name string) (*Client, error)
+	// Names are the plugins that Find may find now, of whatever protocol, sorted. It calls none
+	// of them.
+	Names() []string
 }
 
 // NotFound is the error of a Source that has no plugin of a name, in Docker's words.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/gantry/gantry/internal/errclass"
@@ -70,6 +71,33 @@ func (r *Registry) Find(name string) (*Client, error) {
 		}
 	}
 	return nil, NotFound(name)
+}
+
+// Names implements Source: the plugins that have a file in one of the directories now, sorted; it opens none
+// of them.
+func (r *Registry) Names() []string {
+	var names []string
+	for suffix, dirs := range map[string][]string{".sock": r.Sockets, ".spec": r.Specs, ".json": r.Specs} {
+		for _, dir := range dirs {
+			entries, err := os.ReadDir(dir)
+			if err != nil {
+				continue // most machines have none
+			}
+			for _, e := range entries {
+				name, isFile := strings.CutSuffix(e.Name(), suffix)
+				if !isFile {
+					if _, err := os.Lstat(dir + "/" + name + "/" + name + suffix); err != nil {
+						continue
+					}
+				}
+				if validName.MatchString(name) {
+					names = append(names, name)
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // trusted refuses a file of another kind, and one that somebody beside root and us could

@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/engine/plugin/plugintest"
+	"github.com/gantry/gantry/engine/volume/driver"
+	"github.com/gantry/gantry/engine/volume/driver/local"
+	"github.com/gantry/gantry/engine/volume/driver/volplugin"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/filter"
@@ -19,11 +24,22 @@ import (
 
 func open(t *testing.T, dir string) *Service {
 	t.Helper()
-	s, err := New(dir, event.New(), slog.New(slog.DiscardHandler))
+	return openWith(t, dir, nil)
+}
+
+// openWith opens the store of a daemon that has plugins, too.
+func openWith(t *testing.T, dir string, plugins map[string]http.Handler) *Service {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	l, err := local.Open(filepath.Join(dir, "volumes"), log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	t.Cleanup(func() { l.Close() })
+	s, err := New(dir, []driver.Driver{l}, volplugin.Source{Plugins: plugintest.Source(plugins)}, event.New(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 
@@ -46,7 +62,8 @@ func TestLife(t *testing.T) {
 	if again := create(t, s, "named"); again.CreatedAt != v.CreatedAt {
 		t.Errorf("made anew: %+v", again)
 	}
-	name, path, err := s.Acquire(volumetypes.CreateRequest{}, "c1")
+	used, err := s.Acquire(bg, volumetypes.CreateRequest{}, "c1")
+	name, path := used.Name, used.Path
 	if err != nil || len(name) != 64 {
 		t.Fatal(name, err)
 	}
@@ -58,7 +75,6 @@ func TestLife(t *testing.T) {
 		t.Error(err)
 	}
 	// The next daemon: what is half done is finished, uses are told anew.
-	s.Close()
 	for _, d := range []string{".new-x/_data", ".removing-y/_data"} {
 		if err := os.MkdirAll(filepath.Join(dir, "volumes", d), 0o700); err != nil {
 			t.Fatal(err)
@@ -68,17 +84,18 @@ func TestLife(t *testing.T) {
 	if err := s.Use(name, "c1"); err != nil {
 		t.Error(err)
 	}
-	if l, _ := s.List(bg, filter.Args{"dangling": {"true"}}); len(l) != 1 || l[0].Name != "named" {
+	if l, _, _ := s.List(bg, filter.Args{"dangling": {"true"}}); len(l) != 1 || l[0].Name != "named" {
 		t.Errorf("%+v", l)
 	}
-	if err := s.Release(name, "c1", true); err != nil {
+	if err := s.Release(bg, name, "c1", true); err != nil {
 		t.Error(err)
 	}
-	anon, _, err := s.Acquire(volumetypes.CreateRequest{}, "c2")
+	used, err = s.Acquire(bg, volumetypes.CreateRequest{}, "c2")
+	anon := used.Name
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Release(anon, "c2", false); err != nil {
+	if err := s.Release(bg, anon, "c2", false); err != nil {
 		t.Error(err)
 	}
 	rep, err := s.Prune(bg, nil, false)
@@ -86,12 +103,11 @@ func TestLife(t *testing.T) {
 		t.Errorf("%+v %v", rep, err)
 	}
 	// One for a container that never came to be goes; a named one stays.
-	if _, _, err := s.Acquire(volumetypes.CreateRequest{}, "c3"); err != nil {
+	if _, err := s.Acquire(bg, volumetypes.CreateRequest{}, "c3"); err != nil {
 		t.Fatal(err)
 	}
-	s.Close()
 	s = open(t, dir)
-	if err := s.Abandon("c3"); err != nil {
+	if err := s.Abandon(bg, "c3"); err != nil {
 		t.Error(err)
 	}
 	if err := s.Remove(bg, "named", false); err != nil {
@@ -153,7 +169,7 @@ func TestFill(t *testing.T) {
 	must(err)
 	defer from.Close()
 	v := create(t, s, "vv")
-	must(s.Fill("vv", from))
+	must(s.Fill(t.Context(), "vv", from))
 	var st, dir unix.Stat_t
 	must(unix.Stat(v.Mountpoint+"/sub/f", &st))
 	must(unix.Stat(v.Mountpoint, &dir))
@@ -167,7 +183,7 @@ func TestFill(t *testing.T) {
 		t.Error(to, err)
 	}
 	must(os.WriteFile(filepath.Join(src, "late"), nil, 0o600))
-	must(s.Fill("vv", from))
+	must(s.Fill(t.Context(), "vv", from))
 	if _, err := os.Stat(v.Mountpoint + "/late"); err == nil {
 		t.Error("filled twice")
 	}

@@ -15,6 +15,7 @@ import (
 
 	ociinit "github.com/gantry/gantry/oci/init"
 
+	"github.com/gantry/gantry/logs"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/shim/shimd"
@@ -153,7 +154,7 @@ func (r *rig) request(args ...string) *shim.StartRequest {
 	return &shim.StartRequest{
 		Key:    shim.Key{Container: id, Run: 1},
 		Rootfs: oci.Rootfs{Path: r.root},
-		Log:    &shim.LogConfig{Path: filepath.Join(filepath.Dir(r.dir), id+".log"), MaxFiles: 1},
+		Log:    &logs.Config{Path: filepath.Join(filepath.Dir(r.dir), id+".log"), MaxFiles: 1},
 		Spec: &specs.Spec{
 			Version: specs.Version, Root: &specs.Root{},
 			Process: &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin"}},

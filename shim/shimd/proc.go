@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/logs"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
-	"github.com/gantry/gantry/shim/logfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,8 +47,8 @@ type proc struct {
 	adopted   bool
 	lost      bool
 	sharedPID bool // its children outlive it: they are killed with it
-	logCfg    *shim.LogConfig
-	log       *logfile.Writer // nil: no log
+	logCfg    *logs.Config
+	log       logs.Writer // nil: no log
 
 	out, errOut *source // nil: none; for a terminal out is the pty
 	pty         *os.File
@@ -248,21 +248,21 @@ func (p *proc) pump(src *source, stream byte) {
 		break
 	}
 	if p.log != nil {
-		p.log.Flush(logStream(stream))
+		p.log.Flush(logStream(stream), time.Now())
 	}
 }
 
-func logStream(stream byte) logfile.Stream {
+func logStream(stream byte) logs.Stream {
 	if stream == streamErr {
-		return logfile.Stderr
+		return logs.Stderr
 	}
-	return logfile.Stdout
+	return logs.Stdout
 }
 
 // output writes the log first and then to the clients.
 func (p *proc) output(stream byte, b []byte) {
 	if p.log != nil {
-		p.log.Write(logStream(stream), b)
+		p.log.Write(logStream(stream), b, time.Now())
 	}
 	p.mu.Lock()
 	clients := p.clients

@@ -9,9 +9,11 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/fdpass"
+	"github.com/gantry/gantry/logs"
+	"github.com/gantry/gantry/logs/jsonfile"
+	"github.com/gantry/gantry/logs/local"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
-	"github.com/gantry/gantry/shim/logfile"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -407,13 +409,15 @@ func (s *Server) join(p *proc, list []shim.AttachSpec, conns []*os.File) []*clie
 	return clients
 }
 
-func (s *Server) openLog(cfg *shim.LogConfig) (*logfile.Writer, error) {
+// logDrivers are the formats that the shim writes. Drivers that send logs elsewhere read
+// what it wrote, in the daemon.
+func logDrivers() logs.Drivers { return logs.Drivers{jsonfile.Driver{}, local.Driver{}} }
+
+func (s *Server) openLog(cfg *logs.Config) (logs.Writer, error) {
 	if cfg == nil {
 		return nil, nil
 	}
-	return logfile.Open(logfile.Config{
-		Path: cfg.Path, MaxSize: cfg.MaxSize, MaxFiles: cfg.MaxFiles, Compress: cfg.Compress, Attrs: cfg.Attrs, Logf: s.logf,
-	})
+	return logDrivers().OpenWriter(cfg, s.logf)
 }
 
 // sharedPID tells that the container has no pid namespace of its own.

@@ -14,12 +14,13 @@ import (
 
 	"github.com/gantry/gantry/engine/container/hostdev"
 	"github.com/gantry/gantry/engine/container/links"
-	"github.com/gantry/gantry/engine/container/logs"
 	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/engine/container/spec"
 	"github.com/gantry/gantry/engine/container/store"
 	"github.com/gantry/gantry/engine/container/userdb"
 	"github.com/gantry/gantry/engine/image"
+	"github.com/gantry/gantry/logs"
+	"github.com/gantry/gantry/logs/attrs"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/storage"
@@ -47,6 +48,7 @@ type Config struct {
 	NoNewPrivileges bool // the default of --security-opt no-new-privileges
 	// SeccompProfile is a profile's JSON, "unconfined", or "" for the built-in one.
 	SeccompProfile string
+	Logs           logs.Drivers // those there are
 }
 
 // Builder makes requests for the shim. Safe for concurrent use.
@@ -126,18 +128,27 @@ func (b *Builder) Start(ctx context.Context, r *store.Record, key shim.Key, join
 
 		SystemdCgroup: b.cfg.SystemdCgroup,
 	}
-	if req.Log, err = logs.ConfigOf(b.files.LogPath(r.ID), h.LogConfig); err != nil {
+	if req.Log, err = b.log(r); err != nil {
 		return nil, err
-	}
-	if req.Log != nil {
-		req.Log.Attrs = logs.Attrs(logs.Subject{
-			ID: r.ID, Name: r.Name, ImageID: r.Image, ImageName: r.Config.Image, Command: append([]string{r.Path}, r.Args...),
-		}, r.Config, h.LogConfig.Config)
 	}
 	if req.Seccomp, req.SeccompFlags, err = b.filter(h, sp); err != nil {
 		return nil, err
 	}
 	return req, nil
+}
+
+// log says what the shim shall write of a container's output; nil: nothing.
+func (b *Builder) log(r *store.Record) (*logs.Config, error) {
+	lc := r.HostConfig.LogConfig
+	c, err := b.cfg.Logs.Configure(lc.Type, b.files.Log(r.ID), lc.Config)
+	if err != nil || c == nil {
+		return nil, err
+	}
+	c.Attrs = attrs.Of(attrs.Container{
+		Subject: logs.Subject{ID: r.ID, Name: r.Name, ImageID: r.Image, ImageName: r.Config.Image, Command: append([]string{r.Path}, r.Args...)},
+		Labels:  r.Config.Labels, Env: r.Config.Env,
+	}, lc.Config)
+	return c, nil
 }
 
 // Exec is the request for a further process: the container's own settings, with the exec's

@@ -1,9 +1,11 @@
 package mounts
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/gantry/gantry/engine/volume"
 	"github.com/gantry/gantry/internal/errclass"
@@ -17,20 +19,26 @@ import (
 // contracts.
 type Users interface {
 	Use(name, container string) error
-	Release(name, container string, remove bool) error
+	Release(ctx context.Context, name, container string, remove bool) error
+}
+
+// Mounter makes the data of volumes reachable; see engine/volume for the contracts.
+type Mounter interface {
+	Mount(ctx context.Context, name, container string) (path string, err error)
+	Unmount(ctx context.Context, name, container string) error
 }
 
 // Volumes is what a container's mounts ask of engine/volume; see there for the contracts.
 type Volumes interface {
 	Users
-	Acquire(r volumetypes.CreateRequest, container string) (name, path string, err error)
-	Fill(name string, from *os.File) error
+	Acquire(ctx context.Context, r volumetypes.CreateRequest, container string) (volume.Used, error)
+	Fill(ctx context.Context, name string, from *os.File) error
 }
 
 // TakeVolumes makes the container a user of its volumes, makes those that are not there, and
 // copies into empty ones what the image has at their place. points get
 // their names and sources. On an error DropVolumes undoes it.
-func TakeVolumes(vs Volumes, cid string, points []Point, lower []string) error {
+func TakeVolumes(ctx context.Context, vs Volumes, cid string, points []Point, lower []string) error {
 	var root *os.File
 	defer func() {
 		if root != nil {
@@ -48,20 +56,19 @@ func TakeVolumes(vs Volumes, cid string, points []Point, lower []string) error {
 			}
 			continue
 		}
-		var err error
-		m.Name, m.Source, err = vs.Acquire(volumetypes.CreateRequest{
+		used, err := vs.Acquire(ctx, volumetypes.CreateRequest{
 			Name: m.Name, Driver: m.Driver, DriverOpts: m.Opts, Labels: m.Labels,
 		}, cid)
 		if err != nil {
 			return err
 		}
-		m.Driver = volume.Driver
+		m.Name, m.Source, m.Driver = used.Name, used.Path, used.Driver
 		if root == nil {
 			if root, err = storage.RootView(lower); err != nil {
 				return err
 			}
 		}
-		if err := copyUp(vs, root, m); err != nil {
+		if err := copyUp(ctx, vs, root, m); err != nil {
 			return err
 		}
 	}
@@ -69,7 +76,7 @@ func TakeVolumes(vs Volumes, cid string, points []Point, lower []string) error {
 }
 
 // copyUp fills a volume with what root has at its destination.
-func copyUp(vs Volumes, root *os.File, m *Point) error {
+func copyUp(ctx context.Context, vs Volumes, root *os.File, m *Point) error {
 	from, err := storage.OpenIn(root, m.Destination)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil // the start will say what is wrong with it
@@ -87,16 +94,16 @@ func copyUp(vs Volumes, root *os.File, m *Point) error {
 	if m.NoCopy {
 		return nil
 	}
-	return vs.Fill(m.Name, from)
+	return vs.Fill(ctx, m.Name, from)
 }
 
 // DropVolumes ends the container's use of its volumes, and removes the anonymous ones that
 // nobody else uses when asked to.
-func DropVolumes(vs Users, cid string, points []Point, remove bool) error {
+func DropVolumes(ctx context.Context, vs Users, cid string, points []Point, remove bool) error {
 	var errs []error
 	for _, m := range points {
 		if m.Type == mount.TypeVolume && m.Name != "" {
-			errs = append(errs, vs.Release(m.Name, cid, remove && m.Anonymous))
+			errs = append(errs, vs.Release(ctx, m.Name, cid, remove && m.Anonymous))
 		}
 	}
 	return errors.Join(errs...)
@@ -110,4 +117,34 @@ func UseVolumes(vs Users, cid string, points []Point) (gone []string) {
 		}
 	}
 	return gone
+}
+
+// MountVolumes makes the data of a container's volumes reachable and returns the points with
+// where it is now. UnmountVolumes undoes it, also what was done before an error. Errors are in
+// Docker's words, of class Internal: it is not the container that was not found.
+func MountVolumes(ctx context.Context, vs Mounter, cid string, points []Point) ([]Point, error) {
+	out := slices.Clone(points)
+	for i := range out {
+		m := &out[i]
+		if m.Type != mount.TypeVolume {
+			continue
+		}
+		path, err := vs.Mount(ctx, m.Name, cid)
+		if err != nil {
+			return nil, errclass.Internal("error while mounting volume '%s': %s", m.Source, err.Error())
+		}
+		m.Source = path
+	}
+	return out, nil
+}
+
+// UnmountVolumes tells that a run which had the volumes mounted has ended.
+func UnmountVolumes(ctx context.Context, vs Mounter, cid string, points []Point) error {
+	var errs []error
+	for _, m := range points {
+		if m.Type == mount.TypeVolume && m.Name != "" {
+			errs = append(errs, vs.Unmount(ctx, m.Name, cid))
+		}
+	}
+	return errors.Join(errs...)
 }

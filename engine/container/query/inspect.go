@@ -36,9 +36,7 @@ func (q *Reader) Inspect(ctx context.Context, ref string, size bool) (container.
 		NetworkSettings: &container.NetworkSettings{Ports: portsOf(r, v), Networks: withNetworkIDs(q.networks, v.Endpoints(r), v)},
 	}
 	if v.Run > 0 { // it was started, or that was tried
-		if r.HostConfig.LogConfig.Type == "json-file" {
-			resp.LogPath = q.files.LogPath(c.ID)
-		}
+		resp.LogPath = q.logPath(r)
 		files := c.ID
 		if r.HostConfig.NetworkMode.IsContainer() {
 			if other, err := q.index.Get(r.HostConfig.NetworkMode.ConnectedContainer()); err == nil {
@@ -92,3 +90,12 @@ func stateResponse(v *store.View) *container.State {
 
 // stamp is a time as Docker shows it, the zero one included.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+// logPath is the file of a log whose format is for others to read, too.
+func (q *Reader) logPath(r *store.Record) string {
+	d, err := q.logs.Find(r.HostConfig.LogConfig.Type)
+	if err != nil || !d.Describe().PublicPath {
+		return ""
+	}
+	return d.Path(q.files.Log(r.ID))
+}

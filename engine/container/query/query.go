@@ -10,6 +10,7 @@ import (
 	"github.com/gantry/gantry/engine/container/store"
 	"github.com/gantry/gantry/engine/image"
 	"github.com/gantry/gantry/internal/filter"
+	"github.com/gantry/gantry/logs"
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/storage"
 	"github.com/opencontainers/go-digest"
@@ -52,6 +53,7 @@ type Deps struct {
 	Layers        Layers
 	Networks      Networks
 	Shim          Shim
+	Logs          logs.Drivers
 	StorageDriver string
 }
 
@@ -64,12 +66,13 @@ type Reader struct {
 	layers   Layers
 	networks Networks
 	shim     Shim
+	logs     logs.Drivers
 	driver   string
 }
 
 // New makes a reader.
 func New(d Deps) *Reader {
-	return &Reader{d.Index, d.Files, d.Execs, d.Images, d.Layers, d.Networks, d.Shim, d.StorageDriver}
+	return &Reader{d.Index, d.Files, d.Execs, d.Images, d.Layers, d.Networks, d.Shim, d.Logs, d.StorageDriver}
 }
 
 // ListOptions as GET /containers/json takes them.

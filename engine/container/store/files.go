@@ -15,6 +15,7 @@ import (
 	"github.com/gantry/gantry/internal/atomicfile"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
+	"github.com/gantry/gantry/logs"
 )
 
 const (
@@ -50,8 +51,8 @@ func (f *Files) Dir(cid string) string { return filepath.Join(f.data, cid) }
 // RunDir is the directory of the container's run, on tmpfs.
 func (f *Files) RunDir(cid string) string { return filepath.Join(f.exec, cid) }
 
-// LogPath is the file that the container's output goes to.
-func (f *Files) LogPath(cid string) string { return filepath.Join(f.Dir(cid), cid+"-json.log") }
+// Log is where the container's output goes.
+func (f *Files) Log(cid string) logs.Place { return logs.Place{Dir: f.Dir(cid), ID: cid} }
 
 // HostFile is a file that is written for a container and mounted into it.
 func (f *Files) HostFile(cid, name string) string { return filepath.Join(f.Dir(cid), name) }

@@ -46,7 +46,9 @@ type Layers interface {
 // Volumes is what tasks ask of engine/volume; see there for the contracts.
 type Volumes interface {
 	mounts.Users
-	Abandon(container string) error
+	mounts.Mounter
+	Abandon(ctx context.Context, container string) error
+	Restore(ctx context.Context, running map[string]bool)
 }
 
 // Networks is what tasks ask of engine/network; see there for the contracts.

@@ -3,8 +3,10 @@ package task
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/engine/container/store"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/moby/moby/api/types/events"
@@ -23,6 +25,18 @@ func (t *Task) keepRecord(edit func(*store.Record)) error {
 
 // allocating begins Docker's message about a new name that is refused.
 const allocating = "Error when allocating new name: %w"
+
+// keepSources records where a run has its volumes, when a driver has mounted them elsewhere than
+// before.
+func (t *Task) keepSources(points []mounts.Point) {
+	now := t.c.Record().Mounts
+	if slices.EqualFunc(now, points, func(a, b mounts.Point) bool { return a.Source == b.Source }) {
+		return
+	}
+	if err := t.keepRecord(func(r *store.Record) { r.Mounts = points }); err != nil {
+		t.m.Log.Warn("recording where volumes are", "container", t.c.ID, "error", err)
+	}
+}
 
 // Rename gives the container another name, which is a valid one without a slash; fsm.ErrGone
 // when the container is gone.

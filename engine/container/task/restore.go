@@ -46,6 +46,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 	if err := m.Networks.Restore(ctx, sandboxes); err != nil {
 		return err
 	}
+	m.restoreVolumes(found)
 	for _, f := range found {
 		if !f.t.state.Phase.Up() && f.undo {
 			m.undoRun(ctx, f.t.c.ID)
@@ -64,6 +65,22 @@ func (m *Manager) Restore(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// restoreVolumes has unmounted what containers that do not run any more had mounted. It goes on
+// beside: a plugin may be slow, or not there yet.
+func (m *Manager) restoreVolumes(found []*restored) {
+	running := map[string]bool{}
+	for _, f := range found {
+		if f.t.state.Phase.Up() {
+			running[f.t.c.ID] = true
+		}
+	}
+	m.Scope.Go(func() {
+		ctx, cancel := m.Scope.Timeout(effectTimeout)
+		defer cancel()
+		m.Volumes.Restore(ctx, running)
+	})
 }
 
 // restored is one container read back.
@@ -219,7 +236,7 @@ func bootTime() time.Time {
 
 // undoCreate removes what a create that came to nothing left.
 func (m *Manager) undoCreate(ctx context.Context, cid string) {
-	err := errors.Join(m.Files.BeginRemoval(cid, false), m.Volumes.Abandon(cid), m.removeRest(ctx, cid))
+	err := errors.Join(m.Files.BeginRemoval(cid, false), m.Volumes.Abandon(ctx, cid), m.removeRest(ctx, cid))
 	if err != nil {
 		m.Log.Warn("undoing a half-made container", "container", cid, "error", err)
 	}

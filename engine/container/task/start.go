@@ -9,6 +9,7 @@ import (
 	"github.com/gantry/gantry/engine/container/bundle"
 	"github.com/gantry/gantry/engine/container/fsm"
 	"github.com/gantry/gantry/engine/container/links"
+	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/engine/container/store"
 	"github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/internal/errclass"
@@ -36,7 +37,7 @@ func (t *Task) start(number uint64) {
 	}
 	tellVolumes(t.m.Bus, st.r, events.ActionMount)
 	t.send(message{
-		do:   func() { t.current = &st.run },
+		do:   func() { t.current = &st.run; t.keepSources(st.r.Mounts) },
 		ev:   fsm.Started{Run: number},
 		seen: func() { t.clients.Begin(number) },
 	})
@@ -90,6 +91,9 @@ func (st *starting) start(ctx context.Context) (err error) {
 		return err
 	}
 	if err := st.namespaces(); err != nil {
+		return err
+	}
+	if err := st.volumes(ctx); err != nil {
 		return err
 	}
 	req, err := st.m.Bundle.Start(ctx, st.r, st.c.Key(st.number), st.joined, st.mounts)
@@ -212,6 +216,23 @@ func (st *starting) joinNetwork(ref string) error {
 	}
 	st.join(specs.NetworkNamespace, f)
 	st.bindFiles(other.ID)
+	return nil
+}
+
+// volumes mounts the volumes of the run.
+func (st *starting) volumes(ctx context.Context) error {
+	st.back.Add(func() error {
+		ctx, cancel := st.m.Scope.Timeout(releaseTimeout)
+		defer cancel()
+		return mounts.UnmountVolumes(ctx, st.m.Volumes, st.c.ID, st.r.Mounts)
+	})
+	points, err := mounts.MountVolumes(ctx, st.m.Volumes, st.c.ID, st.r.Mounts)
+	if err != nil {
+		return err
+	}
+	r := *st.r
+	r.Mounts = points
+	st.r = &r
 	return nil
 }
 

@@ -28,6 +28,9 @@ func (t *Task) tearDown(ctx context.Context, run uint64) {
 		t.m.Log.Warn("releasing a container's network", "container", t.c.ID, "error", err)
 	}
 	r := t.c.Record()
+	if err := mounts.UnmountVolumes(ctx, t.m.Volumes, t.c.ID, r.Mounts); err != nil {
+		t.m.Log.Warn("unmounting a container's volumes", "container", t.c.ID, "error", err)
+	}
 	tellVolumes(t.m.Bus, r, events.ActionUnmount)
 	if r.HostConfig.AutoRemove {
 		return // removal drops the run's record: until then it tells that there was one
@@ -93,7 +96,7 @@ func (m *Manager) removeRest(ctx context.Context, cid string) error {
 	// It works on what stands in the marked directory, so that a crash in the middle changes
 	// nothing.
 	if r, volumes, err := m.Files.Removed(cid); err == nil {
-		if err := mounts.DropVolumes(m.Volumes, cid, r.Mounts, volumes); err != nil {
+		if err := mounts.DropVolumes(ctx, m.Volumes, cid, r.Mounts, volumes); err != nil {
 			return err
 		}
 	}

@@ -12,10 +12,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gantry/gantry/engine/container/logs"
 	"github.com/gantry/gantry/engine/container/spec"
 	"github.com/gantry/gantry/engine/container/store"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/logs"
 	"github.com/moby/moby/api/types/container"
 	networktypes "github.com/moby/moby/api/types/network"
 )
@@ -27,7 +27,9 @@ type Config struct {
 	DefaultRuntime string
 	SystemdCgroup  bool
 	Cgroup2        bool // the machine has no cgroups of version 1
-	// LogOpts are the options of LogDriver where a container has none of its own.
+	// Logs are the log drivers there are. LogOpts are the options of LogDriver where a container
+	// does not set them itself.
+	Logs        logs.Drivers
 	LogDriver   string
 	LogOpts     map[string]string
 	ShmSize     int64 // bytes
@@ -81,7 +83,10 @@ func (v *Validator) Normalize(c *container.Config, h *container.HostConfig) (war
 		func() error { return checkRestart(h) },
 		func() error { return v.checkRuntime(h) },
 		func() error { return v.checkParent(h) },
-		func() error { _, err := logs.ConfigOf("", h.LogConfig); return err },
+		func() error {
+			_, err := v.cfg.Logs.Configure(h.LogConfig.Type, logs.Place{}, h.LogConfig.Config)
+			return err
+		},
 		func() error { return checkResources(h, v.ncpu) },
 		func() error { return checkSecurity(h) },
 	} {
@@ -126,12 +131,12 @@ func (v *Validator) defaults(h *container.HostConfig) {
 	if h.LogConfig.Type == "" {
 		h.LogConfig.Type = v.cfg.LogDriver
 	}
-	if h.LogConfig.Config == nil {
-		h.LogConfig.Config = map[string]string{}
-		if h.LogConfig.Type == v.cfg.LogDriver {
-			maps.Copy(h.LogConfig.Config, v.cfg.LogOpts)
-		}
+	opts := map[string]string{}
+	if h.LogConfig.Type == v.cfg.LogDriver {
+		maps.Copy(opts, v.cfg.LogOpts)
 	}
+	maps.Copy(opts, h.LogConfig.Config)
+	h.LogConfig.Config = opts
 	switch {
 	case h.Privileged:
 		h.MaskedPaths, h.ReadonlyPaths = nil, nil

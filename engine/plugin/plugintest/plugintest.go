@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -109,6 +110,9 @@ func (s Source) Find(name string) (*plugin.Client, error) {
 	return plugin.New(name, inProcess{s[name]}), nil
 }
 
+// Names implements plugin.Source.
+func (s Source) Names() []string { return slices.Sorted(maps.Keys(s)) }
+
 // inProcess calls a handler where a transport would send a request.
 type inProcess struct{ h http.Handler }
 
@@ -151,6 +155,11 @@ func Run(t *testing.T, factory func(t *testing.T, plugins map[string]http.Handle
 			if _, err := src.Find(name); !errdefs.IsNotFound(err) {
 				t.Errorf("%.20q: %v", name, err)
 			}
+		}
+	})
+	t.Run("who is there", func(t *testing.T) {
+		if got := strings.Join(src.Names(), " "); got != "one two.x" {
+			t.Errorf("%q", got)
 		}
 	})
 	t.Run("each by its name, again and again", func(t *testing.T) {

@@ -1,8 +1,7 @@
-// Package logs reads container logs as the shim writes them: Docker's json-file format,
-// one JSON object a line, rotated to path.1, path.2, … (".gz" when compressed).
-package logs
+package jsonfile
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -11,23 +10,17 @@ import (
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
-)
 
-// Message is one entry of a log. Its slices are valid until the next one is read.
-type Message struct {
-	Line   []byte // what was written, with its newline unless it was a part of a line
-	Stderr bool
-	Time   time.Time
-	Attrs  map[string]string
-}
+	"github.com/gantry/gantry/logs"
+)
 
 var errFormat = errors.New("not an entry of a log")
 
-// decoder turns lines of a log into messages, with one buffer for all.
-type decoder struct {
-	buf []byte
-	msg Message
-}
+// head is how every record begins, and nothing inside of one: quotes in a text are escaped.
+const head = `{"log":"`
+
+// decoder turns lines of a log into records, with one buffer for all.
+type decoder struct{ buf []byte }
 
 // entry is what one line holds, for the slow way.
 type entry struct {
@@ -37,24 +30,47 @@ type entry struct {
 	Time   time.Time         `json:"time"`
 }
 
-// decode reads one line. Lines in the order that Docker and the shim write are read
-// without reflection; anything else that is JSON the slow way.
-func (d *decoder) decode(line []byte) (*Message, error) {
-	if d.fast(line) {
-		return &d.msg, nil
+// maxHeads bounds how many beginnings of a record are tried in one line.
+const maxHeads = 16
+
+// decode reads one line. What a crash left before a record in its line is passed over: the
+// beginning of another one, or zeros.
+func (d *decoder) decode(line []byte, rec *logs.Record) error {
+	for range maxHeads {
+		if d.fast(line, rec) || d.slow(line, rec) {
+			return nil
+		}
+		i := bytes.Index(line[min(1, len(line)):], []byte(head))
+		if i < 0 {
+			break
+		}
+		line = line[1+i:]
 	}
-	var e entry
-	if err := json.Unmarshal(line, &e); err != nil {
-		return nil, errFormat
-	}
-	d.buf = append(d.buf[:0], e.Log...)
-	d.msg = Message{Line: d.buf, Stderr: e.Stream == "stderr", Time: e.Time, Attrs: e.Attrs}
-	return &d.msg, nil
+	return errFormat
 }
 
-// fast reads {"log":"…","stream":"…"[,"attrs":{…}],"time":"…"}; false: try the slow way.
-func (d *decoder) fast(line []byte) bool {
-	rest, ok := cut(line, `{"log":"`)
+// slow reads anything that is JSON.
+func (d *decoder) slow(line []byte, rec *logs.Record) bool {
+	var e entry
+	if err := json.Unmarshal(line, &e); err != nil {
+		return false
+	}
+	d.buf = append(d.buf[:0], e.Log...)
+	*rec = logs.Record{Line: d.buf, Stream: streamOf(e.Stream == "stderr"), Time: e.Time, Attrs: e.Attrs}
+	return true
+}
+
+func streamOf(stderr bool) logs.Stream {
+	if stderr {
+		return logs.Stderr
+	}
+	return logs.Stdout
+}
+
+// fast reads {"log":"…","stream":"…","time":"…"}, the order in which Docker and we write,
+// without reflection; false: try the slow way.
+func (d *decoder) fast(line []byte, rec *logs.Record) bool {
+	rest, ok := cut(line, head)
 	if !ok {
 		return false
 	}
@@ -63,13 +79,13 @@ func (d *decoder) fast(line []byte) bool {
 		return false
 	}
 	d.buf = out
-	m := Message{Line: out}
+	stderr := false
 	switch {
 	case hasPrefix(rest, `,"stream":"stdout"`):
 		rest = rest[len(`,"stream":"stdout"`):]
 	case hasPrefix(rest, `,"stream":"stderr"`):
 		rest = rest[len(`,"stream":"stderr"`):]
-		m.Stderr = true
+		stderr = true
 	default:
 		return false
 	}
@@ -80,8 +96,7 @@ func (d *decoder) fast(line []byte) bool {
 	if err != nil {
 		return false
 	}
-	m.Time = t
-	d.msg = m
+	*rec = logs.Record{Line: out, Stream: streamOf(stderr), Time: t}
 	return true
 }
 

@@ -1,4 +1,4 @@
-package logfile
+package jsonfile
 
 import (
 	"bytes"
@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gantry/gantry/logs"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -20,20 +22,54 @@ var epoch = time.Date(2026, 11, 21, 10, 0, 0, 123456789, time.UTC)
 
 func fixed() time.Time { return epoch }
 
+// Config of a log, for tests.
+type Config struct {
+	Path     string
+	MaxSize  int64
+	MaxFiles int
+	Compress bool
+	Attrs    json.RawMessage
+	Now      func() time.Time
+	Logf     func(string, ...any)
+}
+
+// Writer writes at the time of a clock.
+type Writer struct {
+	logs.Writer
+	now func() time.Time
+}
+
+func (w *Writer) Write(s logs.Stream, p []byte) { w.Writer.Write(s, p, w.now()) }
+
+func (w *Writer) Close() error {
+	w.Flush(Stdout, w.now())
+	w.Flush(Stderr, w.now())
+	return w.Writer.Close()
+}
+
+const (
+	Stdout  = logs.Stdout
+	Stderr  = logs.Stderr
+	MaxLine = logs.MaxLine
+)
+
 func open(t testing.TB, c Config) *Writer {
 	t.Helper()
 	if c.Now == nil {
 		c.Now = fixed
 	}
-	w, err := Open(c)
+	if c.Logf == nil {
+		c.Logf = t.Logf
+	}
+	w, err := Driver{}.OpenWriter(&logs.Config{Path: c.Path, MaxSize: c.MaxSize, MaxFiles: c.MaxFiles, Compress: c.Compress, Attrs: c.Attrs}, c.Logf)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.Close() })
-	return w
+	return &Writer{w, c.Now}
 }
 
-func read(t testing.TB, path string) string {
+func readFile(t testing.TB, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -59,14 +95,14 @@ func TestGolden(t *testing.T) {
 	}})
 	w.Write(Stdout, []byte("with attributes\n"))
 	w.Close()
-	got := read(t, path)
+	got := readFile(t, path)
 	golden := "testdata/golden.log"
 	if *update {
 		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if want := read(t, golden); got != want {
+	if want := readFile(t, golden); got != want {
 		t.Errorf("log is\n%swant\n%s", got, want)
 	}
 }
@@ -93,19 +129,17 @@ func TestLongLines(t *testing.T) {
 		{3*MaxLine + 5, 1 << 16, 4},
 		{3*MaxLine + 5, 8 * MaxLine, 4},
 	} {
-		t.Run(fmt.Sprint(c.size), func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "log")
-			w := open(t, Config{Path: path, MaxFiles: 1})
-			text := strings.Repeat("x", c.size) + "\n"
-			for i := 0; i < len(text); i += c.step {
-				w.Write(Stdout, []byte(text[i:min(len(text), i+c.step)]))
-			}
-			w.Close()
-			got, n := texts(t, read(t, path))
-			if got != text || n != c.entries {
-				t.Errorf("%+v: %d entries, %d of %d bytes", c, n, len(got), len(text))
-			}
-		})
+		path := filepath.Join(t.TempDir(), "log")
+		w := open(t, Config{Path: path, MaxFiles: 1})
+		text := strings.Repeat("x", c.size) + "\n"
+		for i := 0; i < len(text); i += c.step {
+			w.Write(Stdout, []byte(text[i:min(len(text), i+c.step)]))
+		}
+		w.Close()
+		got, n := texts(t, readFile(t, path))
+		if got != text || n != c.entries {
+			t.Errorf("%+v: %d entries, %d of %d bytes", c, n, len(got), len(text))
+		}
 	}
 }
 
@@ -117,58 +151,56 @@ func TestSplitKeepsCharacters(t *testing.T) {
 		w.Write(Stdout, []byte(text[i:min(len(text), i+65536)]))
 	}
 	w.Close()
-	if got, n := texts(t, read(t, path)); got != text || n != 3 {
+	if got, n := texts(t, readFile(t, path)); got != text || n != 3 {
 		t.Errorf("%d entries, %d of %d bytes", n, len(got), len(text))
 	}
 }
 
 func TestRotation(t *testing.T) {
 	for _, compress := range []bool{false, true} {
-		t.Run(fmt.Sprint(compress), func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "log")
-			w := open(t, Config{Path: path, MaxSize: 1000, MaxFiles: 3, Compress: compress})
-			var want string
-			for i := range 100 {
-				l := fmt.Sprintf("line %d\n", i)
-				want += l
-				w.Write(Stdout, []byte(l))
-			}
-			w.Close()
-			var all string
-			for _, name := range []string{path + ".2", path + ".1", path} {
-				var b string
-				if compress && name != path {
-					f, err := os.Open(name + ".gz")
-					if err != nil {
-						t.Fatal(err)
-					}
-					z, err := gzip.NewReader(f)
-					if err != nil {
-						t.Fatal(err)
-					}
-					data, err := io.ReadAll(z)
-					f.Close()
-					if err != nil {
-						t.Fatal(err)
-					}
-					b = string(data)
-				} else {
-					b = read(t, name)
+		path := filepath.Join(t.TempDir(), "log")
+		w := open(t, Config{Path: path, MaxSize: 1000, MaxFiles: 3, Compress: compress})
+		var want string
+		for i := range 100 {
+			l := fmt.Sprintf("line %d\n", i)
+			want += l
+			w.Write(Stdout, []byte(l))
+		}
+		w.Close()
+		var all string
+		for _, name := range []string{path + ".2", path + ".1", path} {
+			var b string
+			if compress && name != path {
+				f, err := os.Open(name + ".gz")
+				if err != nil {
+					t.Fatal(err)
 				}
-				if len(b) > 1100 || len(b) < 20 {
-					t.Errorf("%s has %d bytes", name, len(b))
+				z, err := gzip.NewReader(f)
+				if err != nil {
+					t.Fatal(err)
 				}
-				s, _ := texts(t, b)
-				all += s
+				data, err := io.ReadAll(z)
+				f.Close()
+				if err != nil {
+					t.Fatal(err)
+				}
+				b = string(data)
+			} else {
+				b = readFile(t, name)
 			}
-			if !strings.HasSuffix(want, all) || len(all) < 150 {
-				t.Errorf("compress %t: kept %q", compress, all)
+			if len(b) > 1100 || len(b) < 20 {
+				t.Errorf("%s has %d bytes", name, len(b))
 			}
-			files, _ := os.ReadDir(filepath.Dir(path))
-			if len(files) != 3 {
-				t.Errorf("compress %t: %d files", compress, len(files))
-			}
-		})
+			s, _ := texts(t, b)
+			all += s
+		}
+		if !strings.HasSuffix(want, all) || len(all) < 150 {
+			t.Errorf("compress %t: kept %q", compress, all)
+		}
+		files, _ := os.ReadDir(filepath.Dir(path))
+		if len(files) != 3 {
+			t.Errorf("compress %t: %d files", compress, len(files))
+		}
 	}
 }
 
@@ -179,7 +211,7 @@ func TestOneFile(t *testing.T) {
 		w.Write(Stdout, fmt.Appendf(nil, "line %d\n", i))
 	}
 	w.Close()
-	all, _ := texts(t, read(t, path))
+	all, _ := texts(t, readFile(t, path))
 	if !strings.HasSuffix(all, "line 49\n") || len(all) > 100 {
 		t.Errorf("kept %q", all)
 	}
@@ -204,7 +236,7 @@ func TestTornTail(t *testing.T) {
 	w := open(t, Config{Path: path, MaxFiles: 1})
 	w.Write(Stdout, []byte("next\n"))
 	w.Close()
-	if got := read(t, path); !strings.HasPrefix(got, "{\"log\":\"cut\n{\"log\":\"next\\n\"") {
+	if got := readFile(t, path); !strings.HasPrefix(got, "{\"log\":\"cut\n{\"log\":\"next\\n\"") {
 		t.Errorf("log %q", got)
 	}
 }
@@ -279,7 +311,7 @@ func FuzzWriter(f *testing.F) {
 				all += s
 			}
 		}
-		s, _ := texts(t, read(t, path))
+		s, _ := texts(t, readFile(t, path))
 		all += s
 		if _, err := os.Stat(path + ".999"); err == nil {
 			return // the oldest may be gone

@@ -1,4 +1,4 @@
-package logs
+package jsonfile
 
 import (
 	"bytes"
@@ -7,12 +7,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gantry/gantry/logs"
+	"github.com/gantry/gantry/logs/logfile"
 )
 
 var day = time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
@@ -44,17 +48,45 @@ func write(t testing.TB, path, text string) {
 	}
 }
 
+// Options say what to read, of which file.
+type Options struct {
+	Path         string
+	Since, Until time.Time
+	Tail         int
+	Follow       bool
+	Ended        func() bool
+	Changed      func() <-chan struct{}
+}
+
+// run is the Ended and Changed of Options.
+type run struct{ o Options }
+
+func (r run) Ended() bool              { return r.o.Ended() }
+func (r run) Changed() <-chan struct{} { return r.o.Changed() }
+
+func Read(ctx context.Context, o Options, emit func(*logs.Record) error, flush func() error) error {
+	c, err := logfile.OpenCursor(o.Path, &format{}, logs.Query{Since: o.Since, Until: o.Until, Tail: o.Tail, Follow: o.Follow})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if o.Follow {
+		return logs.Copy(ctx, c, run{o}, emit, flush)
+	}
+	return logs.Copy(ctx, c, nil, emit, flush)
+}
+
 func read(t testing.TB, o Options) string {
 	t.Helper()
 	var b strings.Builder
-	err := Read(context.Background(), o, func(m *Message) error { b.Write(m.Line); return nil }, func() error { return nil })
+	err := Read(context.Background(), o, func(m *logs.Record) error { b.Write(m.Line); return nil }, func() error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
 }
 
-func plain(from, to int) string {
+func texted(from, to int) string {
 	var b strings.Builder
 	for i := from; i < to; i++ {
 		fmt.Fprintf(&b, "line %d\n", i)
@@ -72,53 +104,65 @@ func TestRead(t *testing.T) {
 		o    Options
 		want string
 	}{
-		{Options{Tail: -1}, plain(0, 250)},
+		{Options{Tail: -1}, texted(0, 250)},
 		{Options{Tail: 0}, ""},
 		{Options{Tail: 1}, ""}, // the torn line is the last one
-		{Options{Tail: 11}, plain(240, 250)},
-		{Options{Tail: 51}, plain(200, 250)},
-		{Options{Tail: 61}, plain(190, 250)},
-		{Options{Tail: 171}, plain(80, 250)},
-		{Options{Tail: 9999}, plain(0, 250)},
-		{Options{Tail: -1, Since: day.Add(240 * time.Second)}, plain(240, 250)},
-		{Options{Tail: -1, Until: day.Add(9 * time.Second)}, plain(0, 10)},
+		{Options{Tail: 11}, texted(240, 250)},
+		{Options{Tail: 51}, texted(200, 250)},
+		{Options{Tail: 61}, texted(190, 250)},
+		{Options{Tail: 171}, texted(80, 250)},
+		{Options{Tail: 9999}, texted(0, 250)},
+		{Options{Tail: -1, Since: day.Add(240 * time.Second)}, texted(240, 250)},
+		{Options{Tail: -1, Until: day.Add(9 * time.Second)}, texted(0, 10)},
 	} {
-		t.Run(c.want, func(t *testing.T) {
-			c.o.Path = path
-			if got := read(t, c.o); got != c.want {
-				t.Errorf("%+v: %d bytes, want %d:\n%.200s", c.o, len(got), len(c.want), got)
-			}
-		})
+		c.o.Path = path
+		if got := read(t, c.o); got != c.want {
+			t.Errorf("%+v: %d bytes, want %d:\n%.200s", c.o, len(got), len(c.want), got)
+		}
 	}
 	if got := read(t, Options{Path: filepath.Join(dir, "none"), Tail: -1}); got != "" {
 		t.Errorf("%q", got)
 	}
 }
 
+// tail positions f before its last n lines.
+func tail(f *os.File, n int) (int, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	start, found := st.Size(), 0
+	if n > 0 {
+		if start, found, err = (&format{}).Tail(f, st.Size(), n); err != nil {
+			return 0, err
+		}
+	}
+	_, err = f.Seek(start, io.SeekStart)
+	return found, err
+}
+
 func TestSeekTail(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	for _, text := range []string{"", "\n", "a", "a\n", "a\nb", "a\nb\n", "\n\n\n", strings.Repeat("x", 70<<10) + "\n" + strings.Repeat("y", 64<<10) + "\n"} {
-		t.Run(text, func(t *testing.T) {
-			write(t, path, text)
-			parts := strings.SplitAfter(text, "\n")
-			if parts[len(parts)-1] == "" {
-				parts = parts[:len(parts)-1]
+		write(t, path, text)
+		parts := strings.SplitAfter(text, "\n")
+		if parts[len(parts)-1] == "" {
+			parts = parts[:len(parts)-1]
+		}
+		for n := range 4 {
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
 			}
-			for n := range 4 {
-				f, err := os.Open(path)
-				if err != nil {
-					t.Fatal(err)
-				}
-				found, err := seekTail(f, n)
-				rest, _ := os.ReadFile(path)
-				pos, _ := f.Seek(0, 1)
-				want := min(n, len(parts))
-				if err != nil || found != want || string(rest[pos:]) != strings.Join(parts[len(parts)-want:], "") {
-					t.Errorf("%.20q tail %d: found %d at %d, %v", text, n, found, pos, err)
-				}
-				f.Close()
+			found, err := tail(f, n)
+			rest, _ := os.ReadFile(path)
+			pos, _ := f.Seek(0, 1)
+			want := min(n, len(parts))
+			if err != nil || found != want || string(rest[pos:]) != strings.Join(parts[len(parts)-want:], "") {
+				t.Errorf("%.20q tail %d: found %d at %d, %v", text, n, found, pos, err)
 			}
-		})
+			f.Close()
+		}
 	}
 }
 
@@ -159,7 +203,7 @@ func TestFollow(t *testing.T) {
 		Path: path, Tail: 5, Follow: true,
 		Ended:   func() bool { mu.Lock(); defer mu.Unlock(); return over },
 		Changed: func() <-chan struct{} { return changed },
-	}, func(m *Message) error { b.Write(m.Line); return nil }, func() error { return nil })
+	}, func(m *logs.Record) error { b.Write(m.Line); return nil }, func() error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +228,7 @@ func TestFollowCancelled(t *testing.T) {
 		Path: path, Tail: -1, Follow: true, Ended: func() bool { return false },
 		Changed: func() <-chan struct{} { return nil },
 	},
-		func(*Message) error { return nil }, func() error { flushed++; cancel(); return nil })
+		func(*logs.Record) error { return nil }, func() error { flushed++; cancel(); return nil })
 	if !errors.Is(err, context.Canceled) || flushed == 0 {
 		t.Errorf("%v, flushed %d", err, flushed)
 	}
@@ -192,7 +236,7 @@ func TestFollowCancelled(t *testing.T) {
 
 func TestLongLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.log")
-	write(t, path, `{"log":"`+strings.Repeat("x", maxLine+100)+`","stream":"stdout","time":"2026-01-01T00:00:00Z"}`+"\n"+line(1))
+	write(t, path, `{"log":"`+strings.Repeat("x", maxEntry+100)+`","stream":"stdout","time":"2026-01-01T00:00:00Z"}`+"\n"+line(1))
 	if got := read(t, Options{Path: path, Tail: -1}); got != "line 1\n" {
 		t.Errorf("%.100q", got)
 	}
@@ -205,13 +249,12 @@ func TestDecode(t *testing.T) {
 		{`{"time":"2026-01-01T00:00:00Z","stream":"stdout","log":"other order"}`, "other order"},
 		{`{"log":"with attrs","stream":"stdout","attrs":{"a":"b"},"time":"2026-01-01T00:00:00Z"}`, "with attrs"},
 	} {
-		t.Run(c.in, func(t *testing.T) {
-			var d decoder
-			m, err := d.decode([]byte(c.in))
-			if err != nil || string(m.Line) != c.out || m.Time.Year() != 2026 {
-				t.Errorf("%s: %+v %v", c.in, m, err)
-			}
-		})
+		var d decoder
+		var m logs.Record
+		err := d.decode([]byte(c.in), &m)
+		if err != nil || string(m.Line) != c.out || m.Time.Year() != 2026 {
+			t.Errorf("%s: %+v %v", c.in, m, err)
+		}
 	}
 }
 
@@ -220,7 +263,7 @@ func BenchmarkRead100k(b *testing.B) {
 	write(b, path, lines(0, 100_000))
 	for b.Loop() {
 		n := 0
-		if err := Read(context.Background(), Options{Path: path, Tail: -1}, func(*Message) error { n++; return nil },
+		if err := Read(context.Background(), Options{Path: path, Tail: -1}, func(*logs.Record) error { n++; return nil },
 			func() error { return nil }); err != nil || n != 100_000 {
 			b.Fatal(n, err)
 		}
@@ -235,38 +278,18 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"log":"torn`))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var d decoder
-		if !d.fast(in) {
+		var m logs.Record
+		if !d.fast(in, &m) {
 			return
 		}
 		var e entry
 		if err := json.Unmarshal(in, &e); err != nil {
 			return // the fast way forgives more; it must not misread what is right
 		}
-		if want := e.Log; string([]rune(string(d.msg.Line))) != want || d.msg.Stderr != (e.Stream == "stderr") || !d.msg.Time.Equal(e.Time) {
-			t.Errorf("%q: %q, want %q", in, d.msg.Line, want)
+		if want := e.Log; string([]rune(string(m.Line))) != want || (m.Stream == logs.Stderr) != (e.Stream == "stderr") || !m.Time.Equal(e.Time) {
+			t.Errorf("%q: %q, want %q", in, m.Line, want)
 		}
 	})
-}
-
-// failing is a file whose disk fails.
-type failing struct{ n int }
-
-func (f *failing) Read(p []byte) (int, error) {
-	if f.n++; f.n > 1 {
-		return 0, &os.PathError{Op: "read", Path: "log", Err: errors.New("input/output error")}
-	}
-	return copy(p, line(0)), nil
-}
-
-func TestReadErrorIsTold(t *testing.T) {
-	r := &reader{emit: func(*Message) error { return nil }}
-	var pe *os.PathError
-	if err := r.drain(context.Background(), &failing{}, 0); !errors.As(err, &pe) {
-		t.Errorf("plain file: %v", err)
-	}
-	if err := r.drain(context.Background(), tornReader{&failing{}}, 0); !errors.As(err, &pe) {
-		t.Errorf("compressed file: %v", err)
-	}
 }
 
 func TestTornFile(t *testing.T) {
@@ -279,13 +302,11 @@ func TestTornFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range []int{0, 5, len(whole) - 4} {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			if err := os.WriteFile(path+".1.gz", whole[:n], 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if got := read(t, Options{Path: path, Tail: -1}); !strings.HasSuffix(got, plain(50, 52)) {
-				t.Errorf("cut at %d: %q", n, got)
-			}
-		})
+		if err := os.WriteFile(path+".1.gz", whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, Options{Path: path, Tail: -1}); !strings.HasSuffix(got, texted(50, 52)) {
+			t.Errorf("cut at %d: %q", n, got)
+		}
 	}
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // rotate moves Path to Path.1, Path.1 to Path.2 and so on, and starts a new Path.
-// With one file only it is emptied. What fails is told, and the present file is
-// written on.
+// With one file only a new Path takes the place of the old one, as in Docker: who is reading
+// the old one reads it to its end. What fails is told, and the present file is written on.
 func (w *Writer) rotate() {
 	w.full = false
 	if w.packing != nil {
@@ -20,14 +20,7 @@ func (w *Writer) rotate() {
 		w.packing = nil
 	}
 	if w.cfg.MaxFiles == 1 {
-		if w.file == nil {
-			return
-		}
-		if err := w.file.Truncate(0); err != nil {
-			w.fail(err)
-			return
-		}
-		w.size = 0
+		w.replace()
 		return
 	}
 	if err := shift(w.cfg.Path, w.cfg.MaxFiles); err != nil {
@@ -38,7 +31,7 @@ func (w *Writer) rotate() {
 		w.file.Close()
 		w.file = nil
 	}
-	if err := w.open(os.O_APPEND); err != nil {
+	if err := w.open(); err != nil {
 		w.fail(err)
 	}
 	if w.cfg.Compress {
@@ -47,10 +40,29 @@ func (w *Writer) rotate() {
 		go func() {
 			defer close(done)
 			if err := pack(w.cfg.Path + ".1"); err != nil {
-				w.cfg.Logf("log %s: compress: %v", w.cfg.Path, err)
+				w.logf("log %s: compress: %v", w.cfg.Path, err)
 			}
 		}()
 	}
+}
+
+// replace puts an empty file in the place of the present one.
+func (w *Writer) replace() {
+	tmp := w.cfg.Path + ".new"
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o640)
+	if err != nil {
+		w.fail(fmt.Errorf("rotate: %w", err))
+		return
+	}
+	if err := os.Rename(tmp, w.cfg.Path); err != nil {
+		f.Close()
+		w.fail(fmt.Errorf("rotate: %w", err))
+		return
+	}
+	if w.file != nil {
+		w.file.Close()
+	}
+	w.file, w.size = f, 0
 }
 
 // shift renames the chain, dropping what is older than keep files, current included.

@@ -1,4 +1,4 @@
-package logfile
+package jsonfile
 
 import (
 	"encoding/json"
@@ -23,7 +23,11 @@ var plain = func() (t [utf8.RuneSelf]bool) {
 // have their short form and other control characters the long one, as in Docker.
 // It allocates nothing beyond what dst needs.
 func AppendString(dst, s []byte) []byte {
-	dst = append(dst, '"')
+	return append(appendText(append(dst, '"'), s), '"')
+}
+
+// appendText is AppendString without the quotes.
+func appendText(dst, s []byte) []byte {
 	from := 0
 	for i := 0; i < len(s); {
 		b := s[i]
@@ -59,19 +63,19 @@ func AppendString(dst, s []byte) []byte {
 		}
 		i += n
 	}
-	return append(append(dst, s[from:]...), '"')
+	return append(dst, s[from:]...)
 }
 
 // AppendLine appends one log line in Docker's json-file form, newline included:
 // {"log":…,"stream":…,"attrs":…,"time":…}. attrs may be nil.
 func AppendLine(dst, line []byte, stream string, attrs json.RawMessage, t time.Time) []byte {
-	dst = append(dst, `{"log":`...)
-	dst = AppendString(dst, line)
+	dst = append(dst, head...)
+	dst = appendText(dst, line)
 	return appendTail(dst, stream, attrs, t)
 }
 
 func appendTail(dst []byte, stream string, attrs json.RawMessage, t time.Time) []byte {
-	dst = append(dst, `,"stream":"`...)
+	dst = append(dst, `","stream":"`...)
 	dst = append(dst, stream...)
 	dst = append(dst, '"')
 	if len(attrs) > 0 {
