@@ -166,7 +166,12 @@ func testCancelled(s *suite) {
 	for _, after := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond} {
 		ctx, cancel := context.WithTimeout(context.Background(), after)
 		b := s.box("sleep", "1000")
+		s.calls.RLock()
 		p, err := s.rt.Start(ctx, &b.o)
+		if err == nil {
+			s.know(p.Pid, true)
+		}
+		s.calls.RUnlock()
 		cancel()
 		if err != nil {
 			if !errors.Is(err, context.DeadlineExceeded) {

@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -58,7 +60,7 @@ func Run(t *testing.T, factory Factory) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := hostMounts(t)
-			s := &suite{T: t, rt: factory(t), root: rootfs(t)}
+			s := &suite{T: t, rt: factory(t), root: rootfs(t), known: map[int]bool{}}
 			test(s)
 			s.end()
 			if after := hostMounts(t); after != before {
@@ -80,6 +82,47 @@ type suite struct {
 	rt   ociruntime.Runtime
 	root string
 	all  []*box
+
+	// calls is read-locked while a process may have been started that is not in known yet.
+	calls sync.RWMutex
+	mu    sync.Mutex
+	known map[int]bool // not reaped
+}
+
+func (s *suite) know(pid int, is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known[pid] = is
+}
+
+// strangers reaps what nobody here knows, as every subreaper does: a process of the
+// container's pid namespace that is not reaped keeps its first process from ending.
+func (s *suite) strangers() {
+	if !s.calls.TryLock() {
+		return
+	}
+	defer s.calls.Unlock()
+	for _, pid := range children() {
+		s.mu.Lock()
+		known := s.known[pid]
+		s.mu.Unlock()
+		if !known {
+			_, _ = unix.Wait4(pid, nil, unix.WNOHANG|unix.WALL, nil)
+		}
+	}
+}
+
+func children() (pids []int) {
+	tasks, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, t := range tasks {
+		b, _ := os.ReadFile(t)
+		for _, f := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
 }
 
 func (s *suite) must(err error) {
@@ -188,7 +231,12 @@ func (b *box) try() error {
 		b.s.Cleanup(func() { r.Close() })
 		b.out, b.o.Stdio.Out, b.o.Stdio.Err = r, w, w
 	}
+	b.s.calls.RLock()
 	p, err := b.s.rt.Start(b.s.ctx(), &b.o)
+	if err == nil {
+		b.s.know(p.Pid, true)
+	}
+	b.s.calls.RUnlock()
 	if err != nil {
 		return err
 	}
@@ -214,16 +262,21 @@ func reap(s *suite, p *oci.Process) int {
 	s.Helper()
 	done := time.AfterFunc(wait, func() { _ = unix.Kill(p.Pid, unix.SIGKILL) })
 	defer done.Stop()
+	defer s.know(p.Pid, false)
 	var ws unix.WaitStatus
 	for {
-		_, err := unix.Wait4(p.Pid, &ws, 0, nil)
-		if errors.Is(err, unix.EINTR) {
+		pid, err := unix.Wait4(p.Pid, &ws, unix.WNOHANG, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
 			continue
-		}
-		if err != nil {
-			s.Fatalf("the process is not this one's child: %v", err)
-		}
-		if ws.Signaled() {
+		case err != nil:
+			s.Errorf("the process is not this one's child: %v", err)
+			return -1
+		case pid == 0:
+			s.strangers()
+			time.Sleep(2 * time.Millisecond)
+			continue
+		case ws.Signaled():
 			return 128 + int(ws.Signal())
 		}
 		return ws.ExitStatus()
@@ -259,7 +312,12 @@ func (b *box) exec(p *specs.Process) (string, int, error) {
 		p.Env = []string{"PATH=/bin"}
 	}
 	o := &ociruntime.ExecOpts{Process: p, Stdio: oci.Stdio{Out: w, Err: w}, ConsoleSize: oci.WinSize{Rows: 11, Cols: 22}}
+	b.s.calls.RLock()
 	got, err := b.s.rt.Exec(b.s.ctx(), b.c(), o)
+	if err == nil {
+		b.s.know(got.Pid, true)
+	}
+	b.s.calls.RUnlock()
 	w.Close()
 	if err != nil {
 		return "", 0, err
