@@ -184,6 +184,21 @@ func (s *suite) noChildren() {
 	})
 }
 
+// pipe makes a pipe of which the process gets one end, blocking.
+func (s *suite) pipe(processReads bool) (ours, theirs *os.File) {
+	s.Helper()
+	var p [2]int
+	s.must(unix.Pipe2(p[:], unix.O_CLOEXEC))
+	o, t := p[0], p[1]
+	if processReads {
+		o, t = t, o
+	}
+	s.must(unix.SetNonblock(o, true))
+	ours, theirs = os.NewFile(uintptr(o), "ours"), os.NewFile(uintptr(t), "theirs")
+	s.Cleanup(func() { ours.Close(); theirs.Close() })
+	return ours, theirs
+}
+
 // box is a container of the suite.
 type box struct {
 	s      *suite
@@ -225,10 +240,8 @@ func (b *box) start() *box {
 
 func (b *box) try() error {
 	if !b.o.Spec.Process.Terminal {
-		r, w, err := os.Pipe()
-		b.s.must(err)
+		r, w := b.s.pipe(false)
 		defer w.Close()
-		b.s.Cleanup(func() { r.Close() })
 		b.out, b.o.Stdio.Out, b.o.Stdio.Err = r, w, w
 	}
 	b.s.calls.RLock()
@@ -302,9 +315,7 @@ func readAll(s *suite, f *os.File) string {
 
 // execProcess runs a further process and returns what it prints and its status.
 func (b *box) exec(p *specs.Process) (string, int, error) {
-	r, w, err := os.Pipe()
-	b.s.must(err)
-	defer r.Close()
+	r, w := b.s.pipe(false)
 	if p.Cwd == "" {
 		p.Cwd = "/"
 	}
