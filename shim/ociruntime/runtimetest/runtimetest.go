@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -74,8 +73,6 @@ func Run(t *testing.T, factory Factory) {
 func Setup() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
 const wait = 20 * time.Second
-
-var serial atomic.Int64
 
 type suite struct {
 	*testing.T
@@ -210,7 +207,7 @@ type box struct {
 
 // box describes a container that runs args.
 func (s *suite) box(args ...string) *box {
-	id := fmt.Sprintf("rt%d-%d", os.Getpid(), serial.Add(1))
+	id := fmt.Sprintf("rt%d-%x", os.Getpid(), time.Now().UnixNano())
 	sp := forms.Spec("box")
 	sp.Process.Terminal, sp.Process.Args, sp.Root = false, args, nil
 	sp.Linux.CgroupsPath = "/gantry-rt-test/" + id
