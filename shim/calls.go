@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/fdpass"
 	"github.com/gantry/gantry/oci"
+	"github.com/gantry/gantry/shim/ociruntime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -79,9 +81,8 @@ func unanswered(err error) bool {
 func (c *Client) endUnheld(r *StartRequest) {
 	ref, err := oci.CgroupOf(context.Background(), r.Key.Container, r.Spec, r.SystemdCgroup)
 	if err == nil {
-		if err = oci.KillAll(ref, unix.SIGKILL); err == nil {
-			err = oci.DeleteCgroup(ref)
-		}
+		rt := ociruntime.Of(r.Runtime, filepath.Join(c.cfg.Root, RuntimesName))
+		err = rt.Delete(context.Background(), &ociruntime.Container{ID: r.Key.Container, Cgroup: ref})
 	}
 	if err != nil {
 		c.cfg.Logf("end what is left of a start of %s: %v", r.Key.Container, err)

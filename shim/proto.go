@@ -12,6 +12,7 @@ import (
 
 	"github.com/gantry/gantry/logs"
 	"github.com/gantry/gantry/oci"
+	"github.com/gantry/gantry/shim/ociruntime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -21,6 +22,10 @@ const Version = 1
 
 // MaxFrame bounds one frame in bytes; longer ones end the connection.
 const MaxFrame = 4 << 20
+
+// RuntimesName is the directory in Config.Root where external OCI runtimes keep their
+// state.
+const RuntimesName = "runtimes"
 
 // Key names one process the shim holds: a container's first process when Exec is
 // empty, otherwise an exec in it. Run tells starts of one container apart.
@@ -66,6 +71,9 @@ type StartRequest struct {
 	ConsoleSize   oci.WinSize                `json:"console"`
 	Log           *logs.Config               `json:"log,omitempty"` // nil: output goes nowhere
 	Attach        []AttachSpec               `json:"attach,omitempty"`
+	// Runtime is what makes the container; nil: our own. Another compiles filters
+	// itself: Seccomp is empty then, and the spec has the profile.
+	Runtime *ociruntime.Ref `json:"runtime,omitempty"`
 }
 
 // ExecRequest starts a process in a running container. Descriptors: one
@@ -90,6 +98,8 @@ type Started struct {
 	Started    time.Time     `json:"started"`
 	Cgroup     oci.CgroupRef `json:"cgroup"`
 	FDs        []string      `json:"fds"` // names of the descriptors: "pidfd", "stdin", "stdout", "stderr", "pty"
+	// Runtime is StartRequest.Runtime, for whoever takes the container over; nil for execs.
+	Runtime *ociruntime.Ref `json:"runtime,omitempty"`
 }
 
 // Exit tells how a process ended, after the last byte of its output is in the log.

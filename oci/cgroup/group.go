@@ -409,7 +409,8 @@ func remove(dir string) error {
 }
 
 // Kill sends sig to all processes. SIGKILL is repeated until none is left, for
-// about two seconds, also against processes that fork all the time.
+// about two seconds, also against processes that fork all the time. The freezer of
+// version 1 holds it back: a frozen group that was sent it is thawed.
 func (g *Group) Kill(sig syscall.Signal) error {
 	if sig == unix.SIGKILL {
 		if d, ok := g.dirs[""]; ok {
@@ -421,6 +422,11 @@ func (g *Group) Kill(sig syscall.Signal) error {
 		n, err := g.signalOnce(sig)
 		if err != nil || n == 0 || sig != unix.SIGKILL {
 			return err
+		}
+		if _, v1 := g.dirs["freezer"]; v1 {
+			if frozen, err := g.Frozen(); err == nil && frozen {
+				_ = g.Freeze(false)
+			}
 		}
 		time.Sleep(backoff(round))
 	}

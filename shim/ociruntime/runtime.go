@@ -46,7 +46,7 @@ type Runtime interface {
 	// ended.
 	Kill(ctx context.Context, c *Container, sig syscall.Signal) error
 	// KillAll sends a signal to every process of the container. That there is none is no
-	// error.
+	// error. SIGKILL ends those of a paused container, too, and returns when all have ended.
 	KillAll(ctx context.Context, c *Container, sig syscall.Signal) error
 	// Pause stops every process of the container until Resume, and Resume lets them go on.
 	Pause(ctx context.Context, c *Container) error

@@ -33,7 +33,7 @@ func TestAbandon(t *testing.T) {
 	if err := s.hold(&proc{s: s, key: key}, op, &streams{}, false); err == nil {
 		t.Fatal("holding it worked")
 	}
-	s.abandon(op, false)
+	s.abandon(op, &proc{key: shim.Key{Container: "c", Exec: "e"}})
 	if err := unix.Kill(child.Pid, 0); err != unix.ESRCH {
 		t.Errorf("the process is still there: %v", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/gantry/gantry/internal/version"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
+	"github.com/gantry/gantry/shim/ociruntime"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,7 +69,7 @@ func (t *session) handle(ctx context.Context, e *shim.Envelope, fds []int) {
 		return
 	}
 	fdpass.Close(fds)
-	body, err := t.s.handlePlain(e)
+	body, err := t.s.handlePlain(ctx, e)
 	t.reply(e.ID, body, err, false)
 	if e.Method == shim.MethodShutdown && err == nil {
 		close(t.s.down)
@@ -204,7 +205,7 @@ func (s *Server) handleStore(e *shim.Envelope, fds []int) error {
 }
 
 // handlePlain answers the requests without descriptors.
-func (s *Server) handlePlain(e *shim.Envelope) (any, error) {
+func (s *Server) handlePlain(ctx context.Context, e *shim.Envelope) (any, error) {
 	switch e.Method {
 	case shim.MethodHello:
 		return shim.Hello{Version: shim.Version, Pid: os.Getpid(), Build: version.Version}, nil
@@ -229,17 +230,17 @@ func (s *Server) handlePlain(e *shim.Envelope) (any, error) {
 	}
 	switch e.Method {
 	case shim.MethodResize, shim.MethodCloseStdin, shim.MethodSignal, shim.MethodDetach, shim.MethodEnded, shim.MethodReaped:
-		return nil, s.handleProc(e.Method, r)
+		return nil, s.handleProc(ctx, e.Method, r)
 	case shim.MethodForget:
 		return nil, s.forget(r.Key)
 	case shim.MethodKillAll, shim.MethodPause, shim.MethodResume, shim.MethodUpdate, shim.MethodStats, shim.MethodPids:
-		return s.handleContainer(e.Method, r)
+		return s.handleContainer(ctx, e.Method, r)
 	}
 	return nil, errclass.NotImplemented("this shim (version %d) does not know request %q", shim.Version, e.Method)
 }
 
 // handleProc does what concerns one process.
-func (s *Server) handleProc(method string, r *shim.KeyRequest) error {
+func (s *Server) handleProc(ctx context.Context, method string, r *shim.KeyRequest) error {
 	p, err := s.get(r.Key)
 	if err != nil {
 		return err
@@ -269,14 +270,8 @@ func (s *Server) handleProc(method string, r *shim.KeyRequest) error {
 	case shim.MethodResize:
 		return p.resize(r.Size)
 	case shim.MethodSignal:
-		err := unix.PidfdSendSignal(p.pidfd, syscall.Signal(r.Signal), nil, 0)
-		switch {
-		case err == unix.ESRCH:
-			return gone(r.Key)
-		case err == unix.EINVAL:
-			return errclass.Invalid("signal %d does not exist", r.Signal)
-		case err != nil:
-			return errclass.Internal("signal %s: %v", name(r.Key), err)
+		if err := p.signal(ctx, syscall.Signal(r.Signal)); err != nil {
+			return err
 		}
 		if syscall.Signal(r.Signal) == syscall.SIGKILL {
 			s.thawToDie(r.Key)
@@ -296,7 +291,7 @@ func (s *Server) thawToDie(key shim.Key) {
 	paused := box.paused
 	box.mu.Unlock()
 	if paused {
-		box.setPaused(oci.Resume(box.started.Cgroup), false)
+		box.setPaused(box.change(func(c *ociruntime.Container) error { return box.rt.Resume(context.Background(), c) }), false)
 	}
 }
 
@@ -337,7 +332,7 @@ func (p *proc) resize(size oci.WinSize) error {
 }
 
 // handleContainer does what concerns a container's cgroup.
-func (s *Server) handleContainer(method string, r *shim.KeyRequest) (any, error) {
+func (s *Server) handleContainer(ctx context.Context, method string, r *shim.KeyRequest) (any, error) {
 	p, err := s.container(r.Key)
 	if err != nil {
 		return nil, err
@@ -345,24 +340,24 @@ func (s *Server) handleContainer(method string, r *shim.KeyRequest) (any, error)
 	ref := p.started.Cgroup
 	switch method {
 	case shim.MethodKillAll:
-		err := oci.KillAll(ref, syscall.Signal(r.Signal))
+		err := p.change(func(c *ociruntime.Container) error { return p.rt.KillAll(ctx, c, syscall.Signal(r.Signal)) })
 		if syscall.Signal(r.Signal) == syscall.SIGKILL {
 			s.thawToDie(r.Key)
 		}
 		return nil, err
 	case shim.MethodPause:
-		err = oci.Pause(ref)
+		err = p.change(func(c *ociruntime.Container) error { return p.rt.Pause(ctx, c) })
 		p.setPaused(err, true)
 		return nil, err
 	case shim.MethodResume:
-		err = oci.Resume(ref)
+		err = p.change(func(c *ociruntime.Container) error { return p.rt.Resume(ctx, c) })
 		p.setPaused(err, false)
 		return nil, err
 	case shim.MethodUpdate:
 		if r.Resources == nil {
 			return nil, errclass.Invalid("update without resources")
 		}
-		return nil, oci.Update(ref, r.Resources)
+		return nil, p.change(func(c *ociruntime.Container) error { return p.rt.Update(ctx, c, r.Resources) })
 	case shim.MethodStats:
 		st, err := oci.ReadStats(ref)
 		if err != nil {
@@ -397,14 +392,9 @@ func (s *Server) forget(key shim.Key) error {
 		return errclass.With(errdefs.ErrFailedPrecondition, errors.New(name(key)+" is running"))
 	}
 	if key.Exec == "" {
-		err := oci.DeleteCgroup(p.started.Cgroup)
-		if errors.Is(err, errdefs.ErrFailedPrecondition) {
-			// What outlived the first process, in a shared pid namespace.
-			_ = oci.KillAll(p.started.Cgroup, syscall.SIGKILL)
-			err = oci.DeleteCgroup(p.started.Cgroup)
-		}
+		err := p.change(func(c *ociruntime.Container) error { return p.rt.Delete(context.Background(), c) })
 		if err != nil {
-			s.logf("cgroup of %s: %v", name(key), err)
+			s.logf("remove %s: %v", name(key), err)
 		}
 	}
 	s.mu.Lock()

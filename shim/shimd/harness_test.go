@@ -14,10 +14,12 @@ import (
 	"time"
 
 	ociinit "github.com/gantry/gantry/oci/init"
+	"github.com/gantry/gantry/oci/ocicli"
 
 	"github.com/gantry/gantry/logs"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
+	"github.com/gantry/gantry/shim/ociruntime"
 	"github.com/gantry/gantry/shim/shimd"
 	"github.com/gantry/gantry/test/poll"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -27,6 +29,10 @@ import (
 // The test binary is the shim and a container's init too.
 func TestMain(m *testing.M) {
 	ociinit.Main()
+	ociruntime.Main()
+	if len(os.Args) > 1 && os.Args[1] == asRuntime {
+		os.Exit(ocicli.Main(os.Args[2:]))
+	}
 	if len(os.Args) > 1 && os.Args[1] == "shim" {
 		os.Exit(shimd.Main(os.Args[2:]))
 	}
@@ -46,6 +52,16 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+// asRuntime makes the test binary our command line, as an external OCI runtime.
+const asRuntime = "runtime"
+
+func external(t testing.TB) *ociruntime.Ref {
+	t.Helper()
+	exe, err := os.Executable()
+	must(t, err)
+	return &ociruntime.Ref{Path: exe, Args: []string{asRuntime}}
 }
 
 const deadline = 20 * time.Second

@@ -1,6 +1,7 @@
 package shimd
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/gantry/gantry/logs"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
+	"github.com/gantry/gantry/shim/ociruntime"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,6 +51,10 @@ type proc struct {
 	sharedPID bool // its children outlive it: they are killed with it
 	logCfg    *logs.Config
 	log       logs.Writer // nil: no log
+
+	// rt has made the container, and runtimeRef names it; execs are the container's.
+	rt         ociruntime.Runtime
+	runtimeRef *ociruntime.Ref
 
 	out, errOut *source // nil: none; for a terminal out is the pty
 	pty         *os.File
@@ -151,7 +157,7 @@ func (p *proc) finish() {
 			p.tellOOM(n)
 		}
 		if p.sharedPID || p.adopted {
-			_ = oci.KillAll(p.started.Cgroup, syscall.SIGKILL)
+			_ = p.change(func(c *ociruntime.Container) error { return p.rt.KillAll(context.Background(), c, syscall.SIGKILL) })
 		}
 	}
 	p.over.Store(true)

@@ -14,6 +14,7 @@ import (
 	"github.com/gantry/gantry/logs/local"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
+	"github.com/gantry/gantry/shim/ociruntime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -160,20 +161,21 @@ func (s *Server) start(ctx context.Context, r *shim.StartRequest, fds []int) (*p
 	defer t.closeTheirs()
 	p := &proc{
 		s: s, key: r.Key, tty: tty, once: r.StdinOnce, logCfg: r.Log, sharedPID: sharedPID(r.Spec, namespaces),
+		rt: s.runtime(r.Runtime), runtimeRef: r.Runtime,
 	}
 	if p.log, err = s.openLog(r.Log); err != nil {
 		t.closeOurs()
 		return nil, nil, err
 	}
 	s.forks.RLock()
-	op, err := oci.Create(ctx, &oci.CreateOpts{
+	op, err := p.rt.Start(ctx, &ociruntime.StartOpts{
 		ID: r.Key.Container, Spec: r.Spec, Rootfs: r.Rootfs, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
 		Namespaces: namespaces, Stdio: t.theirs, ConsoleSize: r.ConsoleSize, InitReaper: r.InitReaper,
 		SystemdCgroup: r.SystemdCgroup,
 	})
 	if err == nil {
 		if err = s.hold(p, op, &t, r.OpenStdin); err != nil {
-			s.abandon(op, true)
+			s.abandon(op, p)
 		}
 	}
 	s.forks.RUnlock()
@@ -241,14 +243,12 @@ func (s *Server) exec(ctx context.Context, r *shim.ExecRequest, fds []int) (*pro
 	ctx, cancel := context.WithTimeout(ctx, execStarts)
 	defer cancel()
 	s.forks.RLock()
-	op, err := oci.Exec(ctx, &oci.ExecOpts{
-		ContainerID: r.Key.Container, Init: initFile, InitPid: box.started.Pid, Process: r.Process, Cgroup: box.started.Cgroup,
-		Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags, Stdio: t.theirs, ConsoleSize: r.ConsoleSize,
+	op, err := box.rt.Exec(ctx, box.container(initFile), &ociruntime.ExecOpts{
+		Process: r.Process, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags, Stdio: t.theirs, ConsoleSize: r.ConsoleSize,
 	})
 	if err == nil {
-		op.Cgroup = box.started.Cgroup
 		if err = s.hold(p, op, &t, true); err != nil {
-			s.abandon(op, false)
+			s.abandon(op, p)
 		}
 	}
 	s.forks.RUnlock()
@@ -280,7 +280,7 @@ func (s *Server) hold(p *proc, op *oci.Process, t *streams, stdin bool) (err err
 	if p.watch, err = shim.WatchPidfd(pidfd); err != nil {
 		return err
 	}
-	p.started = shim.Started{Pid: op.Pid, Started: op.Started.UTC(), Cgroup: op.Cgroup}
+	p.started = shim.Started{Pid: op.Pid, Started: op.Started.UTC(), Cgroup: op.Cgroup, Runtime: p.runtimeRef}
 	// An ended child stays in /proc until it is reaped, so this cannot miss it.
 	p.started.StartTicks, _ = shim.StartTicks(op.Pid)
 	s.warn(op.Warnings)
@@ -366,9 +366,10 @@ func (p *proc) drop() {
 	}
 }
 
-// abandon ends a process that was started and cannot be held; with a container goes its
-// cgroup. It is our child and not reaped, so its number is its own.
-func (s *Server) abandon(op *oci.Process, container bool) {
+// abandon ends a process that was started and cannot be held; with a container go its
+// other processes and what the runtime has made. It is our child and not reaped, so its
+// number is its own. s.forks is read-locked.
+func (s *Server) abandon(op *oci.Process, p *proc) {
 	op.PidFD.Close()
 	if op.Console != nil {
 		op.Console.Close()
@@ -376,16 +377,17 @@ func (s *Server) abandon(op *oci.Process, container bool) {
 	if err := unix.Kill(op.Pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
 		s.logf("end process %d: %v", op.Pid, err)
 	}
-	if container {
-		if err := oci.KillAll(op.Cgroup, unix.SIGKILL); err != nil {
+	ctx, c := context.Background(), &ociruntime.Container{ID: p.key.Container, Cgroup: op.Cgroup}
+	if p.key.Exec == "" {
+		if err := p.rt.KillAll(ctx, c, unix.SIGKILL); err != nil {
 			s.logf("end the processes beside %d: %v", op.Pid, err)
 		}
 	}
 	if err := shim.WaitPid(op.Pid); err != nil {
 		s.logf("reap process %d: %v", op.Pid, err)
 	}
-	if container {
-		if err := oci.DeleteCgroup(op.Cgroup); err != nil {
+	if p.key.Exec == "" {
+		if err := p.rt.Delete(ctx, c); err != nil {
 			s.logf("cgroup of process %d: %v", op.Pid, err)
 		}
 	}
@@ -439,96 +441,4 @@ func aborted(ctx context.Context, err error) error {
 		return errclass.With(errdefs.ErrAborted, err)
 	}
 	return err
-}
-
-// adopt takes over a process that a dead shim held. It owns fds.
-func (s *Server) adopt(st *shim.Status, fds []int) (*proc, []*client, error) {
-	if st.Key.Container == "" || len(st.FDs) != len(fds) || len(fds) == 0 || st.FDs[0] == "" {
-		fdpass.Close(fds)
-		return nil, nil, errclass.Invalid("malformed adopt request")
-	}
-	byName := make(map[string]int, len(fds))
-	for i, name := range st.FDs {
-		if old, ok := byName[name]; ok {
-			unix.Close(old)
-		}
-		byName[name] = fds[i]
-	}
-	defer func() {
-		for _, fd := range byName {
-			unix.Close(fd) // those that were not taken
-		}
-	}()
-	release, err := s.reserve(st.Key)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer release()
-	pidfd, ok := byName["pidfd"]
-	if !ok {
-		return nil, nil, errclass.Invalid("adopt request without pidfd")
-	}
-	p := &proc{
-		s: s, key: st.Key, pidfd: pidfd, started: st.Started, tty: st.Terminal, once: st.StdinOnce, adopted: true,
-		lost: st.LostOutput, logCfg: st.Log, paused: st.Paused, told: make(chan struct{}),
-	}
-	p.started.FDs = nil
-	if st.Exit != nil {
-		delete(byName, "pidfd")
-		p.setReaped(*st.Exit)
-		p.exit, p.ended = st.Exit, true
-		s.put(p)
-		return p, nil, nil
-	}
-	take := func(name string) (*source, error) {
-		fd, ok := byName[name]
-		if !ok {
-			return nil, nil
-		}
-		delete(byName, name)
-		f, err := own(fd, name)
-		if err != nil {
-			return nil, err
-		}
-		return newSource(f)
-	}
-	in, err := take("stdin")
-	if err == nil && in != nil {
-		p.stdin = in.file
-	}
-	if err == nil {
-		p.out, err = take("stdout")
-	}
-	if err == nil {
-		p.errOut, err = take("stderr")
-	}
-	var pty *source
-	if err == nil {
-		pty, err = take("pty")
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	if pty != nil {
-		p.pty, p.stdin, p.out = pty.file, pty.file, pty
-	}
-	if !st.LostOutput {
-		if p.log, err = s.openLog(st.Log); err != nil {
-			// The container goes on without; nobody could repair it by refusing.
-			s.logf("log of %s: %v", st.Key.Container, err)
-		}
-	}
-	if p.watch, err = shim.WatchPidfd(pidfd); err != nil {
-		return nil, nil, err
-	}
-	delete(byName, "pidfd")
-	s.put(p)
-	var list []shim.AttachSpec
-	var conns []*os.File
-	for _, a := range st.Attach {
-		if c, err := take(shim.ClientFD(a.Client)); err == nil && c != nil {
-			list, conns = append(list, a), append(conns, c.file)
-		}
-	}
-	return p, s.join(p, list, conns), nil
 }

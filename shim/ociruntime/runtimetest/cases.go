@@ -28,12 +28,11 @@ func testStart(s *suite) {
 
 func testStreams(s *suite) {
 	b := s.box("sh", "-c", "cat; echo err >&2")
-	r, w, err := os.Pipe()
-	s.must(err)
+	w, r := s.pipe(true)
 	b.o.Stdio.In = r
 	b.start()
 	r.Close()
-	_, err = w.WriteString("in\n")
+	_, err := w.WriteString("in\n")
 	s.must(err)
 	w.Close()
 	if out := b.output(); out != "in\nerr\n" {
@@ -166,7 +165,12 @@ func testCancelled(s *suite) {
 	for _, after := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond} {
 		ctx, cancel := context.WithTimeout(context.Background(), after)
 		b := s.box("sleep", "1000")
+		s.calls.RLock()
 		p, err := s.rt.Start(ctx, &b.o)
+		if err == nil {
+			s.know(p.Pid, true)
+		}
+		s.calls.RUnlock()
 		cancel()
 		if err != nil {
 			if !errors.Is(err, context.DeadlineExceeded) {
@@ -299,10 +303,16 @@ func testPause(s *suite) {
 	if is, err := oci.Frozen(b.p.Cgroup); is || err != nil {
 		s.Errorf("paused after resume: %v %v", is, err)
 	}
+	// What is paused dies, too.
 	s.must(s.rt.Pause(s.ctx(), b.c()))
-	s.must(s.rt.Resume(s.ctx(), b.c()))
 	s.must(s.rt.KillAll(s.ctx(), b.c(), unix.SIGKILL))
-	b.wait()
+	if code := b.wait(); code != killed(unix.SIGKILL) {
+		s.Errorf("status %d", code)
+	}
+	paused := s.box("sleep", "1000").start()
+	s.must(s.rt.Pause(s.ctx(), paused.c()))
+	s.must(s.rt.Delete(s.ctx(), paused.c()))
+	paused.wait()
 }
 
 func testUpdate(s *suite) {

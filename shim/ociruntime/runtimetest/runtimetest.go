@@ -11,8 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -58,7 +59,7 @@ func Run(t *testing.T, factory Factory) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := hostMounts(t)
-			s := &suite{T: t, rt: factory(t), root: rootfs(t)}
+			s := &suite{T: t, rt: factory(t), root: rootfs(t), known: map[int]bool{}}
 			test(s)
 			s.end()
 			if after := hostMounts(t); after != before {
@@ -73,13 +74,52 @@ func Setup() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) 
 
 const wait = 20 * time.Second
 
-var serial atomic.Int64
-
 type suite struct {
 	*testing.T
 	rt   ociruntime.Runtime
 	root string
 	all  []*box
+
+	// calls is read-locked while a process may have been started that is not in known yet.
+	calls sync.RWMutex
+	mu    sync.Mutex
+	known map[int]bool // not reaped
+}
+
+func (s *suite) know(pid int, is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known[pid] = is
+}
+
+// strangers reaps what nobody here knows, as every subreaper does: a process of the
+// container's pid namespace that is not reaped keeps its first process from ending.
+func (s *suite) strangers() {
+	if !s.calls.TryLock() {
+		return
+	}
+	defer s.calls.Unlock()
+	for _, pid := range children() {
+		s.mu.Lock()
+		known := s.known[pid]
+		s.mu.Unlock()
+		if !known {
+			_, _ = unix.Wait4(pid, nil, unix.WNOHANG|unix.WALL, nil)
+		}
+	}
+}
+
+func children() (pids []int) {
+	tasks, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, t := range tasks {
+		b, _ := os.ReadFile(t)
+		for _, f := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
 }
 
 func (s *suite) must(err error) {
@@ -141,6 +181,21 @@ func (s *suite) noChildren() {
 	})
 }
 
+// pipe makes a pipe of which the process gets one end, blocking.
+func (s *suite) pipe(processReads bool) (ours, theirs *os.File) {
+	s.Helper()
+	var p [2]int
+	s.must(unix.Pipe2(p[:], unix.O_CLOEXEC))
+	o, t := p[0], p[1]
+	if processReads {
+		o, t = t, o
+	}
+	s.must(unix.SetNonblock(o, true))
+	ours, theirs = os.NewFile(uintptr(o), "ours"), os.NewFile(uintptr(t), "theirs")
+	s.Cleanup(func() { ours.Close(); theirs.Close() })
+	return ours, theirs
+}
+
 // box is a container of the suite.
 type box struct {
 	s      *suite
@@ -152,7 +207,7 @@ type box struct {
 
 // box describes a container that runs args.
 func (s *suite) box(args ...string) *box {
-	id := fmt.Sprintf("rt%d-%d", os.Getpid(), serial.Add(1))
+	id := fmt.Sprintf("rt%d-%x", os.Getpid(), time.Now().UnixNano())
 	sp := forms.Spec("box")
 	sp.Process.Terminal, sp.Process.Args, sp.Root = false, args, nil
 	sp.Linux.CgroupsPath = "/gantry-rt-test/" + id
@@ -182,13 +237,16 @@ func (b *box) start() *box {
 
 func (b *box) try() error {
 	if !b.o.Spec.Process.Terminal {
-		r, w, err := os.Pipe()
-		b.s.must(err)
+		r, w := b.s.pipe(false)
 		defer w.Close()
-		b.s.Cleanup(func() { r.Close() })
 		b.out, b.o.Stdio.Out, b.o.Stdio.Err = r, w, w
 	}
+	b.s.calls.RLock()
 	p, err := b.s.rt.Start(b.s.ctx(), &b.o)
+	if err == nil {
+		b.s.know(p.Pid, true)
+	}
+	b.s.calls.RUnlock()
 	if err != nil {
 		return err
 	}
@@ -214,16 +272,21 @@ func reap(s *suite, p *oci.Process) int {
 	s.Helper()
 	done := time.AfterFunc(wait, func() { _ = unix.Kill(p.Pid, unix.SIGKILL) })
 	defer done.Stop()
+	defer s.know(p.Pid, false)
 	var ws unix.WaitStatus
 	for {
-		_, err := unix.Wait4(p.Pid, &ws, 0, nil)
-		if errors.Is(err, unix.EINTR) {
+		pid, err := unix.Wait4(p.Pid, &ws, unix.WNOHANG, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
 			continue
-		}
-		if err != nil {
-			s.Fatalf("the process is not this one's child: %v", err)
-		}
-		if ws.Signaled() {
+		case err != nil:
+			s.Errorf("the process is not this one's child: %v", err)
+			return -1
+		case pid == 0:
+			s.strangers()
+			time.Sleep(2 * time.Millisecond)
+			continue
+		case ws.Signaled():
 			return 128 + int(ws.Signal())
 		}
 		return ws.ExitStatus()
@@ -249,9 +312,7 @@ func readAll(s *suite, f *os.File) string {
 
 // execProcess runs a further process and returns what it prints and its status.
 func (b *box) exec(p *specs.Process) (string, int, error) {
-	r, w, err := os.Pipe()
-	b.s.must(err)
-	defer r.Close()
+	r, w := b.s.pipe(false)
 	if p.Cwd == "" {
 		p.Cwd = "/"
 	}
@@ -259,7 +320,12 @@ func (b *box) exec(p *specs.Process) (string, int, error) {
 		p.Env = []string{"PATH=/bin"}
 	}
 	o := &ociruntime.ExecOpts{Process: p, Stdio: oci.Stdio{Out: w, Err: w}, ConsoleSize: oci.WinSize{Rows: 11, Cols: 22}}
+	b.s.calls.RLock()
 	got, err := b.s.rt.Exec(b.s.ctx(), b.c(), o)
+	if err == nil {
+		b.s.know(got.Pid, true)
+	}
+	b.s.calls.RUnlock()
 	w.Close()
 	if err != nil {
 		return "", 0, err
