@@ -23,7 +23,7 @@ func TestDefaultNetworkOptions(t *testing.T) {
 	create(t, s, network.CreateRequest{Name: "c", Options: map[string]string{bridge.OptMTU: "1400"}})
 	for name, want := range map[string]int{"a": 1337, "b": 1337, "c": 1400} {
 		b := run(t, s, on(request("box"), name))
-		err := s.host.Inside(b.NetNS, func() error {
+		err := s.host.NS().Inside(b.NetNS, func() error {
 			nl, err := dialNL()
 			if err != nil {
 				return err
@@ -60,7 +60,7 @@ func TestAcceptMark(t *testing.T) {
 	out := neighbour(t, s)
 	routeBack(t, s, out)
 	b := run(t, s, request("web"))
-	serve(t, s.host, b.NetNS, "tcp", ":80", "web")
+	serve(t, s.host.NS(), b.NetNS, "tcp", ":80", "web")
 	try(t, s, probe{"not marked", out, b.ip().String() + ":80", ""})
 	for mark, want := range map[string]string{"5": "web 192.0.2.2", "2": ""} {
 		cmd := "add table inet m; add chain inet m pre { type filter hook prerouting priority -150; }; flush chain inet m pre; add rule inet m pre ip saddr 192.0.2.2 meta mark set " + mark

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/engine/network/conntrack"
+	"github.com/gantry/gantry/engine/network/ports"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,7 +25,7 @@ const (
 // udpProxy keeps one connected socket for each conversation.
 type udpProxy struct {
 	conn  *net.UDPConn
-	to    Target
+	to    ports.Mapping
 	local uint16 // the socket's own port
 	mu    sync.Mutex
 	flows map[talk]*udpFlow
@@ -44,7 +45,7 @@ type udpFlow struct {
 	source []byte
 }
 
-func newUDP(conn *net.UDPConn, to Target) (*udpProxy, error) {
+func newUDP(conn *net.UDPConn, to ports.Mapping) (*udpProxy, error) {
 	u := &udpProxy{conn: conn, to: to, flows: map[talk]*udpFlow{}}
 	if a, ok := conn.LocalAddr().(*net.UDPAddr); ok {
 		u.local = a.AddrPort().Port()
@@ -127,14 +128,14 @@ func (u *udpProxy) flow(k talk, source []byte) *udpFlow {
 	defer u.mu.Unlock()
 	now := time.Now()
 	f := u.flows[k]
-	if f != nil && (!u.to.row() || now.Sub(f.last) < trackIdle) {
+	if f != nil && (!u.to.Row() || now.Sub(f.last) < trackIdle) {
 		f.last = now
 		return f
 	}
 	if f == nil && len(u.flows) >= maxUDPFlows {
 		return nil // before the kernel is asked: a flood must cost little
 	}
-	to, ok := u.to.of(u.wanted(k))
+	to, ok := u.to.Target(u.wanted(k))
 	if f != nil && ok && f.to == to {
 		f.last = now
 		return f
@@ -159,7 +160,7 @@ func (u *udpProxy) flow(k talk, source []byte) *udpFlow {
 
 // wanted is the port that the client wrote to, of a row.
 func (u *udpProxy) wanted(k talk) uint16 {
-	if !u.to.row() {
+	if !u.to.Row() {
 		return 0
 	}
 	if dst, err := conntrack.Original(unix.IPPROTO_UDP, netip.AddrPortFrom(k.at, u.local), k.from); err == nil {

@@ -31,9 +31,11 @@ func TestMessages(t *testing.T) {
 		{"ipvlan", "l3", "vepa", ""},
 		{"ipvlan", "l3s", "bridge", "9000"},
 	} {
-		o, err := parse(driver.Network{ID: strings.Repeat("c0ffee", 11)[:64], Driver: c.driver, Options: map[string]string{
+		n := driver.Network{ID: strings.Repeat("c0ffee", 11)[:64], Driver: c.driver, Options: map[string]string{
 			"parent": "eth7", c.driver + "_mode": c.mode, "ipvlan_flag": c.flag, driver.OptMTU: c.mtu,
-		}})
+		}}
+		k := kindOf(n)
+		o, err := k.parse(n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +43,7 @@ func TestMessages(t *testing.T) {
 		if c.driver == "ipvlan" {
 			p.MAC = nil
 		}
-		fmt.Fprintf(&b, "%s mode=%q flag=%q mtu=%q\n%s\n", c.driver, c.mode, c.flag, c.mtu, hex.Dump(child(c.driver, o, 7)(p).Bytes()))
+		fmt.Fprintf(&b, "%s mode=%q flag=%q mtu=%q\n%s\n", c.driver, c.mode, c.flag, c.mtu, hex.Dump(k.child(o, 7, p).Bytes()))
 	}
 	base, tag, err := tagged("eth0.50")
 	if base != "eth0" || tag != 50 || err != nil {
@@ -87,7 +89,7 @@ func TestCheck(t *testing.T) {
 		{iv("1", "eth9", "", "odd"), "requested ipvlan flag 'odd' is not valid, 'bridge' is the ipvlan driver default"},
 		{iv("1", "lo", "", ""), "loopback interface is not a valid ipvlan parent link"},
 	} {
-		if err := check(c.n, others); (err == nil) != (c.text == "") || err != nil && err.Error() != c.text {
+		if err := kindOf(c.n).check(c.n, others); (err == nil) != (c.text == "") || err != nil && err.Error() != c.text {
 			t.Errorf("%+v: %v, want %q", c.n.Options, err, c.text)
 		}
 	}
