@@ -385,8 +385,6 @@ func talkedAbout() map[string]int {
 		"engine/image.Service":      62,
 		"engine/image.puller":       67,   // to cut: embeds the service
 		"engine/image.transfer":     77,   // to cut: embeds the service
-		"engine/network":            3400, // to cut: names and endpoints
-		"engine/network.Service":    59,
 		"oci/launch/startprog.plan": 64, // to cut: embeds the program that it writes
 		"oci/ocicli.app":            42, // to cut
 	}

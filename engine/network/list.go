@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 
+	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/store"
 	"github.com/gantry/gantry/engine/network/validate"
 	"github.com/gantry/gantry/internal/errclass"
@@ -77,3 +78,6 @@ func (s *Service) Known(ref string) (id, name string, facts Description, err err
 	}
 	return n.ID, n.Name, n.Facts, nil
 }
+
+// Drivers names the built-in drivers of local networks, sorted.
+func (s *Service) Drivers() []string { return s.drivers.Names(driver.ScopeLocal) }

@@ -1,5 +1,7 @@
 package driver
 
+import "slices"
+
 // Table is which drivers there are: those of the engine by their names, and Plugin for every
 // other name.
 type Table struct {
@@ -29,4 +31,16 @@ func (s Set) Get(name string) Driver {
 		return d
 	}
 	return s.plugin
+}
+
+// Names are the built-in drivers of one scope, sorted.
+func (s Set) Names(scope string) []string {
+	var out []string
+	for name, d := range s.builtin {
+		if d.Describe().Scope == scope {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
