@@ -146,7 +146,7 @@ func TestPluginGateway(t *testing.T) {
 	}
 }
 
-// A plugin publishes the ports of containers whose way out it is: it is told when they run,
+// A plugin publishes the ports of containers whose gateway it is: it is told when they run,
 // what it did is shown, and it is told when it is the way out no more.
 func TestPluginPublishes(t *testing.T) {
 	lan(t)

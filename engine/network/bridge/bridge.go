@@ -222,8 +222,8 @@ func (d *Driver) Stop(_ context.Context, n driver.Network, _ []driver.Network) e
 	return err
 }
 
-// Out implements driver.Driver.
-func (d *Driver) Out(n driver.Network, v6 bool) bool {
+// ProvidesGateway implements driver.Driver.
+func (d *Driver) ProvidesGateway(n driver.Network, v6 bool) bool {
 	key := OptMode4
 	if v6 {
 		key = OptMode6

@@ -31,7 +31,7 @@ const (
 	statusDNAT = 1 << 5 // IPS_DST_NAT
 )
 
-// Flow is one tracked conversation.
+// Flow is one tracked connection.
 type Flow struct {
 	// Src and Dst are of the first packet as it was sent.
 	Src, Dst netip.AddrPort

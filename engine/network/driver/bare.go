@@ -21,8 +21,8 @@ func (Bare) Start(context.Context, Network, bool) error { return nil }
 // Stop implements Driver.
 func (Bare) Stop(context.Context, Network, []Network) error { return nil }
 
-// Out implements Driver.
-func (Bare) Out(Network, bool) bool { return false }
+// ProvidesGateway implements Driver.
+func (Bare) ProvidesGateway(Network, bool) bool { return false }
 
 // Join implements Driver.
 func (Bare) Join(context.Context, Network, Endpoint) (Interface, error) {

@@ -39,9 +39,9 @@ type Driver interface {
 	// Stop removes what Start made, unless one of the others uses it too. What is gone
 	// already is no error: it may be called again.
 	Stop(ctx context.Context, n Network, others []Network) error
-	// Out tells whether containers reach the world by this network in one address
+	// ProvidesGateway tells whether containers reach the world by this network in one address
 	// family, so that it may be their default route. It asks nobody.
-	Out(n Network, v6 bool) bool
+	ProvidesGateway(n Network, v6 bool) bool
 	// Join says how the endpoint's interface is made. Leave ends what it began.
 	Join(ctx context.Context, n Network, e Endpoint) (Interface, error)
 	// Adopt tells of an endpoint that another daemon joined before this one started: its

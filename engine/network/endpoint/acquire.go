@@ -75,12 +75,12 @@ func (s *Service) Acquire(ctx context.Context, r sandbox.Request) (_ *sandbox.Sa
 	for _, j := range joins {
 		j.routeIfElected(gws)
 	}
-	ways := gws.ways()
-	if err := s.ports.Publish(ways, r); err != nil {
+	at := gws.published()
+	if err := s.ports.Publish(at, r); err != nil {
 		return nil, err
 	}
 	u.Add(func() error { s.ports.Release(recordsOf(ends)...); return nil })
-	if err := s.ports.OpenRouted(ways, r, waysOf(ends)...); err != nil {
+	if err := s.ports.OpenRouted(at, r, published(ends)...); err != nil {
 		return nil, err
 	}
 	byDriver := programs(joins, gws)
@@ -94,10 +94,10 @@ func (s *Service) Acquire(ctx context.Context, r sandbox.Request) (_ *sandbox.Sa
 	if err := s.program(ctx, byDriver, out.Ports, &u); err != nil {
 		return nil, err
 	}
-	if err := s.ports.Apply(r.ContainerID, waysOf(ends)); err != nil {
+	if err := s.ports.Apply(r.ContainerID, published(ends)); err != nil {
 		return nil, err
 	}
-	s.ports.Flush(true, ways.Each())
+	s.ports.Flush(true, at.Each())
 	u.Keep()
 	s.mu.Lock()
 	c.ends = append(c.ends, ends...)
@@ -213,11 +213,11 @@ func joinOne(r sandbox.Request, n *store.Network, es *network.EndpointSettings) 
 			return nil, err
 		}
 	}
-	var wish network.EndpointIPAMConfig
+	var want network.EndpointIPAMConfig
 	if es.IPAMConfig != nil {
-		wish = *es.IPAMConfig
+		want = *es.IPAMConfig
 	}
-	if err := n.Join(r.ContainerID, &e.Endpoint, wish); err != nil {
+	if err := n.Join(r.ContainerID, &e.Endpoint, want); err != nil {
 		return nil, err
 	}
 	j := &joining{endpoint: e, settings: es, view: driver.Endpoint{Ports: r.Ports, Exposed: r.Exposed}}
@@ -242,7 +242,7 @@ func leave(containerID string, joins []*joining) {
 	}
 }
 
-// numberInterfaces names the interfaces inside: a wished name, else the network's
+// numberInterfaces names the interfaces inside: a requested name, else the network's
 // prefix and the next free number. Names in has are used already.
 func numberInterfaces(joins []*joining, has map[string]bool) error {
 	var named []netns.Named

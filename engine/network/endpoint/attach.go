@@ -93,7 +93,7 @@ func (j *joining) addrs() []netip.Prefix {
 	return out
 }
 
-// programs are those of some endpoints that are ways out and whose drivers publish ports
+// programs are those of some endpoints that are gateways and whose drivers publish ports
 // themselves. Their records say so.
 func programs(joins []*joining, gws gateways) (out []*joining) {
 	for _, j := range joins {
@@ -105,7 +105,7 @@ func programs(joins []*joining, gws gateways) (out []*joining) {
 	return out
 }
 
-// program has drivers publish the ports of endpoints that are ways out; shown, which may be
+// program has drivers publish the ports of endpoints that are gateways; shown, which may be
 // nil, gets what they did. What was begun is in u.
 func (s *Service) program(ctx context.Context, joins []*joining, shown network.PortMap, u *undo.List) error {
 	for _, j := range joins {

@@ -21,7 +21,7 @@ import (
 // Connect gives a running container one more network: r.Endpoints has exactly that
 // one. ns is the container's network namespace and stays the caller's. The result's
 // Record is the container's whole new record; Endpoints tells of the new
-// endpoint only; Ports of all ports, nil unless the endpoint is the way out now in a family:
+// endpoint only; Ports of all ports, nil unless the endpoint is the gateway now in a family:
 // it is when it is the first, or goes before others by gateway priority or name.
 // Errors: NotFound for the network or when the container has no sandbox, Forbidden
 // when it is connected already ("endpoint with name … already exists"), else as Acquire.
@@ -49,15 +49,15 @@ func (s *Service) Connect(ctx context.Context, ns *os.File, r sandbox.Request) (
 	if err := s.attach(ctx, joins, used, &u); err != nil {
 		return nil, err
 	}
-	turn := electWith(c.ends, j)
+	el := electWith(c.ends, j)
 	out, err := s.describe(r, joins)
 	if err != nil {
 		return nil, err
 	}
 	out.Ports = nil
-	if turn.won() {
-		ends := recordsOf(turn.ends)
-		taken, err := s.ports.PublishMissing(turn.now.ways(), r, ends)
+	if el.won() {
+		ends := recordsOf(el.ends)
+		taken, err := s.ports.PublishMissing(el.now.published(), r, ends)
 		if err != nil {
 			return nil, err
 		}
@@ -68,17 +68,17 @@ func (s *Service) Connect(ctx context.Context, ns *os.File, r sandbox.Request) (
 	}
 	if j.n.Zone != nil && c.resolver == nil {
 		if err := s.resolveLate(c, ns, s.dnsRecord(r)); err != nil {
-			return nil, errors.Join(err, s.pullOut(ns, j.endpoint))
+			return nil, errors.Join(err, s.removeInterface(ns, j.endpoint))
 		}
 		u.Add(func() error { s.stopResolving(c); return nil })
 	}
-	s.moveRoutes(ns, c, turn)
-	if out.Ports, err = s.publishElected(ctx, c, j, r, turn, &u); err != nil {
-		return nil, errors.Join(err, s.pullOut(ns, j.endpoint))
+	s.moveRoutes(ns, c, el)
+	if out.Ports, err = s.publishElected(ctx, c, j, r, el, &u); err != nil {
+		return nil, errors.Join(err, s.removeInterface(ns, j.endpoint))
 	}
 	u.Keep()
 	s.mu.Lock()
-	c.ends = turn.ends
+	c.ends = el.ends
 	out.Record = c.record()
 	s.mu.Unlock()
 	j.n.Announce(&j.Endpoint)
@@ -90,36 +90,36 @@ func (s *Service) Connect(ctx context.Context, ns *os.File, r sandbox.Request) (
 	return out, nil
 }
 
-// publishElected publishes a container's ports on its ways out of now and tells what is
+// publishElected publishes a container's ports on its gateways of now and tells what is
 // shown; nil where the new endpoint is none. What was begun is in u.
-func (s *Service) publishElected(ctx context.Context, c *container, j *joining, r sandbox.Request, turn election, u *undo.List) (network.PortMap, error) {
-	ways := turn.now.ways()
-	if err := s.ports.OpenRouted(ways, r, j.way()); err != nil {
+func (s *Service) publishElected(ctx context.Context, c *container, j *joining, r sandbox.Request, el election, u *undo.List) (network.PortMap, error) {
+	at := el.now.published()
+	if err := s.ports.OpenRouted(at, r, j.published()); err != nil {
 		return nil, err
 	}
-	if !turn.won() {
+	if !el.won() {
 		if len(j.Ports) == 0 {
 			return nil, nil
 		}
-		return nil, s.ports.Apply(c.id, waysOf(turn.ends))
+		return nil, s.ports.Apply(c.id, published(el.ends))
 	}
-	byDriver := programs([]*joining{j}, turn.now)
+	byDriver := programs([]*joining{j}, el.now)
 	u.Add(func() error {
-		s.ports.Move(c.id, &j.Endpoint, turn.was.ways())
-		return s.ports.Apply(c.id, waysOf(c.ends))
+		s.ports.Move(c.id, &j.Endpoint, el.was.published())
+		return s.ports.Apply(c.id, published(c.ends))
 	})
-	for _, from := range turn.losers() {
-		s.ports.Move(c.id, &from.Endpoint, ways)
+	for _, from := range el.losers() {
+		s.ports.Move(c.id, &from.Endpoint, at)
 	}
-	if err := s.ports.Apply(c.id, waysOf(turn.ends)); err != nil {
+	if err := s.ports.Apply(c.id, published(el.ends)); err != nil {
 		return nil, err
 	}
-	s.ports.Flush(true, []publish.Way{j.way()})
-	shown := publish.Shown(r, recordsOf(turn.ends))
+	s.ports.Flush(true, []publish.Endpoint{j.published()})
+	shown := publish.Shown(r, recordsOf(el.ends))
 	if err := s.program(ctx, byDriver, shown, u); err != nil {
 		return nil, err
 	}
-	for _, from := range turn.losers() {
+	for _, from := range el.losers() {
 		s.unprogram(ctx, from)
 	}
 	return shown, nil
@@ -152,7 +152,7 @@ func (s *Service) joinMore(r sandbox.Request, c *container) (*joining, map[strin
 
 // Disconnect takes a running container off a network and returns its whole new record.
 // ns is its network namespace; nil (or one that is gone) leaves the interface inside to
-// die with the host's end. Published ports move to the network that is the way out
+// die with the host's end. Published ports move to the endpoint that is the gateway
 // then. keep, if any, is called with the record before anything is taken down, to write it
 // down: should the daemon die in between, the next one finds an interface that no record
 // knows, and removes it. Errors: NotFound for the network, Forbidden when the container is not
@@ -172,12 +172,12 @@ func (s *Service) Disconnect(ctx context.Context, ns *os.File, containerID, ref 
 		return sandbox.Record{}, errclass.Forbidden("container %s is not connected to network %s", containerID, n.Name)
 	}
 	e := c.ends[i]
-	turn := election{was: elect(c.ends), only: e, ends: slices.Delete(slices.Clone(c.ends), i, i+1)}
-	turn.now = elect(turn.ends)
-	s.locked(func() { c.ends = turn.ends })
+	el := election{was: elect(c.ends), only: e, ends: slices.Delete(slices.Clone(c.ends), i, i+1)}
+	el.now = elect(el.ends)
+	s.locked(func() { c.ends = el.ends })
 	if len(e.Ports) > 0 {
-		s.ports.Move(c.id, &e.Endpoint, turn.now.ways())
-		if err := s.ports.Apply(c.id, waysOf(turn.ends)); err != nil {
+		s.ports.Move(c.id, &e.Endpoint, el.now.published())
+		if err := s.ports.Apply(c.id, published(el.ends)); err != nil {
 			s.log.Error("moving published ports", "container", c.id, "error", err)
 		}
 	}
@@ -185,11 +185,11 @@ func (s *Service) Disconnect(ctx context.Context, ns *os.File, containerID, ref 
 	if keep != nil {
 		keep(rec)
 	}
-	if err := s.pullOut(ns, e); err != nil {
+	if err := s.removeInterface(ns, e); err != nil {
 		s.log.Error("removing an endpoint's interface", "interface", cmp.Or(e.HostIf, e.IfName), "error", err)
 	}
 	s.detach(ctx, e)
-	s.moveRoutes(ns, c, turn)
+	s.moveRoutes(ns, c, el)
 	n.Leave(containerID, &e.Endpoint)
 	s.refreshView(c)
 	if err := s.relink(); err != nil {
@@ -199,8 +199,8 @@ func (s *Service) Disconnect(ctx context.Context, ns *os.File, containerID, ref 
 	return rec, nil
 }
 
-// pullOut removes an endpoint's interface; one that is gone is no error.
-func (s *Service) pullOut(ns *os.File, e *endpoint) error {
+// removeInterface removes an endpoint's interface; one that is gone is no error.
+func (s *Service) removeInterface(ns *os.File, e *endpoint) error {
 	if e.HostIf == "" && (ns == nil || e.IfName == "") {
 		return nil // it dies with the namespace
 	}

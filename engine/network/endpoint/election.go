@@ -15,11 +15,11 @@ import (
 type gateways [2]*endpoint
 
 // elect chooses among a container's endpoints, which are in order of gateway priority: the
-// first whose network has a way out in a family.
+// first whose network provides one in a family.
 func elect(ends []*endpoint) (g gateways) {
 	for _, e := range ends {
 		for i := range g {
-			if g[i] == nil && e.n.WayOut(&e.Endpoint, i == 1) {
+			if g[i] == nil && e.n.ProvidesGateway(&e.Endpoint, i == 1) {
 				g[i] = e
 			}
 		}
@@ -29,14 +29,15 @@ func elect(ends []*endpoint) (g gateways) {
 
 func (g gateways) has(e *endpoint) bool { return g[0] == e || g[1] == e }
 
-// ways are the gateways as ways of published ports: those whose networks the host publishes.
-func (g gateways) ways() (ws publish.Ways) {
-	for i, w := range []*publish.Way{&ws.V4, &ws.V6} {
+// published are the gateways that ports are published on: those on whose networks the host
+// publishes.
+func (g gateways) published() (out publish.Gateways) {
+	for i, w := range []*publish.Endpoint{&out.V4, &out.V6} {
 		if e := g[i]; e != nil && e.n.Publishing != nil {
-			*w = e.way()
+			*w = e.published()
 		}
 	}
-	return ws
+	return out
 }
 
 // routeIfElected has the interface make the default routes for which it was elected.
@@ -88,7 +89,7 @@ func electWith(ends []*endpoint, j *joining) election {
 // won tells whether the endpoint has a say in where ports are published.
 func (t election) won() bool { return t.now.has(t.only) }
 
-// losers are the endpoints that are the way out no more.
+// losers are the endpoints that are gateways no more.
 func (t election) losers() []*endpoint {
 	var out []*endpoint
 	for i, e := range t.was {
@@ -100,8 +101,8 @@ func (t election) losers() []*endpoint {
 	return out
 }
 
-// moveRoutes gives the default routes that were another endpoint's to those that have the
-// ways out now; what cannot be moved is logged.
+// moveRoutes gives the default routes that were another endpoint's to those that are
+// gateways now; what cannot be moved is logged.
 func (s *Service) moveRoutes(ns *os.File, c *container, t election) {
 	for i, to := range t.now {
 		was := t.was[i]

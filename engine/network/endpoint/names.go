@@ -40,7 +40,7 @@ func (c *container) view() *dns.View {
 	}
 	for _, e := range c.ends {
 		// Nobody on networks without a way out gets data out by asking for names.
-		v.Forward = v.Forward || e.n.WayOut(&e.Endpoint, false) || e.n.WayOut(&e.Endpoint, true)
+		v.Forward = v.Forward || e.n.ProvidesGateway(&e.Endpoint, false) || e.n.ProvidesGateway(&e.Endpoint, true)
 		if e.n.Zone != nil {
 			v.Networks = append(v.Networks, dns.NetworkView{Zone: e.n.Zone, Links: e.Links})
 		}

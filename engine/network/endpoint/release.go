@@ -25,7 +25,7 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 	s.mu.Lock()
 	ends := c.ends
 	s.mu.Unlock()
-	if err := s.ports.Withdraw(containerID, waysOf(ends)); err != nil {
+	if err := s.ports.Withdraw(containerID, published(ends)); err != nil {
 		s.log.Error("removing published ports from the firewall", "container", containerID, "error", err)
 	}
 	s.ports.Release(recordsOf(ends)...)

@@ -81,7 +81,7 @@ func (s *Service) adopt(r sandbox.Record, sockets *fdstore.Restored) {
 	}
 	ends := c.ends
 	s.locked(func() { s.containers[r.ContainerID] = c })
-	if err := s.ports.Apply(c.id, waysOf(ends)); err != nil {
+	if err := s.ports.Apply(c.id, published(ends)); err != nil {
 		s.log.Error("publishing a running container's ports", "container", c.id, "error", err)
 	}
 }

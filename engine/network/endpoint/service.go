@@ -71,7 +71,7 @@ type container struct {
 	busy     sync.Mutex
 	id, name string
 	gone     bool
-	ends     []*endpoint // in the order of the ways out
+	ends     []*endpoint // in order of gateway priority
 	links    links
 	// resolver serves it at 127.0.0.11 once it has been on a user-defined network.
 	resolver *dns.Resolver
@@ -85,19 +85,21 @@ type endpoint struct {
 	n           *store.Network
 }
 
-// way is the endpoint as a way of published ports.
-func (e *endpoint) way() publish.Way { return publish.Way{On: e.n.Publishing, E: &e.Endpoint} }
+// published is the endpoint as something that ports are published on.
+func (e *endpoint) published() publish.Endpoint {
+	return publish.Endpoint{Endpoint: &e.Endpoint, On: e.n.Publishing}
+}
 
 // view is the endpoint as its driver sees it.
 func (e *endpoint) view() driver.Endpoint {
 	return driver.Endpoint{ID: e.ID, ContainerID: e.containerID, IPv4: e.IPv4, IPv6: e.IPv6, MAC: []byte(parseMAC(e.MAC)), HostIf: e.HostIf}
 }
 
-// waysOf are endpoints as ways of published ports.
-func waysOf(ends []*endpoint) []publish.Way {
-	out := make([]publish.Way, 0, len(ends))
+// published are endpoints as something that ports are published on.
+func published(ends []*endpoint) []publish.Endpoint {
+	out := make([]publish.Endpoint, 0, len(ends))
 	for _, e := range ends {
-		out = append(out, e.way())
+		out = append(out, e.published())
 	}
 	return out
 }

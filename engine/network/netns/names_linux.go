@@ -11,7 +11,7 @@ import (
 // Named is an interface that gets its name.
 type Named struct {
 	*Interface
-	// Prefix of the name, where none is wished; "" is eth.
+	// Prefix of the name, where none is requested; "" is eth.
 	Prefix string
 	// Sysctls is what ParseEndpointSysctls reads.
 	Sysctls string

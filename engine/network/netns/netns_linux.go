@@ -216,7 +216,7 @@ func addInterface(h Host, host *rtnl.Conn, ns *os.File, p Interface) error {
 	})
 }
 
-// move brings an interface of the host into the namespace, named as wished and down:
+// move brings an interface of the host into the namespace, named as requested and down:
 // only so can it be renamed and given another hardware address.
 func move(host *rtnl.Conn, p Interface, ns *os.File) error {
 	l, err := host.LinkByName(p.Move)
@@ -260,11 +260,11 @@ func awaitCarrier(host *rtnl.Conn, ifs []Interface) error {
 	return err
 }
 
-// makeLink makes the interface, down, and returns its index inside. wish is the index
+// makeLink makes the interface, down, and returns its index inside. want is the index
 // to ask for: knowing it beforehand saves a question. It may be taken (kernels with
 // fall-back tunnels in every namespace).
-func makeLink(host, in *rtnl.Conn, p Interface, wish int, ns *os.File) (int, error) {
-	peer := rtnl.Peer{Name: p.IfName, Index: wish, MAC: p.MAC, NS: int(ns.Fd())}
+func makeLink(host, in *rtnl.Conn, p Interface, want int, ns *os.File) (int, error) {
+	peer := rtnl.Peer{Name: p.IfName, Index: want, MAC: p.MAC, NS: int(ns.Fd())}
 	build := func() ([]rtnl.Reply, error) {
 		if p.Child != nil {
 			replies, err := host.Do(p.Child(peer))
@@ -274,14 +274,14 @@ func makeLink(host, in *rtnl.Conn, p Interface, wish int, ns *os.File) (int, err
 			return replies, err
 		}
 		if p.Move != "" {
-			wish = 0 // it keeps the index that it has, where that is free
+			want = 0 // it keeps the index that it has, where that is free
 			return nil, move(host, p, ns)
 		}
 		return host.Do(rtnl.AddVeth(rtnl.Veth{Name: p.HostIf, Master: p.Bridge, MTU: p.MTU, Peer: peer}).Echo())
 	}
 	replies, err := build()
-	if wish != 0 && (errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST)) {
-		peer.Index, wish = 0, 0
+	if want != 0 && (errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST)) {
+		peer.Index, want = 0, 0
 		replies, err = build()
 	}
 	if err != nil {
@@ -292,8 +292,8 @@ func makeLink(host, in *rtnl.Conn, p Interface, wish int, ns *os.File) (int, err
 			return 0, err
 		}
 	}
-	if wish != 0 {
-		return wish, nil
+	if want != 0 {
+		return want, nil
 	}
 	l, err := in.LinkByName(p.IfName)
 	return l.Index, err

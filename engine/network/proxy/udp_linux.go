@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// udpIdle is how long a forwarded conversation is remembered without a packet.
+	// udpIdle is how long a forwarded session is remembered without a packet.
 	udpIdle = 90 * time.Second
 	// trackIdle is after how long a silence the kernel is asked again which port of a row a
 	// client's datagrams were sent to: it may have forgotten the first flow by then and use the
@@ -22,17 +22,17 @@ const (
 	trackIdle = time.Second
 )
 
-// udpProxy keeps one connected socket for each conversation.
+// udpProxy keeps one connected socket for each session.
 type udpProxy struct {
 	conn  *net.UDPConn
 	to    ports.Mapping
 	local uint16 // the socket's own port
 	mu    sync.Mutex
-	flows map[talk]*udpFlow
+	flows map[session]*udpFlow
 }
 
-// talk is one client's conversation with one address of the host.
-type talk struct {
+// session is one client's session with one address of the host.
+type session struct {
 	from netip.AddrPort
 	at   netip.Addr // invalid where the kernel does not tell
 }
@@ -46,7 +46,7 @@ type udpFlow struct {
 }
 
 func newUDP(conn *net.UDPConn, to ports.Mapping) (*udpProxy, error) {
-	u := &udpProxy{conn: conn, to: to, flows: map[talk]*udpFlow{}}
+	u := &udpProxy{conn: conn, to: to, flows: map[session]*udpFlow{}}
 	if a, ok := conn.LocalAddr().(*net.UDPAddr); ok {
 		u.local = a.AddrPort().Port()
 	}
@@ -68,7 +68,7 @@ func newUDP(conn *net.UDPConn, to ports.Mapping) (*udpProxy, error) {
 	return u, errors.Join(cerr, err)
 }
 
-// Close ends all conversations.
+// Close ends all sessions.
 func (u *udpProxy) Close() error {
 	err := u.conn.Close()
 	u.mu.Lock()
@@ -87,7 +87,7 @@ func (u *udpProxy) run() {
 			return
 		}
 		at, source := arrival(oob[:on])
-		if f := u.flow(talk{from, at}, source); f != nil {
+		if f := u.flow(session{from, at}, source); f != nil {
 			_ = f.up.SetReadDeadline(time.Now().Add(udpIdle))
 			_, _ = f.up.Write(buf[:n]) // a datagram may be lost
 		}
@@ -122,8 +122,8 @@ func arrival(oob []byte) (at netip.Addr, source []byte) {
 	return at, source
 }
 
-// flow is the conversation that a datagram belongs to; nil where it goes nowhere.
-func (u *udpProxy) flow(k talk, source []byte) *udpFlow {
+// flow is the session that a datagram belongs to; nil where it goes nowhere.
+func (u *udpProxy) flow(k session, source []byte) *udpFlow {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	now := time.Now()
@@ -159,7 +159,7 @@ func (u *udpProxy) flow(k talk, source []byte) *udpFlow {
 }
 
 // wanted is the port that the client wrote to, of a row.
-func (u *udpProxy) wanted(k talk) uint16 {
+func (u *udpProxy) wanted(k session) uint16 {
 	if !u.to.Row() {
 		return 0
 	}
@@ -169,7 +169,7 @@ func (u *udpProxy) wanted(k talk) uint16 {
 	return u.local // nobody translated it
 }
 
-func (u *udpProxy) back(k talk, f *udpFlow) {
+func (u *udpProxy) back(k session, f *udpFlow) {
 	defer func() {
 		u.mu.Lock()
 		if u.flows[k] == f {

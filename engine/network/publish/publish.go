@@ -68,36 +68,38 @@ func (pb *Publisher) Close() {
 // Len is how many host ports are taken.
 func (pb *Publisher) Len() int { return pb.table.Len() }
 
-// Way is how a container's published ports reach it in one family: the endpoint that
-// has the default route. The zero Way is none.
-type Way struct {
+// Endpoint is a container's endpoint as something that ports are published on. The zero
+// Endpoint is none.
+type Endpoint struct {
+	*sandbox.Endpoint
+	// On is how the host publishes on its network; nil: it does not.
 	On *driver.Publishing
-	E  *sandbox.Endpoint
 }
 
-// Ways are a container's, by family; one without network is none.
-type Ways struct{ V4, V6 Way }
+// Gateways are the endpoints that give a container's default routes, by family: published
+// ports reach it there. One whose network the host does not publish on is none.
+type Gateways struct{ V4, V6 Endpoint }
 
-func (ws Ways) of(v6 bool) Way {
+func (gws Gateways) of(v6 bool) Endpoint {
 	if v6 {
-		return ws.V6
+		return gws.V6
 	}
-	return ws.V4
+	return gws.V4
 }
 
-// First is the way that names the container's endpoint in messages.
-func (ws Ways) First() Way {
-	if ws.V4.On != nil {
-		return ws.V4
+// First is the endpoint that names the container's endpoint in messages.
+func (gws Gateways) First() Endpoint {
+	if gws.V4.On != nil {
+		return gws.V4
 	}
-	return ws.V6
+	return gws.V6
 }
 
-// Each are the ways, those by one endpoint once.
-func (ws Ways) Each() []Way {
-	var out []Way
-	for _, w := range []Way{ws.V4, ws.V6} {
-		if w.On != nil && !slices.ContainsFunc(out, func(o Way) bool { return o.E == w.E }) {
+// Each are the endpoints, each once.
+func (gws Gateways) Each() []Endpoint {
+	var out []Endpoint
+	for _, w := range []Endpoint{gws.V4, gws.V6} {
+		if w.On != nil && !slices.ContainsFunc(out, func(o Endpoint) bool { return o.Endpoint == w.Endpoint }) {
 			out = append(out, w)
 		}
 	}
@@ -108,60 +110,60 @@ func (ws Ways) Each() []Way {
 type action int
 
 const (
-	skip    action = iota // there is no way
+	skip    action = iota // there is no endpoint
 	bind                  // take the host's port
 	open                  // open the container's own port: gateway mode routed
 	forward               // take the host's port and forward it in the daemon
 )
 
 // action decides, for a host address, how a port is published and on which endpoint.
-func (pb *Publisher) action(a netip.Addr, ws Ways) (action, Way) {
+func (pb *Publisher) action(a netip.Addr, gws Gateways) (action, Endpoint) {
 	// An IPv6 address of the host without IPv6 behind it: the daemon forwards to IPv4.
-	if a.Is6() && ws.V6.On == nil {
-		if ws.V4.On == nil || !ws.V4.On.Mode4.Translates() || !pb.cfg.UserlandProxy {
-			return skip, Way{}
+	if a.Is6() && gws.V6.On == nil {
+		if gws.V4.On == nil || !gws.V4.On.Mode4.Translates() || !pb.cfg.UserlandProxy {
+			return skip, Endpoint{}
 		}
-		return forward, ws.V4
+		return forward, gws.V4
 	}
-	w := ws.of(a.Is6())
+	w := gws.of(a.Is6())
 	if w.On == nil {
-		return skip, Way{}
+		return skip, Endpoint{}
 	}
 	mode := w.On.Mode(a.Is6())
 	switch {
 	case mode == driver.ModeRouted:
 		return open, w
 	case !mode.Translates():
-		return skip, Way{}
+		return skip, Endpoint{}
 	}
 	return bind, w
 }
 
 // Publish takes the host ports of a container. On failure nothing is taken. Errors: Invalid
 // for ports that cannot be, Internal for taken ones, as Docker answers.
-func (pb *Publisher) Publish(ws Ways, r sandbox.Request) error {
-	_, err := pb.PublishMissing(ws, r, nil)
+func (pb *Publisher) Publish(gws Gateways, r sandbox.Request) error {
+	_, err := pb.PublishMissing(gws, r, nil)
 	return err
 }
 
 // PublishMissing takes the host ports that a container's endpoints do not have yet: of a
-// family that had no way out. A port taken already in the other family gets the same number.
+// family that had no gateway. A port taken already in the other family gets the same number.
 // GiveBack undoes it. Errors are as Publish's.
-func (pb *Publisher) PublishMissing(ws Ways, r sandbox.Request, ends []*sandbox.Endpoint) (taken []ports.Mapping, err error) {
-	wanted, err := pb.requests(ws, r)
+func (pb *Publisher) PublishMissing(gws Gateways, r sandbox.Request, ends []*sandbox.Endpoint) (taken []ports.Mapping, err error) {
+	wanted, err := pb.requests(gws, r)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			pb.GiveBack(taken, slices.Concat(ends, ws.endpoints()))
-			taken, err = nil, EndpointError(ws.First().E, err)
+			pb.GiveBack(taken, slices.Concat(ends, gws.endpoints()))
+			taken, err = nil, EndpointError(gws.First().Endpoint, err)
 		}
 	}()
 	for _, w := range wanted {
 		var missing []netip.Addr
 		for _, a := range w.HostIPs {
-			if have := published(w, a, ends, ws); have == nil {
+			if have := published(w, a, ends, gws); have == nil {
 				missing = append(missing, a)
 			} else if have.HostPort != 0 && w.Count < 2 {
 				w.First, w.Last = have.HostPort, have.HostPort
@@ -170,7 +172,7 @@ func (pb *Publisher) PublishMissing(ws Ways, r sandbox.Request, ends []*sandbox.
 		if w.HostIPs = missing; len(missing) == 0 {
 			continue
 		}
-		got, err := pb.publishOne(ws, r.Name, w)
+		got, err := pb.publishOne(gws, r.Name, w)
 		taken = append(taken, got...)
 		if err != nil {
 			return taken, err
@@ -179,17 +181,17 @@ func (pb *Publisher) PublishMissing(ws Ways, r sandbox.Request, ends []*sandbox.
 	return taken, nil
 }
 
-func (ws Ways) endpoints() (out []*sandbox.Endpoint) {
-	for _, w := range ws.Each() {
-		out = append(out, w.E)
+func (gws Gateways) endpoints() (out []*sandbox.Endpoint) {
+	for _, w := range gws.Each() {
+		out = append(out, w.Endpoint)
 	}
 	return out
 }
 
 // published is what a request got on a host address; nil: nothing. Ports that are open on a
-// container's own address count on the way out only.
-func published(r ports.PortRequest, a netip.Addr, ends []*sandbox.Endpoint, ws Ways) *ports.Mapping {
-	out := ws.of(a.Is6()).E
+// container's own address count on the gateway only.
+func published(r ports.PortRequest, a netip.Addr, ends []*sandbox.Endpoint, gws Gateways) *ports.Mapping {
+	out := gws.of(a.Is6()).Endpoint
 	for _, e := range ends {
 		for i, m := range e.Ports {
 			if m.Answers(r, a, e == out) {
@@ -201,26 +203,26 @@ func published(r ports.PortRequest, a netip.Addr, ends []*sandbox.Endpoint, ws W
 }
 
 // OpenRouted opens a container's published ports on its other endpoints whose networks
-// route to it: there the container's own address is the published one, whichever way it
-// takes out. Errors are of class Invalid.
-func (pb *Publisher) OpenRouted(ws Ways, r sandbox.Request, ends ...Way) error {
+// route to it: there the container's own address is the published one, whichever
+// endpoint is the gateway. Errors are of class Invalid.
+func (pb *Publisher) OpenRouted(gws Gateways, r sandbox.Request, ends ...Endpoint) error {
 	for _, w := range ends {
 		if w.On == nil || w.On.Internal {
 			continue
 		}
 		for _, v6 := range []bool{false, true} {
-			has := w.E.IPv4
+			has := w.IPv4
 			if v6 {
-				has = w.E.IPv6
+				has = w.IPv6
 			}
-			if w.On.Mode(v6) != driver.ModeRouted || !has.IsValid() || ws.of(v6).E == w.E {
+			if w.On.Mode(v6) != driver.ModeRouted || !has.IsValid() || gws.of(v6).Endpoint == w.Endpoint {
 				continue
 			}
 			wanted, err := ports.Requests(r.Ports, r.Exposed, r.PublishAll, netip.Addr{}, false, true)
 			if err != nil {
 				return err
 			}
-			openOn(w.E, v6, wanted...)
+			openOn(w.Endpoint, v6, wanted...)
 		}
 	}
 	return nil
@@ -237,9 +239,9 @@ func openOn(e *sandbox.Endpoint, v6 bool, wanted ...ports.PortRequest) {
 	}
 }
 
-// requests are what a container wants published; none without a way.
-func (pb *Publisher) requests(ws Ways, r sandbox.Request) ([]ports.PortRequest, error) {
-	first := ws.First()
+// requests are what a container wants published; none without a gateway.
+func (pb *Publisher) requests(gws Gateways, r sandbox.Request) ([]ports.PortRequest, error) {
+	first := gws.First()
 	if first.On == nil {
 		return nil, nil
 	}
@@ -259,18 +261,18 @@ func EndpointError(e *sandbox.Endpoint, err error) error {
 }
 
 // publishOne takes one request's host ports; what it returns is taken also when it fails.
-func (pb *Publisher) publishOne(ws Ways, owner string, r ports.PortRequest) ([]ports.Mapping, error) {
+func (pb *Publisher) publishOne(gws Gateways, owner string, r ports.PortRequest) ([]ports.Mapping, error) {
 	var addrs []netip.Addr
-	on := map[netip.Addr]Way{}
+	on := map[netip.Addr]Endpoint{}
 	for _, a := range r.HostIPs {
-		switch do, way := pb.action(a, ws); do {
+		switch do, at := pb.action(a, gws); do {
 		case open:
-			openOn(way.E, a.Is6(), r)
+			openOn(at.Endpoint, a.Is6(), r)
 		case bind, forward:
 			addrs = append(addrs, a)
-			on[a] = way
+			on[a] = at
 			if !r.ContainerIP.IsValid() {
-				r.ContainerIP = way.E.Target(a.Is6())
+				r.ContainerIP = at.Target(a.Is6())
 			}
 		}
 	}
@@ -280,7 +282,7 @@ func (pb *Publisher) publishOne(ws Ways, owner string, r ports.PortRequest) ([]p
 	r.HostIPs, r.Gate = addrs, pb.cfg.UserlandProxy
 	got, err := pb.table.Take(owner, r)
 	for _, m := range got {
-		e := on[m.HostIP].E
+		e := on[m.HostIP].Endpoint
 		m.Gate = false // follows from the settings of the day
 		e.Ports = append(e.Ports, m)
 		if err := pb.hold(m, e); err != nil {
@@ -308,24 +310,24 @@ func (pb *Publisher) hold(m ports.Mapping, e *sandbox.Endpoint) error {
 	return nil
 }
 
-// Move gives an endpoint's ports to the endpoints that have the ways out now. Host ports
+// Move gives an endpoint's ports to the endpoints that are the gateways now. Host ports
 // that nobody can have any more are given back.
-func (pb *Publisher) Move(containerID string, from *sandbox.Endpoint, ws Ways) {
+func (pb *Publisher) Move(containerID string, from *sandbox.Endpoint, gws Gateways) {
 	had := from.Ports
 	from.Ports = nil
 	for _, m := range had {
-		if m.HostPort == 0 { // open on its own address, whoever is the way out
+		if m.HostPort == 0 { // open on its own address, whoever is the gateway
 			from.Ports = append(from.Ports, m)
 			continue
 		}
-		do, w := pb.action(m.HostIP, ws)
+		do, w := pb.action(m.HostIP, gws)
 		if do != bind && do != forward {
 			pb.release([]ports.Mapping{m})
 			continue
 		}
-		w.E.Ports = append(w.E.Ports, m)
+		w.Ports = append(w.Ports, m)
 		pb.proxy.End(m)
-		if err := pb.hold(m, w.E); err != nil {
+		if err := pb.hold(m, w.Endpoint); err != nil {
 			pb.log.Error("moving a published port", "container", containerID, "port", m.Name(), "error", err)
 		}
 	}
@@ -388,16 +390,16 @@ func (pb *Publisher) release(ms []ports.Mapping) {
 }
 
 // rules are the published ports of some endpoints as the firewall has them.
-func (pb *Publisher) rules(on []Way) []ports.Mapping {
+func (pb *Publisher) rules(on []Endpoint) []ports.Mapping {
 	var out []ports.Mapping
 	for _, w := range on {
 		if w.On == nil {
 			continue
 		}
-		for _, m := range w.E.Ports {
-			m.Interface, m.ContainerIP = w.On.Interface, w.E.IPv4.Addr()
+		for _, m := range w.Ports {
+			m.Interface, m.ContainerIP = w.On.Interface, w.IPv4.Addr()
 			if m.HostIP.Is6() {
-				m.ContainerIP = w.E.IPv6.Addr()
+				m.ContainerIP = w.IPv6.Addr()
 			}
 			m.Gate = m.Row() && m.HostPort != 0 && m.HostIP.Is6() && pb.cfg.UserlandProxy
 			// Without an address of the family the daemon forwards.
@@ -412,19 +414,20 @@ func (pb *Publisher) rules(on []Way) []ports.Mapping {
 
 // Apply has the firewall have what some endpoints of a container publish, and nothing else of
 // the container.
-func (pb *Publisher) Apply(containerID string, on []Way) error {
+func (pb *Publisher) Apply(containerID string, on []Endpoint) error {
 	return pb.host.Publish(containerID, pb.rules(on))
 }
 
 // Withdraw takes what a container publishes out of the firewall.
-func (pb *Publisher) Withdraw(containerID string, on []Way) error {
+func (pb *Publisher) Withdraw(containerID string, on []Endpoint) error {
 	err := pb.host.Unpublish(containerID)
 	pb.Flush(false, on)
 	return err
 }
 
-// Flush has UDP clients of ports that have just come (opened) or gone start anew.
-func (pb *Publisher) Flush(opened bool, on []Way) { pb.host.FlushUDP(opened, pb.rules(on)) }
+// Flush flushes conntrack entries so that UDP flows to ports that have just come (opened) or gone
+// are re-evaluated.
+func (pb *Publisher) Flush(opened bool, on []Endpoint) { pb.host.FlushUDP(opened, pb.rules(on)) }
 
 // Shown is what inspect shows of some endpoints' ports: as taken, and exposed ones without.
 func Shown(r sandbox.Request, ends []*sandbox.Endpoint) network.PortMap {

@@ -201,17 +201,17 @@ func (i *IPAM) Addresses(ctx context.Context, p ipam.Pools, want [2]netip.Addr, 
 			err = errors.Join(err, i.GiveBack(context.WithoutCancel(ctx), p, got))
 		}
 	}()
-	for f, wish := range want {
+	for f, want := range want {
 		in := slices.IndexFunc(p.Config, func(c network.IPAMConfig) bool {
-			return c.Subnet.Addr().Is6() == (f == 1) && (!wish.IsValid() || c.Subnet.Contains(wish))
+			return c.Subnet.Addr().Is6() == (f == 1) && (!want.IsValid() || c.Subnet.Contains(want))
 		})
 		switch {
-		case in < 0 && !wish.IsValid():
+		case in < 0 && !want.IsValid():
 			continue
 		case in < 0 || in >= len(p.IDs):
-			return got, errclass.Invalid("no configured subnet or ip-range contain the IP address %s", wish)
+			return got, errclass.Invalid("no configured subnet or ip-range contain the IP address %s", want)
 		}
-		a, err := i.address(ctx, p.Driver, p.IDs[in], wish, mac)
+		a, err := i.address(ctx, p.Driver, p.IDs[in], want, mac)
 		if err != nil {
 			return got, err
 		}
@@ -244,8 +244,8 @@ func (i *IPAM) KnowsMAC(ctx context.Context, name string) bool {
 	return err == nil && can.RequiresMACAddress
 }
 
-// address asks for one address: wish, or any where that is invalid.
-func (i *IPAM) address(ctx context.Context, name, pool string, wish netip.Addr, mac net.HardwareAddr) (netip.Prefix, error) {
+// address asks for one address: want, or any where that is invalid.
+func (i *IPAM) address(ctx context.Context, name, pool string, want netip.Addr, mac net.HardwareAddr) (netip.Prefix, error) {
 	can, err := i.capabilities(ctx, name)
 	if err != nil {
 		return netip.Prefix{}, err
@@ -254,13 +254,13 @@ func (i *IPAM) address(ctx context.Context, name, pool string, wish netip.Addr, 
 	if can.RequiresMACAddress {
 		opts = map[string]string{optMAC: mac.String()}
 	}
-	return i.request(ctx, name, pool, wish, opts)
+	return i.request(ctx, name, pool, want, opts)
 }
 
-func (i *IPAM) request(ctx context.Context, name, pool string, wish netip.Addr, opts map[string]string) (netip.Prefix, error) {
+func (i *IPAM) request(ctx context.Context, name, pool string, want netip.Addr, opts map[string]string) (netip.Prefix, error) {
 	in := map[string]any{"PoolID": pool, "Address": "", "Options": opts}
-	if wish.IsValid() {
-		in["Address"] = wish.String()
+	if want.IsValid() {
+		in["Address"] = want.String()
 	}
 	var got struct{ Address string }
 	if err := i.call(ctx, name, "RequestAddress", in, &got); err != nil {
@@ -270,7 +270,7 @@ func (i *IPAM) request(ctx context.Context, name, pool string, wish netip.Addr, 
 		return netip.Prefix{}, nil // a network without gateway
 	}
 	p, err := netip.ParsePrefix(got.Address)
-	if err != nil || wish.IsValid() && p.Addr() != wish {
+	if err != nil || want.IsValid() && p.Addr() != want {
 		return p, errclass.Unavailable("IPAM plugin %s answered with address %q, asked for %q", name, got.Address, cmp.Or(fmt.Sprint(in["Address"]), "any"))
 	}
 	return p, nil

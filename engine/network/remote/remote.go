@@ -131,8 +131,8 @@ func (d *Driver) Stop(ctx context.Context, n driver.Network, _ []driver.Network)
 	return err
 }
 
-// Out implements driver.Driver.
-func (d *Driver) Out(n driver.Network, _ bool) bool { return !n.Internal }
+// ProvidesGateway implements driver.Driver.
+func (d *Driver) ProvidesGateway(n driver.Network, _ bool) bool { return !n.Internal }
 
 // iface is an endpoint's interface as plugins know it.
 type iface struct{ Address, AddressIPv6, MacAddress string }

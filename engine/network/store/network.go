@@ -169,13 +169,13 @@ func (n *Network) Gateway(e *sandbox.Endpoint, v6 bool) netip.Addr {
 	return own
 }
 
-// WayOut tells whether an endpoint on this network gives a default route.
-func (n *Network) WayOut(e *sandbox.Endpoint, v6 bool) bool {
+// ProvidesGateway tells whether an endpoint on this network gives a default route.
+func (n *Network) ProvidesGateway(e *sandbox.Endpoint, v6 bool) bool {
 	addr := e.IPv4
 	if v6 {
 		addr = e.IPv6
 	}
-	return addr.IsValid() && (e.Direct || n.Gateway(e, v6).IsValid()) && n.Driver.Out(n.view, v6)
+	return addr.IsValid() && (e.Direct || n.Gateway(e, v6).IsValid()) && n.Driver.ProvidesGateway(n.view, v6)
 }
 
 // HostAddrs are the host's own addresses on the network.
@@ -189,7 +189,7 @@ func (n *Network) HostAddrs() []netip.Addr {
 	return out
 }
 
-// Subnets are what wished addresses are judged by; nil where they cannot be.
+// Subnets are what requested addresses are judged by; nil where they cannot be.
 func (n *Network) Subnets() *validate.Subnets {
 	if n == nil || n.Default || Predefined(n.Name) || n.ConfigOnly {
 		return nil
@@ -197,12 +197,12 @@ func (n *Network) Subnets() *validate.Subnets {
 	return &validate.Subnets{Config: n.IPAM.Config, Pooled: n.Pooled}
 }
 
-// Join puts a container's endpoint on the network, with the addresses that it wishes or the
+// Join puts a container's endpoint on the network, with the addresses that are requested or the
 // next free ones; of a network whose addresses a plugin manages they come later, from there.
 // Leave takes it off. Nothing is taken when it fails. Errors: NotFound while the network is
 // taken down, Forbidden on configuration networks and for addresses that are in use, Invalid
 // for addresses of no subnet.
-func (n *Network) Join(containerID string, e *sandbox.Endpoint, wish network.EndpointIPAMConfig) error {
+func (n *Network) Join(containerID string, e *sandbox.Endpoint, want network.EndpointIPAMConfig) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -213,11 +213,11 @@ func (n *Network) Join(containerID string, e *sandbox.Endpoint, wish network.End
 	}
 	if n.Facts.HasInterfaces && !n.IPAMPlugin() {
 		var err error
-		if e.IPv4, err = n.take(false, wish.IPv4Address); err != nil {
+		if e.IPv4, err = n.take(false, want.IPv4Address); err != nil {
 			e.IPv4 = netip.Prefix{}
 			return err
 		}
-		if e.IPv6, err = n.take(true, wish.IPv6Address); err != nil {
+		if e.IPv6, err = n.take(true, want.IPv6Address); err != nil {
 			e.IPv6 = netip.Prefix{}
 			n.release(e)
 			return err
@@ -240,15 +240,15 @@ func (n *Network) Open() error {
 	return nil
 }
 
-// take takes an address of one family: the wished one, or the next free. n.mu is held.
-func (n *Network) take(v6 bool, wish netip.Addr) (netip.Prefix, error) {
-	if wish.IsValid() {
+// take takes an address of one family: the requested one, or the next free. n.mu is held.
+func (n *Network) take(v6 bool, want netip.Addr) (netip.Prefix, error) {
+	if want.IsValid() {
 		for _, sp := range n.spaces {
-			if sp.Subnet().Contains(wish) {
-				return netip.PrefixFrom(wish, sp.Subnet().Bits()), sp.Take(wish)
+			if sp.Subnet().Contains(want) {
+				return netip.PrefixFrom(want, sp.Subnet().Bits()), sp.Take(want)
 			}
 		}
-		return netip.Prefix{}, errclass.Invalid("no configured subnet or ip-range contain the IP address %s", wish)
+		return netip.Prefix{}, errclass.Invalid("no configured subnet or ip-range contain the IP address %s", want)
 	}
 	for _, sp := range n.spaces {
 		if sp.Subnet().Addr().Is6() == v6 {

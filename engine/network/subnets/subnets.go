@@ -117,7 +117,7 @@ func (s *Chooser) foreign() *ipam.Taken {
 	return t
 }
 
-// Plan checks a network's wished subnets, adds those that are missing, and gives every
+// Plan checks a network's requested subnets, adds those that are missing, and gives every
 // subnet its gateway where there are to be gateways. It returns the subnets that nobody chose. Errors: Invalid, Forbidden
 // for what overlaps and for exhausted pools.
 func (s *Chooser) Plan(n *network.Network, gateways bool) (pooled []netip.Prefix, err error) {

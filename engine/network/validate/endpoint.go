@@ -18,14 +18,14 @@ const (
 	OptSysctls = "com.docker.network.endpoint.sysctls"
 )
 
-// Subnets are a network's, for wished addresses: those in Pooled nobody chose.
+// Subnets are a network's, for requested addresses: those in Pooled nobody chose.
 type Subnets struct {
 	Config []network.IPAMConfig
 	Pooled []netip.Prefix
 }
 
 // CheckEndpoint checks and normalises an endpoint's settings on the network of a name; n is
-// nil where wished addresses cannot be judged by the subnets. All that is wrong is told at
+// nil where requested addresses cannot be judged by the subnets. All that is wrong is told at
 // once. Errors are of class Invalid.
 func CheckEndpoint(n *Subnets, name string, es *network.EndpointSettings) error {
 	if es == nil {

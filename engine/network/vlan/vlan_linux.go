@@ -152,9 +152,11 @@ func (d *Driver) Stop(_ context.Context, n driver.Network, others []driver.Netwo
 	return err
 }
 
-// Out implements driver.Driver: the world is behind the parent; a parent of ours leads
+// ProvidesGateway implements driver.Driver: the world is behind the parent; a parent of ours leads
 // nowhere.
-func (d *Driver) Out(n driver.Network, _ bool) bool { return !n.Internal && n.Options[optParent] != "" }
+func (d *Driver) ProvidesGateway(n driver.Network, _ bool) bool {
+	return !n.Internal && n.Options[optParent] != ""
+}
 
 // Links implements driver.LinkOwner: a parent that is a wire, on kernels without dummies.
 func (d *Driver) Links(n driver.Network) []string {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/network/driver"
+	"github.com/gantry/gantry/engine/network/driver/drivertest"
 	"github.com/gantry/gantry/internal/rtnl"
 )
 
@@ -105,6 +106,21 @@ func TestTagged(t *testing.T) {
 	} {
 		if _, _, err := tagged(name); !errors.Is(err, errdefs.ErrInvalidArgument) || err.Error() != text {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestConformance(t *testing.T) {
+	for name, make := range map[string]driver.New{"macvlan": Macvlan, "ipvlan": Ipvlan} {
+		for what, options := range map[string]map[string]string{
+			"on a parent": {"parent": "lan0"}, "alone": {}, "on a tag": {"parent": "lan0.50"},
+		} {
+			t.Run(name+" "+what, func(t *testing.T) {
+				drivertest.Run(t, drivertest.Target{
+					New: make, Name: name, Options: options,
+					Bad: []map[string]string{{"parent": "lo"}, {"parent": "a/b"}, {name + "_mode": "odd"}, {driver.OptMTU: "big"}},
+				})
+			})
 		}
 	}
 }
