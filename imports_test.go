@@ -417,10 +417,8 @@ func talkedAbout() map[string]int {
 	return map[string]int{
 		"engine/image":              3900, // to cut: pull and archive into packages of their own
 		"engine/image.Service":      62,
-		"engine/image.puller":       67,   // to cut: embeds the service
-		"engine/image.transfer":     77,   // to cut: embeds the service
-		"engine/network":            3400, // to cut: names and endpoints
-		"engine/network.Service":    59,
+		"engine/image.puller":       67, // to cut: embeds the service
+		"engine/image.transfer":     77, // to cut: embeds the service
 		"oci/launch/startprog.plan": 64, // to cut: embeds the program that it writes
 		"oci/ocicli.app":            42, // to cut
 	}

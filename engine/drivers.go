@@ -4,8 +4,13 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"github.com/gantry/gantry/engine/network"
+	"github.com/gantry/gantry/engine/network/bridge"
+	"github.com/gantry/gantry/engine/network/driver"
+	"github.com/gantry/gantry/engine/network/remote"
+	"github.com/gantry/gantry/engine/network/vlan"
 	"github.com/gantry/gantry/engine/plugin"
-	"github.com/gantry/gantry/engine/volume/driver"
+	volumedriver "github.com/gantry/gantry/engine/volume/driver"
 	volumelocal "github.com/gantry/gantry/engine/volume/driver/local"
 	"github.com/gantry/gantry/engine/volume/driver/volplugin"
 	"github.com/gantry/gantry/logs"
@@ -17,17 +22,38 @@ import (
 // The drivers that are built in, one function for each seam. A new driver is a line here.
 
 // logDrivers write and read containers' logs. Those that keep a file of a format of its own
-// stand in shim/server too, which writes it.
+// stand in shim/shimd too, which writes it.
 func logDrivers() logs.Drivers {
 	return logs.Drivers{jsonfile.Driver{}, local.Driver{}, none.Driver{}}
 }
 
 // volumeDrivers make volumes: those that are always there, and the plugins that are found by
 // their files. closeAll lets go of them.
-func volumeDrivers(dataRoot string, log *slog.Logger) (builtin []driver.Driver, more driver.Source, closeAll func() error, err error) {
+func volumeDrivers(dataRoot string, log *slog.Logger) (builtin []volumedriver.Driver, more volumedriver.Source, closeAll func() error, err error) {
 	local, err := volumelocal.Open(filepath.Join(dataRoot, "volumes"), log)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	return []driver.Driver{local}, volplugin.Source{Plugins: plugin.Default()}, local.Close, nil
+	return []volumedriver.Driver{local}, volplugin.Source{Plugins: plugin.Default()}, local.Close, nil
+}
+
+// networkDrivers are the drivers of networks. A name that is not here is a plugin's.
+func networkDrivers(c network.Config, plugins plugin.Source) network.Drivers {
+	return network.Drivers{
+		Networks: driver.Table{
+			Builtin: map[string]driver.New{
+				"bridge": bridge.New(bridge.Config{
+					Given: c.Bridge, ICC: c.ICC, Masq: c.IPMasq, BindIP: c.DefaultBindIP, MTU: c.MTU, Log: c.Log,
+				}),
+				"host":    driver.HostNetwork,
+				"ipvlan":  vlan.Ipvlan,
+				"macvlan": vlan.Macvlan,
+				"null":    driver.NoNetwork,
+				"overlay": driver.InSwarm,
+			},
+			Plugin: remote.New(plugins),
+		},
+		Predefined: map[string]string{network.NameBridge: "bridge", network.NameHost: "host", network.NameNone: "null"},
+		IPAM:       remote.NewIPAM(plugins),
+	}
 }

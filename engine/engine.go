@@ -19,6 +19,7 @@ import (
 	"github.com/gantry/gantry/engine/container"
 	"github.com/gantry/gantry/engine/image"
 	"github.com/gantry/gantry/engine/network"
+	"github.com/gantry/gantry/engine/plugin"
 	"github.com/gantry/gantry/engine/volume"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/undo"
@@ -143,7 +144,8 @@ func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (e
 	if err != nil {
 		return err
 	}
-	netConfig.Keeper, netConfig.Log = e.keeper, e.log
+	netConfig.FDStore, netConfig.Log = e.keeper, e.log
+	netConfig.Drivers = networkDrivers(netConfig, plugin.Default())
 	if e.networks, err = network.New(netConfig, e.bus); err != nil {
 		return err
 	}

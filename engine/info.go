@@ -56,7 +56,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		Containers: running + paused + stopped, ContainersRunning: running, ContainersPaused: paused, ContainersStopped: stopped,
 		Images: images, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
 		Plugins: system.PluginsInfo{
-			Volume: e.volumes.Drivers(), Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: logDrivers().Names(),
+			Volume: e.volumes.Drivers(), Network: e.networks.Drivers(), Log: logDrivers().Names(),
 		},
 		MemoryLimit: l.memory, SwapLimit: l.swap, OomKillDisable: l.oomKill, CPUCfsPeriod: l.cfsPeriod, CPUCfsQuota: l.cfsQuota,
 		CPUShares: l.shares, CPUSet: l.cpuset, PidsLimit: l.pids, IPv4Forwarding: ipForwarding(),

@@ -203,14 +203,14 @@ func (f *fakeNetworks) CheckEndpoint(ref string, es *networktypes.EndpointSettin
 }
 func (f *fakeNetworks) SetLinks(string, []string) error { return nil }
 
-func (f *fakeNetworks) Known(ref string) (id, name, driver string, err error) {
+func (f *fakeNetworks) Known(ref string) (id, name string, driver network.Description, err error) {
 	ref = strings.TrimPrefix(ref, "net-")
-	driver = "bridge"
+	driver.HasInterfaces = true
 	switch ref {
 	case "host":
-		driver = "host"
+		driver = network.Description{HostNamespace: true}
 	case "none":
-		driver = "null"
+		driver = network.Description{}
 	}
 	return "net-" + ref, ref, driver, nil
 }

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"fmt"
+	"github.com/gantry/gantry/engine/network/bridge"
 	"net"
 	"net/netip"
 	"os"
@@ -10,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gantry/gantry/engine/network/plumb"
+	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
@@ -63,11 +64,11 @@ func BenchmarkVethFloor(b *testing.B) {
 	}
 	defer nl.Close()
 	defer cleanHost(b)
-	index, err := plumb.EnsureBridge(nl, "br-floor", 1500, false, []netip.Prefix{netip.MustParsePrefix("172.31.0.1/16")}, true)
+	index, err := bridge.Ensure(onHost(b), "br-floor", 1500, false, []netip.Prefix{netip.MustParsePrefix("172.31.0.1/16")}, true)
 	if err != nil {
 		b.Fatal(err)
 	}
-	h, err := plumb.OpenHostNS()
+	h, err := netns.OpenHost()
 	if err != nil {
 		b.Fatal(err)
 	}

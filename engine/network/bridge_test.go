@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantry/gantry/engine/network/plumb"
+	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/moby/moby/api/types/network"
 )
 
@@ -47,20 +47,18 @@ func TestDefaultBridge(t *testing.T) {
 	if want := "nameserver 192.0.2.53\nsearch example.org\n"; !strings.Contains(string(a.ResolvConf), want) {
 		t.Errorf("resolv.conf %q", a.ResolvConf)
 	}
-	serve(t, s.host, a.NetNS, "tcp", ":80", "a")
+	serve(t, s.host.NS(), a.NetNS, "tcp", ":80", "a")
 	for name, from := range map[string]*box{"host": nil, "b": b, "itself": a} {
-		t.Run(name, func(t *testing.T) {
-			var got string
-			var err error
-			if from == nil {
-				got, err = ask(s.host, nil, "172.17.0.2:80")
-			} else {
-				got, err = ask(s.host, from.NetNS, "172.17.0.2:80")
-			}
-			if err != nil || !strings.HasPrefix(got, "a 172.17.0.") {
-				t.Errorf("from %s: %q %v", name, got, err)
-			}
-		})
+		var got string
+		var err error
+		if from == nil {
+			got, err = ask(s.host.NS(), nil, "172.17.0.2:80")
+		} else {
+			got, err = ask(s.host.NS(), from.NetNS, "172.17.0.2:80")
+		}
+		if err != nil || !strings.HasPrefix(got, "a 172.17.0.") {
+			t.Errorf("from %s: %q %v", name, got, err)
+		}
 	}
 	in, err := s.Inspect(context.Background(), NameBridge)
 	if err != nil || len(in.Containers) != 2 || in.Containers[a.id].IPv4Address.String() != "172.17.0.2/16" {
@@ -86,7 +84,7 @@ func bothWays(t *testing.T, test func(t *testing.T)) {
 	const key = "net/bridge/bridge-nf-call-iptables"
 	for _, v := range []string{"0", "1"} {
 		t.Run("br_netfilter="+v, func(t *testing.T) {
-			if err := plumb.OptionalSysctl(key, v); err != nil {
+			if err := netns.OptionalSysctl(key, v); err != nil {
 				t.Fatal(err)
 			}
 			test(t)
@@ -103,8 +101,8 @@ func testPublishedPorts(t *testing.T) {
 	r.Ports = portMapOf("8080>80/tcp", "127.0.0.1|8081>80/tcp", "192.0.2.1|8082>80/tcp", ">81/tcp")
 	web := run(t, s, r)
 	other := run(t, s, request("other"))
-	serve(t, s.host, web.NetNS, "tcp", ":80", "web")
-	serve(t, s.host, web.NetNS, "tcp", ":90", "secret")
+	serve(t, s.host.NS(), web.NetNS, "tcp", ":80", "web")
+	serve(t, s.host.NS(), web.NetNS, "tcp", ":90", "secret")
 	for _, c := range []struct {
 		what, addr string
 		from       int // 0 host, 1 neighbour, 2 itself, 3 another container
@@ -140,7 +138,7 @@ func testPublishedPorts(t *testing.T) {
 		if c.want == "" {
 			try = tryAsk
 		}
-		got, err := try(s.host, ns, c.addr)
+		got, err := try(s.host.NS(), ns, c.addr)
 		if c.want == "" && err == nil || c.want != "" && (err != nil || got != c.want) {
 			t.Errorf("%s: %q %v, want %q", c.what, got, err, c.want)
 		}
@@ -158,7 +156,7 @@ func testPublishedPorts(t *testing.T) {
 	}
 	web.stop()
 	for _, addr := range []string{"127.0.0.1:8080", "192.0.2.1:8080"} {
-		if got, err := tryAsk(s.host, nil, addr); err == nil {
+		if got, err := tryAsk(s.host.NS(), nil, addr); err == nil {
 			t.Errorf("%s still answers %q", addr, got)
 		}
 	}
@@ -174,8 +172,8 @@ func testPublishedPorts(t *testing.T) {
 func TestLoopbackIsNotRoutable(t *testing.T) {
 	s, _ := newService(t, nil)
 	c := run(t, s, request("evil"))
-	serve(t, s.host, hostFile(s), "tcp", "127.0.0.1:7000", "host secret")
-	err := s.host.Inside(c.NetNS, func() error {
+	serve(t, s.host.NS(), hostFile(s), "tcp", "127.0.0.1:7000", "host secret")
+	err := s.host.NS().Inside(c.NetNS, func() error {
 		nl, err := dialNL()
 		if err != nil {
 			return err
@@ -186,7 +184,7 @@ func TestLoopbackIsNotRoutable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := tryAsk(s.host, c.NetNS, "127.0.0.1:7000"); err == nil {
+	if got, err := tryAsk(s.host.NS(), c.NetNS, "127.0.0.1:7000"); err == nil {
 		t.Errorf("reached %q", got)
 	}
 }
@@ -233,14 +231,14 @@ func testICCOff(t *testing.T) {
 	r := request("a")
 	r.Ports = portMapOf("8080>80/tcp")
 	a, b := run(t, s, r), run(t, s, request("b"))
-	serve(t, s.host, a.NetNS, "tcp", ":80", "a")
-	if got, err := tryAsk(s.host, b.NetNS, "172.17.0.2:80"); err == nil {
+	serve(t, s.host.NS(), a.NetNS, "tcp", ":80", "a")
+	if got, err := tryAsk(s.host.NS(), b.NetNS, "172.17.0.2:80"); err == nil {
 		t.Errorf("b reached a: %q", got)
 	}
-	if got, err := ask(s.host, b.NetNS, "172.17.0.1:8080"); err != nil {
+	if got, err := ask(s.host.NS(), b.NetNS, "172.17.0.1:8080"); err != nil {
 		t.Errorf("a's published port: %q %v", got, err)
 	}
-	if got, err := ask(s.host, nil, "172.17.0.2:80"); err != nil {
+	if got, err := ask(s.host.NS(), nil, "172.17.0.2:80"); err != nil {
 		t.Errorf("from the host: %q %v", got, err)
 	}
 }
@@ -285,11 +283,11 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := s.pub.table.Len(); n != 0 {
+	if n := s.endpoints.PublishedPorts(); n != 0 {
 		t.Errorf("%d ports left", n)
 	}
 	waitFor(t, func() bool { return linkNames(t, s) == before })
-	if ok, err := s.nft.Intact(computeFor(s)); err != nil || !ok {
+	if ok, err := s.host.Intact(); err != nil || !ok {
 		t.Errorf("firewall: %v %v", ok, err)
 	}
 	if got := elements(t); got != "" {

@@ -6,14 +6,13 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"time"
 
-	"github.com/gantry/gantry/engine/network/bridge"
-	"github.com/gantry/gantry/engine/network/checks"
+	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/ipam"
-	"github.com/gantry/gantry/engine/network/records"
-	"github.com/gantry/gantry/engine/network/subnets"
+	"github.com/gantry/gantry/engine/network/store"
+	"github.com/gantry/gantry/engine/network/validate"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/gantry/gantry/internal/id"
@@ -40,238 +39,168 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (_ networ
 	if err != nil {
 		return network.CreateResponse{}, err
 	}
-	if err := s.store.Save(records.Record{Network: n.net, Pooled: n.pooled, PoolIDs: n.poolIDs}); err != nil {
+	if err := s.nets.Save(n); err != nil {
 		return network.CreateResponse{}, err
 	}
-	u.Add(func() error { return s.store.Remove(n.net.ID) })
-	if !n.net.ConfigOnly {
-		u.Add(func() error { return s.stopDriver(context.WithoutCancel(ctx), n) })
-		if err := s.drivers.start(ctx, n, false); err != nil {
+	u.Add(func() error { return s.nets.Forget(n) })
+	if !n.ConfigOnly {
+		u.Add(func() error { return s.stop(context.WithoutCancel(ctx), n) })
+		if err := n.Start(ctx, false); err != nil {
 			return network.CreateResponse{}, err
 		}
-		if n.net.Driver == "bridge" {
-			s.openLocalnet(n)
-		}
-		if n.net.EnableIPv6 {
-			if err := s.forwarding(); err != nil {
+		if n.EnableIPv6 {
+			if err := s.host.EnableForwarding(true); err != nil {
 				return network.CreateResponse{}, err
 			}
 		}
 	}
 	u.Keep()
-	s.mu.Lock()
-	n.removing = false
-	s.mu.Unlock()
-	emit(s.bus, events.ActionCreate, n, nil)
-	return network.CreateResponse{ID: n.net.ID}, nil
+	s.nets.Admit(n)
+	n.Emit(s.bus, events.ActionCreate, nil)
+	return network.CreateResponse{ID: n.ID}, nil
+}
+
+// stop removes what Start made; what is gone already is no error.
+func (s *Service) stop(ctx context.Context, n *store.Network) error {
+	return n.Driver.Stop(ctx, n.View(), s.nets.Others(n))
 }
 
 var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
-// plan checks a request and enters the network into the tables, closed to containers
+// plan checks a request and enters the network into the table, closed to containers
 // until it is up. What must be undone is in u.
-func (s *Service) plan(ctx context.Context, r network.CreateRequest, u *undo.List) (*netw, error) {
-	if isPredefined(r.Name) || r.Name == "default" {
+func (s *Service) plan(ctx context.Context, r network.CreateRequest, u *undo.List) (*store.Network, error) {
+	if store.Predefined(r.Name) || r.Name == "default" {
 		return nil, errclass.Forbidden("operation is not permitted on predefined %s network", r.Name)
 	}
 	if !networkName.MatchString(r.Name) {
 		return nil, errclass.Invalid("invalid network name: only %q are allowed", networkName)
 	}
 	if r.Driver == "" {
-		r.Driver = "bridge"
+		r.Driver = s.cfg.Drivers.Predefined[NameBridge]
 	}
-	if err := checks.CheckConfig(r); err != nil {
+	if err := validate.CheckConfig(r); err != nil {
 		return nil, err
 	}
-	if err := checks.Driver(r); err != nil {
+	if err := validate.Driver(r, s.drivers.Get(r.Driver).Describe()); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := nameFree(s.names, r.Name); err != nil {
+	if err := s.nets.NameFree(r.Name); err != nil {
 		return nil, err
 	}
 	n, err := s.draft(r)
 	if err != nil {
 		return nil, err
 	}
-	if n.elsewhere() {
-		// Nobody waits for a plugin.
-		s.mu.Unlock()
-		err = s.drivers.openPools(ctx, n, u)
-		s.mu.Lock()
-		if err == nil {
-			err = nameFree(s.names, r.Name)
-		}
-		if err != nil {
+	if n.IPAMPlugin() {
+		if err := s.openPools(ctx, n, u); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.checkDriverOptions(n); err != nil {
+	if err := s.nets.Reserve(n); err != nil {
 		return nil, err
 	}
-	if err := n.choose(s.subnets); err != nil {
-		return nil, err
-	}
-	n.removing = true
-	s.add(n)
-	u.Add(func() error { s.drop(n); return nil })
+	u.Add(func() error { s.nets.Drop(n); return nil })
 	return n, nil
 }
 
-func nameFree(names map[string]string, name string) error {
-	if _, ok := names[name]; ok {
-		return errclass.Conflict("network with name %s already exists", name)
-	}
-	return nil
-}
-
-// choose gives a network the addresses that it lacks.
-func (n *netw) choose(from *subnets.Chooser) (err error) {
-	if n.net.ConfigOnly {
-		return nil
-	}
-	if n.net.IPAM.Driver == ipam.DriverNull {
-		return subnets.Null(&n.net)
-	}
-	if !n.elsewhere() {
-		if n.pooled, err = from.Plan(&n.net); err != nil {
-			return err
-		}
-	}
-	if err := n.makeSpaces(); err != nil || !n.elsewhere() {
+// openPools has a plugin give the network its subnets.
+func (s *Service) openPools(ctx context.Context, n *store.Network, u *undo.List) error {
+	p := n.Pools()
+	p.IDs = nil
+	if err := s.ipam.Open(ctx, &p); err != nil {
 		return err
 	}
-	for _, p := range n.claims() {
-		if err := from.Free(p); err != nil {
-			return err
-		}
+	u.Add(func() error { return s.ipam.Close(context.WithoutCancel(ctx), p) })
+	for _, c := range p.Config[min(len(n.IPAM.Config), len(p.Config)):] {
+		n.Pooled = append(n.Pooled, c.Subnet)
 	}
+	n.IPAM.Config, n.PoolIDs = p.Config, p.IDs
 	return nil
 }
 
 // configure gives a network what its configuration network says.
-func configure(n *network.Network, from *netw) {
-	c := records.Public(from.net)
+func configure(n *network.Network, from *store.Network) {
+	c := store.Public(from.Network)
 	n.ConfigFrom = network.ConfigReference{Network: c.Name}
 	n.IPAM, n.Options, n.Labels, n.EnableIPv4, n.EnableIPv6 = c.IPAM, c.Options, c.Labels, c.EnableIPv4, c.EnableIPv6
 }
 
-// draft turns a request into a network's record, addresses as asked for. s.mu is held.
-func (s *Service) draft(r network.CreateRequest) (*netw, error) {
+// draft turns a request into a network, addresses as asked for.
+func (s *Service) draft(r network.CreateRequest) (*store.Network, error) {
 	n := network.Network{
-		Name: r.Name, ID: id.New(), Created: time.Now(), Scope: "local", Driver: r.Driver,
-		IPAM:     network.IPAM{Driver: "default", Options: map[string]string{}},
+		Name: r.Name, ID: id.New(), Created: time.Now(), Scope: driver.ScopeLocal, Driver: r.Driver,
+		IPAM:     network.IPAM{Driver: ipam.DriverDefault, Options: map[string]string{}},
 		Internal: r.Internal, Attachable: r.Attachable, ConfigOnly: r.ConfigOnly,
 		Options: maps.Clone(r.Options), Labels: maps.Clone(r.Labels),
 	}
 	if r.IPAM != nil {
-		n.IPAM.Driver = cmp.Or(r.IPAM.Driver, "default")
+		n.IPAM.Driver = cmp.Or(r.IPAM.Driver, ipam.DriverDefault)
 		n.IPAM.Config = slices.Clone(r.IPAM.Config)
 		if r.IPAM.Options != nil {
 			n.IPAM.Options = maps.Clone(r.IPAM.Options)
 		}
 	}
 	if r.ConfigFrom != nil && r.ConfigFrom.Network != "" {
-		from, err := s.find(r.ConfigFrom.Network)
-		if err != nil || !from.net.ConfigOnly || from.removing {
-			return nil, errclass.NotFound("configuration network %q does not exist", r.ConfigFrom.Network)
+		from, err := s.nets.Find(r.ConfigFrom.Network)
+		if err != nil || !from.ConfigOnly {
+			return nil, store.NoConfig(r.ConfigFrom.Network)
 		}
 		configure(&n, from)
 	}
 	if n.ConfigOnly {
-		n.Driver = "null" // it has none, as Docker's
+		n.Driver = s.cfg.Drivers.Predefined[NameNone] // it has none, as Docker's
 	}
-	for k, v := range s.cfg.NetworkOptions[n.Driver] {
-		if _, said := n.Options[k]; !said && !n.ConfigOnly {
-			n.Options = maps.Clone(n.Options)
-			if n.Options == nil {
-				n.Options = map[string]string{}
-			}
-			n.Options[k] = v
+	facts := s.drivers.Get(n.Driver).Describe()
+	for _, defaults := range []map[string]string{s.cfg.NetworkOptions[n.Driver], facts.Defaults} {
+		if !n.ConfigOnly {
+			n.Options = withDefaults(n.Options, defaults)
 		}
 	}
-	if err := checks.Families(&n, r); err != nil {
+	if err := validate.Families(&n, r, facts); err != nil {
 		return nil, err
 	}
 	if len(n.IPAM.Config) > maxSubnets {
 		return nil, errclass.Invalid("more than %d subnets", maxSubnets)
 	}
-	if s.cfg.MTU > 0 && n.Driver == "bridge" && n.Options[bridge.OptMTU] == "" && s.cfg.MTU != defaultMTU {
-		if n.Options == nil {
-			n.Options = map[string]string{}
-		}
-		n.Options[bridge.OptMTU] = strconv.Itoa(s.cfg.MTU)
-	}
-	return &netw{net: n, users: map[string]*endpoint{}}, nil
+	return store.NewNetwork(n, s.drivers), nil
 }
 
-// drop takes a network out of the tables.
-func (s *Service) drop(n *netw) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.nets, n.net.ID)
-	if s.names[n.net.Name] == n.net.ID {
-		delete(s.names, n.net.Name)
+// withDefaults are options with those that nobody chose.
+func withDefaults(options, defaults map[string]string) map[string]string {
+	if len(defaults) == 0 {
+		return options
 	}
-	for _, p := range n.claims() {
-		s.subnets.Leave(p)
-	}
+	out := maps.Clone(defaults)
+	maps.Copy(out, options)
+	return out
 }
 
 // Remove removes a network without containers. Errors: NotFound, Forbidden for
 // predefined networks and while containers use it. Containers that join while it goes
 // are refused.
 func (s *Service) Remove(ctx context.Context, ref string) error {
-	s.mu.Lock()
-	n, err := s.find(ref)
-	switch {
-	case err != nil:
-	case n.removing:
-		err = errclass.NotFound("network %s not found", ref)
-	case isPredefined(n.net.Name):
-		err = errclass.Forbidden("%s is a pre-defined network and cannot be removed", n.net.Name)
-	case len(n.users) > 0:
-		err = errclass.Forbidden("error while removing network: network %s has active endpoints (%s)", n.net.Name, n.userList())
-	default:
-		for _, other := range s.nets {
-			if n.net.ConfigOnly && other.net.ConfigFrom.Network == n.net.Name {
-				err = errclass.Forbidden("configuration network %q is in use", n.net.Name)
+	n, err := s.nets.Retire(ref)
+	if err != nil {
+		return err
+	}
+	if !n.ConfigOnly {
+		if err := s.stop(ctx, n); err != nil {
+			s.nets.Admit(n)
+			return err
+		}
+		if n.IPAMPlugin() {
+			if err := s.ipam.Close(ctx, n.Pools()); err != nil {
+				s.log.Error("an IPAM plugin taking a network's subnets back", "network", n.Name, "error", err)
 			}
 		}
 	}
-	if err != nil {
-		s.mu.Unlock()
+	if err := s.nets.Forget(n); err != nil {
 		return err
 	}
-	n.removing = true
-	s.mu.Unlock()
-	if !n.net.ConfigOnly {
-		if err := s.stopDriver(ctx, n); err != nil {
-			s.mu.Lock()
-			n.removing = false
-			s.mu.Unlock()
-			return err
-		}
-		s.drivers.closePools(ctx, n)
-	}
-	if err := s.store.Remove(n.net.ID); err != nil {
-		return err
-	}
-	s.drop(n)
-	emit(s.bus, events.ActionDestroy, n, nil)
+	s.nets.Drop(n)
+	n.Emit(s.bus, events.ActionDestroy, nil)
 	return nil
-}
-
-func (n *netw) userList() string {
-	out := ""
-	for _, cid := range slices.Sorted(maps.Keys(n.users)) {
-		if out != "" {
-			out += ", "
-		}
-		out += "name:" + strconv.Quote(n.users[cid].Name) + " id:" + strconv.Quote(id.Short(n.users[cid].ID))
-	}
-	return out
 }
 
 // Prune removes all user-defined networks without containers that match f: label and
@@ -285,34 +214,27 @@ func (s *Service) Prune(ctx context.Context, f filter.Args) (network.PruneReport
 		return network.PruneReport{}, errclass.Invalid("more than one until filter specified")
 	} else if len(v) == 1 {
 		var err error
-		if until, err = checks.Until(v[0], time.Now()); err != nil {
+		if until, err = validate.Until(v[0], time.Now()); err != nil {
 			return network.PruneReport{}, err
 		}
 	}
-	s.mu.Lock()
-	var names, ids []string
-	for _, n := range s.nets {
-		if !isPredefined(n.net.Name) && len(n.users) == 0 && !n.removing && f.Labels("label", n.net.Labels) &&
-			(until.IsZero() || n.net.Created.Before(until)) {
-			ids = append(ids, n.net.ID)
+	var names []string
+	for _, n := range s.nets.All() {
+		if store.Predefined(n.Name) || n.Used() || !f.Labels("label", n.Labels) || !until.IsZero() && !n.Created.Before(until) {
+			continue
 		}
-	}
-	s.mu.Unlock()
-	for _, nid := range ids {
 		if err := ctx.Err(); err != nil {
 			return network.PruneReport{NetworksDeleted: names}, err
 		}
-		s.mu.Lock()
-		name := ""
-		if n := s.nets[nid]; n != nil {
-			name = n.net.Name
+		err := s.Remove(ctx, n.ID)
+		if errdefs.IsNotFound(err) {
+			continue // somebody else removes it
 		}
-		s.mu.Unlock()
-		if err := s.Remove(ctx, nid); err != nil {
-			s.log.Warn("pruning a network", "network", name, "error", err)
+		if err != nil {
+			s.log.Warn("pruning a network", "network", n.Name, "error", err)
 			continue
 		}
-		names = append(names, name)
+		names = append(names, n.Name)
 	}
 	slices.Sort(names)
 	return network.PruneReport{NetworksDeleted: names}, nil

@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	engine "github.com/gantry/gantry/engine/network"
+	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/gantry/gantry/engine/network/networktest"
-	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/plugin"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/rtnl"
@@ -25,10 +25,10 @@ func lan(t *testing.T) netip.AddrPort {
 		t.Skip("needs root, for a network namespace of its own")
 	}
 	// No router yet, whichever test came before: the service then drops what is not ours.
-	if err := plumb.Sysctl("net/ipv4/ip_forward", "0"); err != nil {
+	if err := netns.Sysctl("net/ipv4/ip_forward", "0"); err != nil {
 		t.Fatal(err)
 	}
-	host, err := plumb.OpenHostNS()
+	host, err := netns.OpenHost()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func lan(t *testing.T) netip.AddrPort {
 		}
 		nl.Close()
 	})
-	ns, err := plumb.MakeSandbox(host, nl, []plumb.Plug{{
+	ns, err := netns.New(host, nl, []netns.Interface{{
 		IfName: "eth0", HostIf: "lan0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9},
 		Addrs: []netip.Prefix{netip.MustParsePrefix("10.66.0.254/24")},
 	}})
@@ -86,7 +86,7 @@ func starter(t *testing.T, plugins plugin.Source) func([]engine.Record) *engine.
 	if err := os.WriteFile(cfg.ResolvConf, []byte("nameserver 192.0.2.53\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg.Plugins = plugins
+	cfg = engine.WithDrivers(cfg, plugins)
 	return func(recs []engine.Record) *engine.Service {
 		s, err := engine.New(cfg, event.New())
 		if err != nil {
@@ -162,7 +162,7 @@ func TestConformance(t *testing.T) {
 // lacks returns the refusal that a kernel without a kind of link must give, "" where it
 // has it.
 func lacks(kind, refusal string) string {
-	host, err := plumb.OpenHostNS()
+	host, err := netns.OpenHost()
 	if err != nil {
 		return refusal
 	}

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	engine "github.com/gantry/gantry/engine/network"
+	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/gantry/gantry/engine/network/networktest"
 	"github.com/gantry/gantry/engine/network/networktest/tcp"
-	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/engine/plugin"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
@@ -34,7 +34,7 @@ func TestMacvlanIPv6(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			host, err := plumb.OpenHostNS()
+			host, err := netns.OpenHost()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -83,7 +83,7 @@ func TestMacvlanIPv6(t *testing.T) {
 }
 
 // defaultRoute is the gateway that a container has in a family.
-func defaultRoute(t *testing.T, host plumb.HostNS, b *engine.Sandbox, v6 bool) (gw netip.Addr) {
+func defaultRoute(t *testing.T, host netns.Host, b *engine.Sandbox, v6 bool) (gw netip.Addr) {
 	t.Helper()
 	err := host.Inside(b.NetNS, func() error {
 		nl, err := rtnl.Dial()
@@ -124,7 +124,7 @@ func TestPluginGateway(t *testing.T) {
 	if in, err := s.Inspect(ctx, "net"); err != nil || !in.Attachable || in.Scope != "local" {
 		t.Errorf("%+v %v", in, err)
 	}
-	host, err := plumb.OpenHostNS()
+	host, err := netns.OpenHost()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestPluginGateway(t *testing.T) {
 	}
 }
 
-// A plugin publishes the ports of containers whose way out it is: it is told when they run,
+// A plugin publishes the ports of containers whose gateway it is: it is told when they run,
 // what it did is shown, and it is told when it is the way out no more.
 func TestPluginPublishes(t *testing.T) {
 	lan(t)

@@ -25,14 +25,12 @@ func TestVanished(t *testing.T) {
 	}
 	del := func(name string) {
 		t.Helper()
-		if _, err := s.nl.Do(rtnl.DelLink(name)); err != nil {
+		if _, err := s.host.Conn().Do(rtnl.DelLink(name)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// A container's interface: disconnecting is what somebody does about it.
-	s.mu.Lock()
-	hostIf := s.sandboxes[a.id].ends[1].HostIf
-	s.mu.Unlock()
+	hostIf := user(t, s, "two", a.id).HostIf
 	del(hostIf)
 	if _, err := s.Disconnect(ctx, a.NetNS, a.id, "two", nil); err != nil {
 		t.Errorf("disconnect without the interface: %v", err)
@@ -42,12 +40,12 @@ func TestVanished(t *testing.T) {
 	}
 	// The bridge of a network with containers on it: the next start makes it again, and
 	// who was on it is on it again.
-	serve(t, s.host, a.NetNS, "tcp4", ":80", "a")
+	serve(t, s.host.NS(), a.NetNS, "tcp4", ":80", "a")
 	del("br-one")
 	x := on(request("x"), "one")
 	x.Ports = portMapOf("8081>80/tcp")
 	b := run(t, s, x)
-	serve(t, s.host, b.NetNS, "tcp4", ":80", "b")
+	serve(t, s.host.NS(), b.NetNS, "tcp4", ":80", "b")
 	try(t, s, probe{"to the old one", b.NetNS, a.ip().String() + ":80", "a " + b.ip().String()},
 		probe{"published", nil, "127.0.0.1:8080", "a 172.18.0.1"}, probe{"published, new", nil, "127.0.0.1:8081", "b 172.18.0.1"},
 		probe{"hairpin", a.NetNS, "172.18.0.1:8080", "a 172.18.0.1"})
@@ -58,11 +56,11 @@ func TestVanished(t *testing.T) {
 			t.Errorf("removing %s: %v", n, err)
 		}
 	}
-	if s.pub.table.Len() != 0 {
+	if s.endpoints.PublishedPorts() != 0 {
 		t.Error("ports left")
 	}
 	waitFor(t, func() bool { return linkNames(t, s) == "docker0 lo" })
-	if ok, err := s.nft.Intact(computeFor(s)); err != nil || !ok {
+	if ok, err := s.host.Intact(); err != nil || !ok {
 		t.Errorf("firewall: %v %v", ok, err)
 	}
 	if got := elements(t); got != "" {
@@ -99,7 +97,7 @@ func TestThousandPorts(t *testing.T) {
 	if now := rules(); now != before || before == 0 {
 		t.Errorf("%d rules, were %d", now, before)
 	}
-	serve(t, s.host, b.NetNS, "tcp4", ":80", "one of many")
+	serve(t, s.host.NS(), b.NetNS, "tcp4", ":80", "one of many")
 	bs := b.Ports[network.MustParsePort("80/tcp")]
 	if len(bs) != 1000 { // both families
 		t.Fatalf("%d bindings", len(bs))

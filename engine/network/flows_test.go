@@ -69,7 +69,7 @@ func TestUDPFlowFollowsThePort(t *testing.T) {
 func udpSocket(t *testing.T, s *Service, ns *os.File, at netip.AddrPort) *os.File {
 	t.Helper()
 	var f *os.File
-	err := s.host.Inside(ns, func() error {
+	err := s.host.NS().Inside(ns, func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/gantry/gantry/engine/network/plumb"
+	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/gantry/gantry/internal/nft"
 	"github.com/gantry/gantry/internal/rtnl"
 )
@@ -19,20 +19,20 @@ import (
 func TestForeignBridges(t *testing.T) { bothWays(t, testForeignBridges) }
 
 func testForeignBridges(t *testing.T) {
-	if err := plumb.Sysctl("net/ipv4/ip_forward", "0"); err != nil {
+	if err := netns.Sysctl("net/ipv4/ip_forward", "0"); err != nil {
 		t.Fatal(err)
 	}
 	s, _ := newService(t, nil)
-	chains := s.fw.Ruleset().Chains
+	chains := s.host.Ruleset().Chains
 	if i := slices.IndexFunc(chains, func(c nft.Chain) bool { return c.Name == "forward" }); !chains[i].Hook.Drop {
 		t.Fatalf("forwarding is not closed: %v", chains[i])
 	}
 	bridge := func(name, gw string) int {
 		t.Helper()
-		if _, err := s.nl.Do(rtnl.AddBridge(name, nil, 0)); err != nil {
+		if _, err := s.host.Conn().Do(rtnl.AddBridge(name, nil, 0)); err != nil {
 			t.Fatal(err)
 		}
-		l, err := s.nl.LinkByName(name)
+		l, err := s.host.Conn().LinkByName(name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +40,7 @@ func testForeignBridges(t *testing.T) {
 		if gw != "" {
 			reqs = append(reqs, rtnl.AddAddr(l.Index, netip.MustParsePrefix(gw+"/24")))
 		}
-		if _, err := s.nl.Do(reqs...); err != nil {
+		if _, err := s.host.Conn().Do(reqs...); err != nil {
 			t.Fatal(err)
 		}
 		return l.Index
@@ -49,19 +49,19 @@ func testForeignBridges(t *testing.T) {
 	machine := func(bridge int, ip, gw string) *os.File {
 		t.Helper()
 		n++
-		p := plumb.Plug{
+		p := netns.Interface{
 			IfName: "eth0", HostIf: "vm" + strconv.Itoa(n), Bridge: bridge, MAC: net.HardwareAddr{2, 0, 0, 0, 1, byte(n)},
 			Addrs: []netip.Prefix{netip.MustParsePrefix(ip + "/24")},
 		}
 		if gw != "" {
 			p.GW4 = netip.MustParseAddr(gw)
 		}
-		ns, err := plumb.MakeSandbox(s.host, s.nl, []plumb.Plug{p})
+		ns, err := netns.New(s.host.NS(), s.host.Conn(), []netns.Interface{p})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { ns.Close() })
-		serve(t, s.host, ns, "tcp", ":80", "vm"+strconv.Itoa(n))
+		serve(t, s.host.NS(), ns, "tcp", ":80", "vm"+strconv.Itoa(n))
 		return ns
 	}
 	// One without an address of the host's, two that the host is on.
@@ -77,11 +77,11 @@ func testForeignBridges(t *testing.T) {
 		probe{"bridged beside the host", b, "10.71.0.3:80", "vm4 10.71.0.2"},
 		probe{"routed from bridge to bridge", b, "10.72.0.2:80", ""})
 	// Names follow: a bridge that is gone does not leave its pass to others.
-	if _, err := s.nl.Do(rtnl.DelLink("virbr0")); err != nil {
+	if _, err := s.host.Conn().Do(rtnl.DelLink("virbr0")); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool {
-		for _, set := range s.fw.Ruleset().Sets {
+		for _, set := range s.host.Ruleset().Sets {
 			if set.Name == "foreign" {
 				return len(set.Elems) == 2
 			}

@@ -1,6 +1,8 @@
 package network
 
 import (
+	"github.com/gantry/gantry/engine/network/host"
+	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -9,8 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gantry/gantry/engine/network/plumb"
-	"github.com/gantry/gantry/internal/nft"
+	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/gantry/gantry/test/poll"
 )
@@ -19,11 +20,11 @@ var netZero time.Time
 
 func dialNL() (*rtnl.Conn, error) { return rtnl.Dial() }
 
-func hostFile(s *Service) *os.File { return s.host.F }
+func hostFile(s *Service) *os.File { return s.host.Netns() }
 
 // routeLoopbackAway makes 127.0.0.0/8 leave by eth0, as a hostile container can.
 func routeLoopbackAway(nl *rtnl.Conn) error {
-	if err := plumb.Sysctl("net/ipv4/conf/eth0/route_localnet", "1"); err != nil {
+	if err := netns.Sysctl("net/ipv4/conf/eth0/route_localnet", "1"); err != nil {
 		return err
 	}
 	if _, err := nl.Do(rtnl.DelAddr(1, netip.MustParsePrefix("127.0.0.1/8"))); err != nil {
@@ -38,7 +39,7 @@ func routeLoopbackAway(nl *rtnl.Conn) error {
 }
 
 func linkNames(t *testing.T, s *Service) string {
-	links, err := s.nl.Links(0)
+	links, err := s.host.Conn().Links(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,8 +55,6 @@ func waitFor(t testing.TB, ok func() bool) {
 	t.Helper()
 	poll.Until(t, "what the test waits for", ok)
 }
-
-func computeFor(s *Service) nft.Ruleset { return s.fw.Ruleset() }
 
 // elements returns the port elements the kernel has.
 func elements(t *testing.T) string {
@@ -76,4 +75,15 @@ func elements(t *testing.T) string {
 // defaultRoute6 leads IPv6 through the host's end of the neighbour's wire.
 func defaultRoute6(index int) *rtnl.Request {
 	return rtnl.AddRoute(index, netip.Prefix{}, netip.MustParseAddr("2001:db8::1"))
+}
+
+// onHost is the host, without a service, until the test ends.
+func onHost(t testing.TB) *host.Host {
+	t.Helper()
+	h, err := host.Open(host.Settings{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return h
 }

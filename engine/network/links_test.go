@@ -26,11 +26,11 @@ func testLinksOpenPorts(t *testing.T) {
 	w := run(t, s, web)
 	listen := func(b *box) {
 		for _, port := range []string{":5432", ":5433", ":6000"} {
-			serve(t, s.host, b.NetNS, "tcp", port, "db"+port)
+			serve(t, s.host.NS(), b.NetNS, "tcp", port, "db"+port)
 		}
 	}
 	listen(d)
-	serve(t, s.host, w.NetNS, "tcp", ":5432", "web")
+	serve(t, s.host.NS(), w.NetNS, "tcp", ":5432", "web")
 	check := func(s *Service, d *box) {
 		t.Helper()
 		at := d.ip().String()
@@ -49,7 +49,7 @@ func testLinksOpenPorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
-	s2, err := New(cfg, event.New())
+	s2, err := New(WithDrivers(cfg, nil), event.New())
 	if err != nil {
 		t.Fatal(err)
 	}

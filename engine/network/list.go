@@ -3,10 +3,12 @@ package network
 import (
 	"cmp"
 	"context"
+	"net"
 	"slices"
 
-	"github.com/gantry/gantry/engine/network/checks"
-	"github.com/gantry/gantry/engine/network/records"
+	"github.com/gantry/gantry/engine/network/driver"
+	"github.com/gantry/gantry/engine/network/store"
+	"github.com/gantry/gantry/engine/network/validate"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/moby/moby/api/types/network"
@@ -31,20 +33,18 @@ func (s *Service) List(_ context.Context, f filter.Args) ([]network.Summary, err
 		}
 		dangling = &on
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	out := []network.Summary{}
-	for _, n := range s.nets {
-		builtin := isPredefined(n.net.Name)
-		ok := f.Any("driver", func(v string) bool { return v == n.net.Driver }) &&
-			f.Any("id", func(v string) bool { return checks.Match(v, n.net.ID) }) &&
-			f.Any("name", func(v string) bool { return checks.Match(v, n.net.Name) }) &&
-			f.Any("scope", func(v string) bool { return v == n.net.Scope }) &&
+	for _, n := range s.nets.All() {
+		builtin := store.Predefined(n.Name)
+		ok := f.Any("driver", func(v string) bool { return v == n.Network.Driver }) &&
+			f.Any("id", func(v string) bool { return validate.Match(v, n.ID) }) &&
+			f.Any("name", func(v string) bool { return validate.Match(v, n.Name) }) &&
+			f.Any("scope", func(v string) bool { return v == n.Scope }) &&
 			f.Any("type", func(v string) bool { return (v == "builtin") == builtin }) &&
-			f.Labels("label", n.net.Labels) &&
-			(dangling == nil || *dangling == (len(n.users) == 0 && !builtin))
+			f.Labels("label", n.Labels) &&
+			(dangling == nil || *dangling == (!n.Used() && !builtin))
 		if ok {
-			out = append(out, network.Summary{Network: records.Public(n.net)})
+			out = append(out, network.Summary{Network: store.Public(n.Network)})
 		}
 	}
 	slices.SortFunc(out, func(a, b network.Summary) int { return cmp.Compare(a.Name, b.Name) })
@@ -54,50 +54,30 @@ func (s *Service) List(_ context.Context, f filter.Args) ([]network.Summary, err
 // Inspect returns one network by name, ID or unambiguous prefix of an ID. Errors are
 // of class NotFound, or Invalid when the prefix fits several.
 func (s *Service) Inspect(_ context.Context, ref string) (network.Inspect, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n, err := s.find(ref)
+	n, err := s.nets.Find(ref)
 	if err != nil {
 		return network.Inspect{}, err
 	}
-	out := network.Inspect{Network: records.Public(n.net), Containers: map[string]network.EndpointResource{}, Status: n.status()}
-	for cid, e := range n.users {
+	out := network.Inspect{Network: store.Public(n.Network), Containers: map[string]network.EndpointResource{}, Status: n.Status()}
+	for cid, e := range n.Users() {
+		mac, _ := net.ParseMAC(e.MAC)
 		out.Containers[cid] = network.EndpointResource{
-			Name: e.Name, EndpointID: e.ID, MacAddress: parseMAC(e.MAC),
+			Name: e.Name, EndpointID: e.ID, MacAddress: network.HardwareAddr(mac),
 			IPv4Address: e.IPv4, IPv6Address: e.IPv6,
 		}
 	}
 	return out, nil
 }
 
-// status tells how much of its addresses a network uses. Of those that a plugin hands out
-// nobody here knows.
-func (n *netw) status() *network.Status {
-	out := &network.Status{}
-	if n.elsewhere() {
-		return out
-	}
-	for _, sp := range n.spaces {
-		if out.IPAM.Subnets == nil {
-			out.IPAM.Subnets = network.SubnetStatuses{}
-		}
-		out.IPAM.Subnets[sp.Subnet()] = network.SubnetStatus{IPsInUse: uint64(sp.Used()), DynamicIPsAvailable: sp.Free()}
-	}
-	return out
-}
-
-// Known tells a network's ID, name and driver by any reference to it. Errors are as
-// Inspect's.
-func (s *Service) Known(ref string) (id, name, driver string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n, err := s.find(ref)
+// Known tells a network's ID and name by any reference to it, and what its driver says of
+// itself. Errors are as Inspect's.
+func (s *Service) Known(ref string) (id, name string, facts Description, err error) {
+	n, err := s.nets.Find(ref)
 	if err != nil {
-		return "", "", "", err
+		return "", "", facts, err
 	}
-	return n.net.ID, n.net.Name, n.net.Driver, nil
+	return n.ID, n.Name, n.Facts, nil
 }
 
-func isPredefined(name string) bool {
-	return name == NameBridge || name == NameHost || name == NameNone
-}
+// Drivers names the built-in drivers of local networks, sorted.
+func (s *Service) Drivers() []string { return s.drivers.Names(driver.ScopeLocal) }

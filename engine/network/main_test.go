@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/gantry/gantry/engine/network/networktest/tcp"
-	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
@@ -76,7 +76,7 @@ func newService(t testing.TB, edit func(*Config)) (*Service, *event.Bus) {
 func startService(t testing.TB, cfg Config) (*Service, *event.Bus) {
 	t.Helper()
 	bus := event.New()
-	s, err := New(cfg, bus)
+	s, err := New(WithDrivers(cfg, nil), bus)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func (b *box) stop() {
 
 // serve answers every connection to port in the namespace with the text and the
 // address it sees.
-func serve(t testing.TB, h plumb.HostNS, ns *os.File, netw, addr, text string) {
+func serve(t testing.TB, h netns.Host, ns *os.File, netw, addr, text string) {
 	t.Helper()
 	var l net.Listener
 	err := h.Inside(ns, func() (err error) { l, err = net.Listen(netw, addr); return err })
@@ -170,16 +170,16 @@ func serve(t testing.TB, h plumb.HostNS, ns *os.File, netw, addr, text string) {
 }
 
 // ask connects from a namespace (nil: the host's) and returns what it is told.
-func ask(h plumb.HostNS, ns *os.File, addr string) (string, error) {
+func ask(h netns.Host, ns *os.File, addr string) (string, error) {
 	return askFor(h, ns, addr, 5*time.Second)
 }
 
 // tryAsk is ask where no answer is expected: it waits less.
-func tryAsk(h plumb.HostNS, ns *os.File, addr string) (string, error) {
+func tryAsk(h netns.Host, ns *os.File, addr string) (string, error) {
 	return askFor(h, ns, addr, 400*time.Millisecond)
 }
 
-func askFor(h plumb.HostNS, ns *os.File, addr string, patience time.Duration) (string, error) {
+func askFor(h netns.Host, ns *os.File, addr string, patience time.Duration) (string, error) {
 	var c net.Conn
 	var err error
 	dial := func() error {
@@ -220,7 +220,7 @@ func dialHere(addr string, patience time.Duration) (net.Conn, error) {
 func neighbour(t testing.TB, s *Service) *os.File {
 	t.Helper()
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 2}
-	ns, err := plumb.MakeSandbox(s.host, s.nl, []plumb.Plug{{
+	ns, err := netns.New(s.host.NS(), s.host.Conn(), []netns.Interface{{
 		IfName: "eth0", HostIf: "wan0", MAC: mac, Bridge: 0,
 		Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("2001:db8::2/64")}, GW4: netip.MustParseAddr("192.0.2.1"),
 	}})
@@ -228,18 +228,18 @@ func neighbour(t testing.TB, s *Service) *os.File {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	l, err := s.nl.LinkByName("wan0")
+	l, err := s.host.Conn().LinkByName("wan0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.nl.Do(rtnl.AddAddr(l.Index, netip.MustParsePrefix("192.0.2.1/24")), rtnl.AddAddr(l.Index, netip.MustParsePrefix("2001:db8::1/64"))); err != nil {
+	if _, err := s.host.Conn().Do(rtnl.AddAddr(l.Index, netip.MustParsePrefix("192.0.2.1/24")), rtnl.AddAddr(l.Index, netip.MustParsePrefix("2001:db8::1/64"))); err != nil {
 		t.Fatal(err)
 	}
 	// The kernel joins an IPv6 address' multicast group in a work queue: under load the first
 	// solicitations may all come before, and then there is no route to the host for a while.
 	for _, addr := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} {
 		waitFor(t, func() bool {
-			_, err := tryAsk(s.host, ns, addr)
+			_, err := tryAsk(s.host.NS(), ns, addr)
 			return errors.Is(err, unix.ECONNREFUSED)
 		})
 	}

@@ -28,7 +28,7 @@ func try(t *testing.T, s *Service, probes ...probe) {
 		if p.want == "" {
 			do = tryAsk
 		}
-		got, err := do(s.host, p.from, p.addr)
+		got, err := do(s.host.NS(), p.from, p.addr)
 		if p.want == "" && err == nil || p.want != "" && (err != nil || got != p.want) {
 			t.Errorf("%s: %s answered %q %v, want %q", p.what, p.addr, got, err, p.want)
 		}
@@ -39,7 +39,7 @@ func try(t *testing.T, s *Service, probes ...probe) {
 // of the network would have.
 func routeBack(t *testing.T, s *Service, ns *os.File) {
 	t.Helper()
-	err := s.host.Inside(ns, func() error {
+	err := s.host.NS().Inside(ns, func() error {
 		in, err := dialNL()
 		if err != nil {
 			return err
@@ -74,7 +74,7 @@ func TestPortRange(t *testing.T) {
 		t.Errorf("%d descriptors more", n)
 	}
 	for _, port := range []string{":20000", ":25000", ":29999"} {
-		serve(t, s.host, b.NetNS, "tcp4", port, port)
+		serve(t, s.host.NS(), b.NetNS, "tcp4", port, port)
 	}
 	try(t, s,
 		probe{"first", nil, "127.0.0.1:20000", ":20000 172.17.0.1"},
@@ -147,9 +147,9 @@ func TestGatewayModes(t *testing.T) {
 			r := on(request("web"), "m")
 			r.Ports = portMapOf("8080>80/tcp")
 			web, other := run(t, s, r), run(t, s, on(request("other"), "o"))
-			serve(t, s.host, web.NetNS, "tcp", ":80", "web")
-			serve(t, s.host, web.NetNS, "tcp", ":90", "hidden")
-			serve(t, s.host, out, "tcp", ":99", "world")
+			serve(t, s.host.NS(), web.NetNS, "tcp", ":80", "web")
+			serve(t, s.host.NS(), web.NetNS, "tcp", ":90", "hidden")
+			serve(t, s.host.NS(), out, "tcp", ":99", "world")
 			yesNo := func(ok bool, s string) string {
 				if ok {
 					return s
@@ -195,7 +195,7 @@ func TestIPv6Only(t *testing.T) {
 		t.Fatalf("%+v", e)
 	}
 	gw := web.Endpoints["six"].IPv6Gateway.String()
-	serve(t, s.host, web.NetNS, "tcp", ":80", "web")
+	serve(t, s.host.NS(), web.NetNS, "tcp", ":80", "web")
 	try(t, s,
 		probe{"wire", out, "[2001:db8::1]:8080", "web 2001:db8::2"},
 		probe{"host", nil, "[2001:db8::1]:8080", "web 2001:db8::1"},
@@ -230,10 +230,10 @@ func TestDaemonOptions(t *testing.T) {
 	if got := shown(web); got != "192.0.2.1:8080>80/tcp" {
 		t.Errorf("shown: %q", got)
 	}
-	serve(t, s.host, web.NetNS, "tcp", ":80", "web")
+	serve(t, s.host.NS(), web.NetNS, "tcp", ":80", "web")
 	try(t, s, probe{"not on localhost", nil, "127.0.0.1:8080", ""})
 	var mtu int
-	s.host.Inside(web.NetNS, func() error {
+	s.host.NS().Inside(web.NetNS, func() error {
 		nl, err := dialNL()
 		if err != nil {
 			return err
@@ -253,7 +253,7 @@ func TestDaemonOptions(t *testing.T) {
 		t.Errorf("%+v %v", n.IPAM.Config, err)
 	}
 	b := run(t, s, on(request("b"), "n"))
-	serve(t, s.host, out, "tcp", ":99", "world")
+	serve(t, s.host.NS(), out, "tcp", ":99", "world")
 	// ip-masq is the default bridge's alone.
 	try(t, s, probe{"out", b.NetNS, "192.0.2.2:99", "world 192.0.2.1"})
 }
@@ -274,9 +274,9 @@ func TestBridgeOptions(t *testing.T) {
 		t.Errorf("%+v %s", web.Record.Endpoints[0], shown(web))
 	}
 	ip := web.ip().String()
-	serve(t, s.host, web.NetNS, "tcp", ":80", "web")
-	serve(t, s.host, web.NetNS, "tcp", ":90", "hidden")
-	serve(t, s.host, out, "tcp", ":99", "world")
+	serve(t, s.host.NS(), web.NetNS, "tcp", ":80", "web")
+	serve(t, s.host.NS(), web.NetNS, "tcp", ":90", "hidden")
+	serve(t, s.host.NS(), out, "tcp", ":99", "world")
 	try(t, s,
 		probe{"trusted interface, published", out, ip + ":80", "web 192.0.2.2"},
 		probe{"trusted interface, another port", out, ip + ":90", ""},
@@ -293,8 +293,8 @@ func TestDirectRouting(t *testing.T) {
 	r := request("web")
 	r.Ports = portMapOf("8080>80/tcp")
 	web := run(t, s, r)
-	serve(t, s.host, web.NetNS, "tcp", ":80", "web")
-	serve(t, s.host, web.NetNS, "tcp", ":90", "hidden")
+	serve(t, s.host.NS(), web.NetNS, "tcp", ":80", "web")
+	serve(t, s.host.NS(), web.NetNS, "tcp", ":90", "hidden")
 	try(t, s,
 		probe{"published", out, "172.17.0.2:80", "web 192.0.2.2"},
 		probe{"another port", out, "172.17.0.2:90", ""})
@@ -310,13 +310,13 @@ func TestIsolatedGateway(t *testing.T) {
 	r.Internal = true
 	create(t, s, r)
 	a, b := run(t, s, on(request("a"), "iso")), run(t, s, on(request("b"), "iso"))
-	serve(t, s.host, a.NetNS, "tcp", ":80", "a")
+	serve(t, s.host.NS(), a.NetNS, "tcp", ":80", "a")
 	try(t, s, probe{"inside", b.NetNS, a.ip().String() + ":80", "a " + b.ip().String()})
-	l, err := s.nl.LinkByName("br-iso")
+	l, err := s.host.Conn().LinkByName("br-iso")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addrs, err := s.nl.Addrs(l.Index)
+	addrs, err := s.host.Conn().Addrs(l.Index)
 	for _, x := range addrs {
 		if !x.Prefix.Addr().IsLinkLocalUnicast() {
 			t.Errorf("the bridge has %v", x.Prefix)

@@ -12,14 +12,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gantry/gantry/engine/network/plumb"
+	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/miekg/dns"
 	"github.com/moby/moby/api/types/network"
 )
 
 // dialNames connects to the resolver from a container.
-func dialNames(t testing.TB, h plumb.HostNS, ns *os.File, netw string) *dns.Conn {
+func dialNames(t testing.TB, h netns.Host, ns *os.File, netw string) *dns.Conn {
 	t.Helper()
 	var c net.Conn
 	err := h.Inside(ns, func() (err error) {
@@ -41,7 +41,7 @@ func dialNames(t testing.TB, h plumb.HostNS, ns *os.File, netw string) *dns.Conn
 // names asks the resolver of a container and returns the answer in short.
 func names(t testing.TB, b *box, netw, name string, typ uint16) string {
 	t.Helper()
-	c := dialNames(t, b.s.host, b.NetNS, netw)
+	c := dialNames(t, b.s.host.NS(), b.NetNS, netw)
 	if err := c.WriteMsg(new(dns.Msg).SetQuestion(name, typ)); err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestNames(t *testing.T) {
 	i := run(t, s, on(request("i"), "inside"))
 	on := func(b *box, n string) string { return b.Endpoints[n].IPAddress.String() }
 	// A server of the container's own has port 53 for itself.
-	err := s.host.Inside(a.NetNS, func() error {
+	err := s.host.NS().Inside(a.NetNS, func() error {
 		u, err := net.ListenPacket("udp4", ":53")
 		if err != nil {
 			return err
@@ -159,7 +159,7 @@ func TestNamesOutside(t *testing.T) {
 	var file string
 	s, _ := newService(t, func(c *Config) { file = c.ResolvConf })
 	for _, ip := range []string{"127.0.0.53", "127.0.0.54"} {
-		serveNames(t, s, s.host.F, ip, ip)
+		serveNames(t, s, s.host.Netns(), ip, ip)
 	}
 	write := func(ip string) {
 		if err := os.WriteFile(file, []byte("nameserver "+ip+"\n"), 0o600); err != nil {
@@ -185,7 +185,7 @@ func TestNamesOutside(t *testing.T) {
 // nobody else's answers are its own.
 func TestNamesInside(t *testing.T) {
 	s, _ := newService(t, nil)
-	serveNames(t, s, s.host.F, "127.0.0.54", "192.0.2.99")
+	serveNames(t, s, s.host.Netns(), "127.0.0.54", "192.0.2.99")
 	create(t, s, network.CreateRequest{Name: "one"})
 	for _, name := range []string{"a", "b"} {
 		r := on(request(name), "one")
@@ -214,13 +214,13 @@ func serveNames(t *testing.T, s *Service, ns *os.File, at, answer string) {
 	t.Helper()
 	h := dns.HandlerFunc(func(w dns.ResponseWriter, m *dns.Msg) {
 		r := new(dns.Msg).SetReply(m)
-		rr, _ := dns.NewRR(fmt.Sprintf("%s %d IN A %s", m.Question[0].Name, map[bool]int{true: 60}[ns != s.host.F], answer))
+		rr, _ := dns.NewRR(fmt.Sprintf("%s %d IN A %s", m.Question[0].Name, map[bool]int{true: 60}[ns != s.host.Netns()], answer))
 		r.Answer = append(r.Answer, rr)
 		w.WriteMsg(r)
 	})
 	var pc net.PacketConn
 	var l net.Listener
-	err := s.host.Inside(ns, func() (err error) {
+	err := s.host.NS().Inside(ns, func() (err error) {
 		if pc, err = net.ListenPacket("udp", at+":53"); err == nil {
 			l, err = net.Listen("tcp", at+":53")
 		}
@@ -237,9 +237,9 @@ func serveNames(t *testing.T, s *Service, ns *os.File, at, answer string) {
 
 // Queries made while no daemon lives wait for the next one.
 func TestNamesOutliveTheDaemon(t *testing.T) {
-	keep := &memKeeper{}
+	keep := &memFDStore{}
 	var cfg Config
-	s, _ := newService(t, func(c *Config) { c.Keeper = keep; cfg = *c })
+	s, _ := newService(t, func(c *Config) { c.FDStore = keep; cfg = *c })
 	create(t, s, network.CreateRequest{Name: "one"})
 	var recs []Record
 	acquire := func(r SandboxRequest) *os.File {
@@ -257,7 +257,7 @@ func TestNamesOutliveTheDaemon(t *testing.T) {
 		return sb.NetNS
 	}
 	a, b := acquire(aliased(request("a"), "one", "www")), acquire(aliased(request("b"), "one", "www"))
-	h, err := plumb.OpenHostNS()
+	h, err := netns.OpenHost()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,13 +269,13 @@ func TestNamesOutliveTheDaemon(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	next, err := New(cfg, event.New())
+	next, err := New(WithDrivers(cfg, nil), event.New())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer next.Close()
 	// b's sockets are lost, too: new ones are made, only what waited there is lost.
-	u, _ := dnsKeys(recs[1].ContainerID)
+	u := "dns/" + recs[1].ContainerID + "/udp"
 	keep.Drop(u)
 	recs[1].NetNS = func() (*os.File, error) { return dupFile(b) }
 	if err := next.Restore(context.Background(), recs); err != nil {

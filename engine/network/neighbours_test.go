@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/gantry/gantry/engine/network/bridge"
-	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
@@ -56,7 +55,7 @@ func TestContainerLinkLocal(t *testing.T) {
 	r2 := on(request("web2"), "six")
 	r2.Endpoints["six"].MacAddress = r.Endpoints["six"].MacAddress
 	for _, b := range []*box{old, run(t, s, r2)} {
-		if err := s.host.Inside(b.NetNS, func() error {
+		if err := s.host.NS().Inside(b.NetNS, func() error {
 			if got := linkLocals(t, "eth0"); !slices.Equal(got, []string{"fe80000000000000004200fffe000007"}) {
 				t.Errorf("%s: %q", b.Record.Endpoints[0].Name, got)
 			}
@@ -75,7 +74,7 @@ func TestBridgeAsksAtOnce(t *testing.T) {
 	yes := true
 	create(t, s, network.CreateRequest{Name: "six", EnableIPv6: &yes, Options: map[string]string{bridge.OptName: "br-six"}})
 	run(t, s, on(request("web"), "six"))
-	l, err := s.nl.LinkByName("br-six")
+	l, err := s.host.Conn().LinkByName("br-six")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +103,7 @@ func TestAsksAreHeardAtOnce(t *testing.T) {
 		b := run(t, s, on(request(fmt.Sprintf("c%d", i)), "six"))
 		a := b.Record.Endpoints[0].IPv6.Addr().As16()
 		want := netip.AddrFrom16([16]byte{0xff, 2, 11: 1, 12: 0xff, 13: a[13], 14: a[14], 15: a[15]})
-		err := s.host.Inside(b.NetNS, func() error {
+		err := s.host.NS().Inside(b.NetNS, func() error {
 			in, err := rtnl.Dial()
 			if err != nil {
 				return err
@@ -139,10 +138,11 @@ func TestBridgeHearsAtOnce(t *testing.T) {
 	}
 	defer nl.Close()
 	defer cleanHost(t)
+	h := onHost(t)
 	var addrs []netip.Prefix
 	for i := range 20 {
 		addrs = append(addrs, netip.MustParsePrefix(fmt.Sprintf("fd99::%x/64", i+0x10)))
-		index, err := plumb.EnsureBridge(nl, "br-six", 1500, true, addrs, true)
+		index, err := bridge.Ensure(h, "br-six", 1500, true, addrs, true)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"github.com/gantry/gantry/engine/network/bridge"
 	"io"
 	"net"
 	"net/netip"
@@ -9,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gantry/gantry/engine/network/plumb"
+	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 )
@@ -25,12 +26,12 @@ func BenchmarkPath(b *testing.B) {
 	})
 	b.Run("tcp/ours/container", func(b *testing.B) {
 		s, one, two := byUs(b)
-		stream(b, s.host, one.NetNS, two.NetNS, one.ip().String()+":5001", one.ip().String()+":5001")
+		stream(b, s.host.NS(), one.NetNS, two.NetNS, one.ip().String()+":5001", one.ip().String()+":5001")
 	})
 	b.Run("tcp/hand/host", func(b *testing.B) { h, one, _ := byHand(b); stream(b, h, one, h.F, "10.88.0.2:5001", "10.88.0.2:5001") })
 	b.Run("tcp/ours/published", func(b *testing.B) {
 		s, one, _ := byUs(b)
-		stream(b, s.host, one.NetNS, s.host.F, one.ip().String()+":5001", "172.18.0.1:5001")
+		stream(b, s.host.NS(), one.NetNS, s.host.Netns(), one.ip().String()+":5001", "172.18.0.1:5001")
 	})
 	b.Run("udp/hand/container", func(b *testing.B) {
 		h, one, two := byHand(b)
@@ -38,7 +39,7 @@ func BenchmarkPath(b *testing.B) {
 	})
 	b.Run("udp/ours/container", func(b *testing.B) {
 		s, one, two := byUs(b)
-		packets(b, s.host, one.NetNS, two.NetNS, one.ip().String()+":5001", one.ip().String()+":5001")
+		packets(b, s.host.NS(), one.NetNS, two.NetNS, one.ip().String()+":5001", one.ip().String()+":5001")
 	})
 	b.Run("udp/hand/host", func(b *testing.B) {
 		h, one, _ := byHand(b)
@@ -46,29 +47,29 @@ func BenchmarkPath(b *testing.B) {
 	})
 	b.Run("udp/ours/published", func(b *testing.B) {
 		s, one, _ := byUs(b)
-		packets(b, s.host, one.NetNS, s.host.F, one.ip().String()+":5001", "172.18.0.1:5001")
+		packets(b, s.host.NS(), one.NetNS, s.host.Netns(), one.ip().String()+":5001", "172.18.0.1:5001")
 	})
 }
 
 // byHand is a bridge with two namespaces on it and nothing else.
-func byHand(b *testing.B) (h plumb.HostNS, one, two *os.File) {
+func byHand(b *testing.B) (h netns.Host, one, two *os.File) {
 	b.Helper()
 	needNetns(b)
 	nl, err := rtnl.Dial()
 	if err != nil {
 		b.Fatal(err)
 	}
-	if h, err = plumb.OpenHostNS(); err != nil {
+	if h, err = netns.OpenHost(); err != nil {
 		b.Fatal(err)
 	}
-	index, err := plumb.EnsureBridge(nl, "br-hand", 1500, false, []netip.Prefix{netip.MustParsePrefix("10.88.0.1/24")}, true)
+	index, err := bridge.Ensure(onHost(b), "br-hand", 1500, false, []netip.Prefix{netip.MustParsePrefix("10.88.0.1/24")}, true)
 	if err != nil {
 		b.Fatal(err)
 	}
 	ns := map[string]*os.File{}
 	for name, addr := range map[string]string{"hand0": "10.88.0.2/24", "hand1": "10.88.0.3/24"} {
-		ns[name], err = plumb.MakeSandbox(h, nl, []plumb.Plug{{
-			IfName: "eth0", HostIf: name, MAC: plumb.RandomMAC(), Bridge: index,
+		ns[name], err = netns.New(h, nl, []netns.Interface{{
+			IfName: "eth0", HostIf: name, MAC: netns.RandomMAC(), Bridge: index,
 			Addrs: []netip.Prefix{netip.MustParsePrefix(addr)},
 		}})
 		if err != nil {
@@ -108,7 +109,7 @@ func byUs(b *testing.B) (s *Service, one, two *box) {
 }
 
 // stream sends b.N chunks of 64 KiB over one connection.
-func stream(b *testing.B, h plumb.HostNS, server, client *os.File, listen, dial string) {
+func stream(b *testing.B, h netns.Host, server, client *os.File, listen, dial string) {
 	b.Helper()
 	var l net.Listener
 	if err := h.Inside(server, func() (err error) { l, err = net.Listen("tcp4", listen); return err }); err != nil {
@@ -151,7 +152,7 @@ func stream(b *testing.B, h plumb.HostNS, server, client *os.File, listen, dial 
 }
 
 // packets sends small datagrams and waits for each answer: a round trip is two packets.
-func packets(b *testing.B, h plumb.HostNS, server, client *os.File, listen, dial string) {
+func packets(b *testing.B, h netns.Host, server, client *os.File, listen, dial string) {
 	b.Helper()
 	var pc net.PacketConn
 	if err := h.Inside(server, func() (err error) { pc, err = net.ListenPacket("udp4", listen); return err }); err != nil {

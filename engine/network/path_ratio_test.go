@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gantry/gantry/engine/network/plumb"
+	"github.com/gantry/gantry/engine/network/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,7 +44,7 @@ func (l *lane) slice(b *testing.B, d time.Duration) (got int64, cpu time.Duratio
 
 // newLane makes a connection of kind "tcp" or "udp" from one namespace to another; size is
 // of one write.
-func newLane(b *testing.B, h plumb.HostNS, kind string, server, client *os.File, listen, dial string, size int) *lane {
+func newLane(b *testing.B, h netns.Host, kind string, server, client *os.File, listen, dial string, size int) *lane {
 	b.Helper()
 	l := &lane{chunk: make([]byte, size)}
 	sock := func(ns *os.File, do func(fd int) error) int {
@@ -111,9 +111,9 @@ func newLane(b *testing.B, h plumb.HostNS, kind string, server, client *os.File,
 }
 
 // handHost is byHand in a host's namespace of its own, which has no rules at all.
-func handHost(b *testing.B) (host, one, two *os.File, h plumb.HostNS) {
+func handHost(b *testing.B) (host, one, two *os.File, h netns.Host) {
 	b.Helper()
-	back, err := plumb.OpenHostNS()
+	back, err := netns.OpenHost()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func handHost(b *testing.B) (host, one, two *os.File, h plumb.HostNS) {
 }
 
 // translateByHand sends the bridge's port to the first namespace, by one rule.
-func translateByHand(b *testing.B, h plumb.HostNS, host *os.File, kind string) {
+func translateByHand(b *testing.B, h netns.Host, host *os.File, kind string) {
 	b.Helper()
 	err := h.Inside(host, func() error {
 		cmd := exec.Command("nft", "-f", "-")
@@ -171,14 +171,14 @@ func BenchmarkPathRatio(b *testing.B) {
 			s, one, two := byUs(b)
 			hc, oc, hdial, dial := h2, two.NetNS, "10.88.0.2:5001", one.ip().String()+":5001"
 			if p.from != "container" {
-				hc, oc, dial = hh, s.host.F, "172.18.0.1:5001"
+				hc, oc, dial = hh, s.host.Netns(), "172.18.0.1:5001"
 			}
 			if p.from == "translated" {
 				hdial = "10.88.0.1:5001"
-				translateByHand(b, s.host, hh, p.kind)
+				translateByHand(b, s.host.NS(), hh, p.kind)
 			}
-			hand := newLane(b, s.host, p.kind, h1, hc, "10.88.0.2:5001", hdial, p.size)
-			ours := newLane(b, s.host, p.kind, one.NetNS, oc, one.ip().String()+":5001", dial, p.size)
+			hand := newLane(b, s.host.NS(), p.kind, h1, hc, "10.88.0.2:5001", hdial, p.size)
+			ours := newLane(b, s.host.NS(), p.kind, one.NetNS, oc, one.ip().String()+":5001", dial, p.size)
 			var rate, cpu, abs []float64
 			for b.Loop() {
 				for i := range 40 {

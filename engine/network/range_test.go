@@ -36,9 +36,9 @@ func rowOf(proto, hostIP string, first, inside, n int) network.PortMap {
 // or not, with one socket and one element for all of them; and the daemon that comes
 // back serves them again.
 func TestPortRangeIPv6(t *testing.T) {
-	keep := &memKeeper{}
+	keep := &memFDStore{}
 	var cfg Config
-	s, _ := newService(t, func(c *Config) { c.Keeper = keep; cfg = *c })
+	s, _ := newService(t, func(c *Config) { c.FDStore = keep; cfg = *c })
 	out := neighbour(t, s)
 	create(t, s, dual("six", map[string]string{bridge.OptName: "br-six"}))
 	r, r6 := request("plain"), on(request("dual"), "six")
@@ -50,10 +50,10 @@ func TestPortRangeIPv6(t *testing.T) {
 		t.Errorf("%d descriptors more", n)
 	}
 	for _, port := range []string{":30000", ":30500", ":30999"} {
-		serve(t, s.host, b.NetNS, "tcp4", port, "plain"+port)
+		serve(t, s.host.NS(), b.NetNS, "tcp4", port, "plain"+port)
 	}
 	for _, port := range []string{":40000", ":40999"} {
-		serve(t, s.host, b6.NetNS, "tcp", port, "dual"+port)
+		serve(t, s.host.NS(), b6.NetNS, "tcp", port, "dual"+port)
 	}
 	check := func(s *Service, out *os.File) {
 		t.Helper()
@@ -75,16 +75,8 @@ func TestPortRangeIPv6(t *testing.T) {
 	if err := json.Unmarshal(data, &recs); err != nil {
 		t.Fatal(err)
 	}
-	for _, sb := range s.sandboxes { // kill -9
-		for _, b := range sb.bindings {
-			s.pub.proxy.End(b.Name())
-			if b.Socket != nil {
-				b.Socket.Close()
-			}
-		}
-	}
-	s.Close()
-	s2, err := New(cfg, event.New())
+	s.Close() // kill -9: the sockets of this process are closed
+	s2, err := New(WithDrivers(cfg, nil), event.New())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,20 +110,18 @@ func TestPortRangeUDPv6(t *testing.T) {
 		to   string
 		port int
 	}{{nil, "::1", 20000}, {nil, "::1", 20007}, {out, "2001:db8::1", 20007}, {out, "2001:db8::1", 20000}, {out, "2001:db8::1", 20099}} {
-		t.Run(c.to, func(t *testing.T) {
-			from, local := s.host.F, "::1"
-			if c.from != nil {
-				from, local = c.from, "2001:db8::2"
+		from, local := s.host.Netns(), "::1"
+		if c.from != nil {
+			from, local = c.from, "2001:db8::2"
+		}
+		client := udpSocket6(t, s, from, netip.AddrPortFrom(netip.MustParseAddr(local), 5555))
+		for range 2 {
+			got := askUDP(client, netip.AddrPortFrom(netip.MustParseAddr(c.to), uint16(c.port)))
+			if want := strconv.Itoa(c.port + 10000); got != want {
+				t.Errorf("%s port %d: %q answered, want %q", c.to, c.port, got, want)
 			}
-			client := udpSocket6(t, s, from, netip.AddrPortFrom(netip.MustParseAddr(local), 5555))
-			for range 2 {
-				got := askUDP(client, netip.AddrPortFrom(netip.MustParseAddr(c.to), uint16(c.port)))
-				if want := strconv.Itoa(c.port + 10000); got != want {
-					t.Errorf("%s port %d: %q answered, want %q", c.to, c.port, got, want)
-				}
-			}
-			client.Close()
-		})
+		}
+		client.Close()
 	}
 	// One socket, two ports, in turns.
 	client := udpSocket6(t, s, out, netip.MustParseAddrPort("[2001:db8::2]:6666"))
@@ -185,7 +175,7 @@ func askUDP(client *os.File, to netip.AddrPort) string {
 func udpSocket6(t *testing.T, s *Service, ns *os.File, at netip.AddrPort) *os.File {
 	t.Helper()
 	var f *os.File
-	err := s.host.Inside(ns, func() error {
+	err := s.host.NS().Inside(ns, func() error {
 		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
@@ -215,23 +205,21 @@ func TestPortRangeTaken(t *testing.T) {
 		{"192.0.2.1:20050", "192.0.2.1", "192.0.2.1:20050"},
 		{"127.0.0.1:20050", "192.0.2.1", ""},
 	} {
-		t.Run(c.listen+" "+c.hostIP, func(t *testing.T) {
-			l, err := net.Listen("tcp", c.listen)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r := request("range")
-			r.Ports = rowOf("tcp", c.hostIP, 20000, 20000, 100)
-			sb, err := s.Acquire(context.Background(), r)
-			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "address already in use")) {
-				t.Errorf("%v: %v", c, err)
-			}
-			if err == nil {
-				sb.NetNS.Close()
-				s.Release(context.Background(), r.ContainerID)
-			}
-			l.Close()
-		})
+		l, err := net.Listen("tcp", c.listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := request("range")
+		r.Ports = rowOf("tcp", c.hostIP, 20000, 20000, 100)
+		sb, err := s.Acquire(context.Background(), r)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "address already in use")) {
+			t.Errorf("%v: %v", c, err)
+		}
+		if err == nil {
+			sb.NetNS.Close()
+			s.Release(context.Background(), r.ContainerID)
+		}
+		l.Close()
 	}
 }
 
@@ -246,8 +234,8 @@ func TestForwardWithoutFirewall(t *testing.T) {
 		r.Ports[p] = b
 	}
 	b := run(t, s, r)
-	serve(t, s.host, b.NetNS, "tcp4", ":80", "web")
-	serve(t, s.host, b.NetNS, "tcp4", ":20069", "last")
+	serve(t, s.host.NS(), b.NetNS, "tcp4", ":80", "web")
+	serve(t, s.host.NS(), b.NetNS, "tcp4", ":20069", "last")
 	try(t, s,
 		probe{"here", nil, "127.0.0.1:8080", "web 172.17.0.1"}, probe{"here, IPv6", nil, "[::1]:8080", "web 172.17.0.1"},
 		probe{"outside", out, "192.0.2.1:8080", "web 172.17.0.1"}, probe{"outside, IPv6", out, "[2001:db8::1]:8080", "web 172.17.0.1"},
@@ -261,7 +249,7 @@ func TestPublishedByLinkLocal(t *testing.T) {
 	s, _ := newService(t, nil)
 	out := neighbour(t, s)
 	create(t, s, dual("six", map[string]string{bridge.OptName: "br-six"}))
-	host, err := s.nl.LinkByName("wan0")
+	host, err := s.host.Conn().LinkByName("wan0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,18 +259,16 @@ func TestPublishedByLinkLocal(t *testing.T) {
 		r.Ports = rowOf("tcp", "", first, first, 100)
 		r.Ports[network.MustParsePort("80/tcp")] = []network.PortBinding{{HostPort: strconv.Itoa(8080 + i)}}
 		b := run(t, s, r)
-		serve(t, s.host, b.NetNS, "tcp", ":80", "one")
-		serve(t, s.host, b.NetNS, "tcp", fmt.Sprint(":", first+50), "row")
+		serve(t, s.host.NS(), b.NetNS, "tcp", ":80", "one")
+		serve(t, s.host.NS(), b.NetNS, "tcp", fmt.Sprint(":", first+50), "row")
 		for port, want := range map[int]string{8080 + i: "one ", first + 50: "row ", first + 51: ""} {
-			t.Run(fmt.Sprint(port), func(t *testing.T) {
-				var got string
-				err := s.host.Inside(out, func() error {
-					return fromLinkLocal(t, host.MAC, uint16(port), &got)
-				})
-				if want == "" && err == nil || want != "" && (err != nil || !strings.HasPrefix(got, want)) {
-					t.Errorf("%s, port %d: %q %v, want %q", nw, port, got, err, want)
-				}
+			var got string
+			err := s.host.NS().Inside(out, func() error {
+				return fromLinkLocal(t, host.MAC, uint16(port), &got)
 			})
+			if want == "" && err == nil || want != "" && (err != nil || !strings.HasPrefix(got, want)) {
+				t.Errorf("%s, port %d: %q %v, want %q", nw, port, got, err, want)
+			}
 		}
 	}
 }

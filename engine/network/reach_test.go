@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/gantry/gantry/engine/network/bridge"
-	"github.com/gantry/gantry/engine/network/plumb"
+	"github.com/gantry/gantry/engine/network/netns"
 )
 
 // A container reaches what listens on the host's loopback (the daemon's API with -H
@@ -19,7 +19,7 @@ func testAPIOutOfReach(t *testing.T) {
 	out := neighbour(t, s)
 	routeBack(t, s, out)
 	for _, at := range []string{"127.0.0.1:2375", "[::1]:2375"} {
-		serve(t, s.host, s.host.F, "tcp", at, "API")
+		serve(t, s.host.NS(), s.host.Netns(), "tcp", at, "API")
 	}
 	r := request("evil")
 	r.Ports = portMapOf("127.0.0.1|2376>2375/tcp", "2377>2375/tcp")
@@ -34,7 +34,7 @@ func testAPIOutOfReach(t *testing.T) {
 		}
 	}
 	// The container is root in its namespace and routes loopback addresses to us.
-	err := s.host.Inside(evil.NetNS, func() error {
+	err := s.host.NS().Inside(evil.NetNS, func() error {
 		nl, err := dialNL()
 		if err != nil {
 			return err
@@ -70,9 +70,9 @@ func TestMixedModes(t *testing.T) {
 			r := on(request("web"), "m")
 			r.Ports = portMapOf("8080>80/tcp")
 			web := run(t, s, r)
-			serve(t, s.host, web.NetNS, "tcp", ":80", "web")
-			serve(t, s.host, web.NetNS, "tcp", ":90", "hidden")
-			serve(t, s.host, out, "tcp", ":99", "world")
+			serve(t, s.host.NS(), web.NetNS, "tcp", ":80", "web")
+			serve(t, s.host.NS(), web.NetNS, "tcp", ":90", "hidden")
+			serve(t, s.host.NS(), out, "tcp", ":99", "world")
 			is := func(ok bool, s string) string { return map[bool]string{true: s}[ok] }
 			world := map[bool]string{true: "world 192.0.2.1", false: "world 10.99.0.2"}[c.nat4]
 			world6 := map[bool]string{true: "world 2001:db8::1", false: "world fd99::2"}[c.nat6]
@@ -96,15 +96,15 @@ func testInhibitIPv4(t *testing.T) {
 	s, _ := newService(t, nil)
 	create(t, s, dual("quiet", map[string]string{bridge.OptInhibit: "true", bridge.OptName: "br-quiet"}))
 	a, b := run(t, s, on(request("a"), "quiet")), run(t, s, on(request("b"), "quiet"))
-	serve(t, s.host, a.NetNS, "tcp", ":80", "a")
-	serve(t, s.host, s.host.F, "tcp", ":91", "host")
+	serve(t, s.host.NS(), a.NetNS, "tcp", ":80", "a")
+	serve(t, s.host.NS(), s.host.Netns(), "tcp", ":91", "host")
 	try(t, s, probe{"neighbour", b.NetNS, a.ip().String() + ":80", "a " + b.ip().String()},
 		probe{"host", b.NetNS, "10.99.0.1:91", ""}, probe{"host, IPv6", b.NetNS, "[fd99::1]:91", "host fd99::3"})
-	l, err := s.nl.LinkByName("br-quiet")
+	l, err := s.host.Conn().LinkByName("br-quiet")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addrs, err := s.nl.Addrs(l.Index)
+	addrs, err := s.host.Conn().Addrs(l.Index)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,17 +119,17 @@ func testInhibitIPv4(t *testing.T) {
 // but the host and neighbours on the bridge are reached.
 func TestNoForwarding(t *testing.T) {
 	needNetns(t)
-	if err := plumb.Sysctl("net/ipv4/ip_forward", "0"); err != nil {
+	if err := netns.Sysctl("net/ipv4/ip_forward", "0"); err != nil {
 		t.Fatal(err)
 	}
-	defer plumb.Sysctl("net/ipv4/ip_forward", "1")
+	defer netns.Sysctl("net/ipv4/ip_forward", "1")
 	s, _ := newService(t, func(c *Config) { c.IPForward = false })
 	out := neighbour(t, s)
 	r := request("web")
 	r.Ports = portMapOf("8080>80/tcp")
 	web, other := run(t, s, r), run(t, s, request("other"))
-	serve(t, s.host, web.NetNS, "tcp", ":80", "web")
-	serve(t, s.host, out, "tcp", ":99", "world")
+	serve(t, s.host.NS(), web.NetNS, "tcp", ":80", "web")
+	serve(t, s.host.NS(), out, "tcp", ":99", "world")
 	try(t, s, probe{"from the wire", out, "192.0.2.1:8080", ""}, probe{"out", web.NetNS, "192.0.2.2:99", ""},
 		probe{"the host", nil, "127.0.0.1:8080", "web 172.17.0.1"}, probe{"a neighbour", other.NetNS, "172.17.0.2:80", "web 172.17.0.3"})
 }

@@ -13,14 +13,14 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/gantry/gantry/engine/network/plumb"
+	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 
-// memKeeper is a keeper of descriptors in this process, as the shim is in its own.
-type memKeeper struct {
+// memFDStore is a store of descriptors in this process, as the shim is in its own.
+type memFDStore struct {
 	mu sync.Mutex
 	m  map[string]*os.File
 }
@@ -33,7 +33,7 @@ func dupFile(f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
-func (k *memKeeper) Store(name string, f *os.File) error {
+func (k *memFDStore) Store(name string, f *os.File) error {
 	d, err := dupFile(f)
 	if err != nil {
 		return err
@@ -50,7 +50,7 @@ func (k *memKeeper) Store(name string, f *os.File) error {
 	return nil
 }
 
-func (k *memKeeper) Drop(name string) error {
+func (k *memFDStore) Drop(name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if f := k.m[name]; f != nil {
@@ -60,16 +60,7 @@ func (k *memKeeper) Drop(name string) error {
 	return nil
 }
 
-func (k *memKeeper) Take(name string) (*os.File, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if f := k.m[name]; f != nil {
-		return dupFile(f)
-	}
-	return nil, nil
-}
-
-func (k *memKeeper) TakeAll(prefix string) (map[string]*os.File, error) {
+func (k *memFDStore) TakeAll(prefix string) (map[string]*os.File, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	out := map[string]*os.File{}
@@ -89,9 +80,9 @@ func (k *memKeeper) TakeAll(prefix string) (map[string]*os.File, error) {
 // A daemon that dies and comes back finds addresses, ports and rules as they were,
 // and containers answer in between.
 func TestRestore(t *testing.T) {
-	keep := &memKeeper{}
+	keep := &memFDStore{}
 	var cfg Config
-	s, _ := newService(t, func(c *Config) { c.Keeper = keep; cfg = *c })
+	s, _ := newService(t, func(c *Config) { c.FDStore = keep; cfg = *c })
 	r := request("web")
 	r.Ports = portMapOf("8080>80/tcp")
 	sb, err := s.Acquire(context.Background(), r)
@@ -99,19 +90,15 @@ func TestRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sb.NetNS.Close()
-	serve(t, s.host, sb.NetNS, "tcp", ":80", "web")
+	serve(t, s.host.NS(), sb.NetNS, "tcp", ":80", "web")
 	before, err := s.Inspect(context.Background(), NameBridge)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rules := ruleset(t)
 	// kill -9: the memory is gone, descriptors of this process are closed.
-	for _, b := range s.sandboxes[r.ContainerID].bindings {
-		s.pub.proxy.End(b.Name())
-		b.Socket.Close()
-	}
 	s.Close()
-	h, err := plumb.OpenHostNS()
+	h, err := netns.OpenHost()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +115,11 @@ func TestRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nl.Close()
-	stray, err := plumb.MakeSandbox(h, nl, []plumb.Plug{{IfName: "eth0", HostIf: "vethdeadbee", MAC: plumb.RandomMAC(), Bridge: s.nets[s.names[NameBridge]].index}})
+	docker0, err := nl.LinkByName("docker0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stray, err := netns.New(h, nl, []netns.Interface{{IfName: "eth0", HostIf: "vethdeadbee", MAC: netns.RandomMAC(), Bridge: docker0.Index}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +138,7 @@ func TestRestore(t *testing.T) {
 	if err := json.Unmarshal(data, &rec); err != nil {
 		t.Fatal(err)
 	}
-	s2, err := New(cfg, event.New())
+	s2, err := New(WithDrivers(cfg, nil), event.New())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +201,7 @@ func TestForeignFlush(t *testing.T) {
 	r := request("web")
 	r.Ports = portMapOf("8080>80/tcp")
 	b := run(t, s, r)
-	serve(t, s.host, b.NetNS, "tcp", ":80", "web")
+	serve(t, s.host.NS(), b.NetNS, "tcp", ":80", "web")
 	nft := func(args ...string) {
 		t.Helper()
 		if out, err := exec.Command("nft", args...).CombinedOutput(); err != nil {
@@ -230,40 +221,36 @@ func TestForeignFlush(t *testing.T) {
 		"delete element inet gantry any4 { tcp . 8080 }", "flush set inet gantry bridges", "flush chain inet gantry in",
 		"insert rule inet gantry forward drop", "add rule inet gantry guard accept", "flush table inet gantry", "flush ruleset",
 	} {
-		t.Run(change, func(t *testing.T) {
-			was := sortedLines(ruleset(t))
-			t.Log(change)
-			nft(strings.Fields(change)...)
-			waitFor(t, func() bool {
-				now := ruleset(t)
-				if strings.HasPrefix(change, "flush table") || change == "flush ruleset" {
-					ok, err := s.nft.Intact(computeFor(s))
-					return ok && err == nil && strings.Contains(now, "tcp . 8080")
-				}
-				return sortedLines(now) == was
-			})
-			if got, err := ask(s.host, nil, "127.0.0.1:8080"); err != nil || got != "web 172.17.0.1" {
-				t.Errorf("after %v: %q %v", change, got, err)
+		was := sortedLines(ruleset(t))
+		t.Log(change)
+		nft(strings.Fields(change)...)
+		waitFor(t, func() bool {
+			now := ruleset(t)
+			if strings.HasPrefix(change, "flush table") || change == "flush ruleset" {
+				ok, err := s.host.Intact()
+				return ok && err == nil && strings.Contains(now, "tcp . 8080")
 			}
-			if !strings.HasPrefix(change, "flush table") && change != "flush ruleset" && !theirs() {
-				t.Errorf("after %v the user's own is gone:\n%s", change, ruleset(t))
-			}
+			return sortedLines(now) == was
 		})
+		if got, err := ask(s.host.NS(), nil, "127.0.0.1:8080"); err != nil || got != "web 172.17.0.1" {
+			t.Errorf("after %v: %q %v", change, got, err)
+		}
+		if !strings.HasPrefix(change, "flush table") && change != "flush ruleset" && !theirs() {
+			t.Errorf("after %v the user's own is gone:\n%s", change, ruleset(t))
+		}
 	}
 	nft("flush", "ruleset")
 	r2 := request("web2")
 	r2.Ports = portMapOf("8081>80/tcp")
 	b2 := run(t, s, r2) // a change finds the table gone and makes it again
-	serve(t, s.host, b2.NetNS, "tcp", ":80", "web2")
+	serve(t, s.host.NS(), b2.NetNS, "tcp", ":80", "web2")
 	for addr, want := range map[string]string{"127.0.0.1:8080": "web 172.17.0.1", "127.0.0.1:8081": "web2 172.17.0.1"} {
-		t.Run(addr, func(t *testing.T) {
-			if got, err := ask(s.host, nil, addr); err != nil || got != want {
-				t.Errorf("%s: %q %v", addr, got, err)
-			}
-		})
+		if got, err := ask(s.host.NS(), nil, addr); err != nil || got != want {
+			t.Errorf("%s: %q %v", addr, got, err)
+		}
 	}
 	nft("add", "rule", "inet", "gantry", "user", "ip", "daddr", "172.17.0.9", "drop")
-	if err := s.fw.Apply(); err != nil {
+	if err := s.host.Repair(); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(ruleset(t), "ip daddr 172.17.0.9 drop") {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/network/bridge"
-	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/gantry/gantry/internal/rtnl"
@@ -53,9 +52,9 @@ func testUserNetworks(t *testing.T) {
 		t.Errorf("%v %v", a.ip(), c.ip())
 	}
 	for _, x := range []*box{a, i} {
-		serve(t, s.host, x.NetNS, "tcp", ":80", x.id[60:])
+		serve(t, s.host.NS(), x.NetNS, "tcp", ":80", x.id[60:])
 	}
-	serve(t, s.host, out, "tcp", ":99", "world")
+	serve(t, s.host.NS(), out, "tcp", ":99", "world")
 	a6 := a.Endpoints["one"].GlobalIPv6Address
 	for _, q := range []struct {
 		what string
@@ -73,7 +72,7 @@ func testUserNetworks(t *testing.T) {
 		{"inside", k, i.ip().String() + ":80", true},
 		{"into the internal network", c, i.ip().String() + ":80", false},
 	} {
-		ns := s.host.F
+		ns := s.host.Netns()
 		if q.from != nil {
 			ns = q.from.NetNS
 		}
@@ -81,11 +80,11 @@ func testUserNetworks(t *testing.T) {
 		if !q.ok {
 			try = tryAsk
 		}
-		if got, err := try(s.host, ns, q.addr); (err == nil) != q.ok {
+		if got, err := try(s.host.NS(), ns, q.addr); (err == nil) != q.ok {
 			t.Errorf("%s: %q %v", q.what, got, err)
 		}
 	}
-	if got, err := ask(s.host, out, "[2001:db8::1]:8080"); err != nil || !strings.HasSuffix(got, "2001:db8::2") {
+	if got, err := ask(s.host.NS(), out, "[2001:db8::1]:8080"); err != nil || !strings.HasSuffix(got, "2001:db8::2") {
 		t.Errorf("published over IPv6: %q %v", got, err)
 	}
 	if err := s.Remove(context.Background(), "one"); !errors.Is(err, errdefs.ErrPermissionDenied) || !strings.Contains(err.Error(), "has active endpoints") {
@@ -146,12 +145,10 @@ func TestCreateErrors(t *testing.T) {
 		{network.CreateRequest{Name: "x", Options: map[string]string{bridge.OptICC: "maybe"}}, errdefs.ErrInvalidArgument, "failed to parse"},
 		{network.CreateRequest{Name: "x", ConfigFrom: &network.ConfigReference{Network: "taken"}}, errdefs.ErrNotFound, `configuration network "taken" does not exist`},
 	} {
-		t.Run(c.text, func(t *testing.T) {
-			_, err := s.Create(context.Background(), c.r)
-			if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.text) {
-				t.Errorf("%+v: %v", c.r, err)
-			}
-		})
+		_, err := s.Create(context.Background(), c.r)
+		if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%+v: %v", c.r, err)
+		}
 	}
 	if list, _ := s.List(context.Background(), filter.Args{"type": {"custom"}}); len(list) != 1 {
 		t.Errorf("left: %v", list)
@@ -171,21 +168,19 @@ func TestSecondSubnet(t *testing.T) {
 			{Subnet: p("172.28.100.0/24"), Gateway: a("172.28.100.1")}, {Subnet: p("172.28.102.0/24"), Gateway: a("172.28.102.254")},
 		}}})
 		for addr, gw := range map[string]string{"": "172.28.100.1", "172.28.102.20": "172.28.102.254"} {
-			t.Run(addr, func(t *testing.T) {
-				r := on(request("a"+addr), "n")
-				if addr != "" {
-					r.Endpoints["n"].IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: a(addr)}
-				}
-				b := run(t, s, r)
-				if got := b.Endpoints["n"].Gateway; got != a(gw) {
-					t.Errorf("%s: gateway %v of %s", drv, got, b.ip())
-				}
-				if drv == "bridge" {
-					serve(t, s.host, s.host.F, "tcp", gw+":77", "gate")
-					try(t, s, probe{"its gateway", b.NetNS, gw + ":77", "gate " + b.ip().String()})
-				}
-				b.stop()
-			})
+			r := on(request("a"+addr), "n")
+			if addr != "" {
+				r.Endpoints["n"].IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: a(addr)}
+			}
+			b := run(t, s, r)
+			if got := b.Endpoints["n"].Gateway; got != a(gw) {
+				t.Errorf("%s: gateway %v of %s", drv, got, b.ip())
+			}
+			if drv == "bridge" {
+				serve(t, s.host.NS(), s.host.Netns(), "tcp", gw+":77", "gate")
+				try(t, s, probe{"its gateway", b.NetNS, gw + ":77", "gate " + b.ip().String()})
+			}
+			b.stop()
 		}
 		if err := s.Remove(context.Background(), "n"); err != nil {
 			t.Fatal(err)
@@ -202,25 +197,23 @@ func TestWithoutAddresses(t *testing.T) {
 	create(t, s, network.CreateRequest{Name: "dhcp", Driver: "macvlan", IPAM: &network.IPAM{Driver: "null"}})
 	create(t, s, network.CreateRequest{Name: "dhcp2", Driver: "macvlan", IPAM: &network.IPAM{Driver: "null"}})
 	for name, want := range map[string]string{"l2": "[]", "dhcp": "[0.0.0.0/0]"} {
-		t.Run(name, func(t *testing.T) {
-			in, err := s.Inspect(context.Background(), name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var subs []netip.Prefix
-			for _, c := range in.IPAM.Config {
-				subs = append(subs, c.Subnet)
-			}
-			if fmt.Sprint(subs) != want {
-				t.Errorf("%s shows %v, want %s", name, subs, want)
-			}
-			r := on(request("a"), name)
-			b := run(t, s, r)
-			if e := b.Record.Endpoints[0]; e.IPv4.IsValid() || e.IPv6.IsValid() || e.MAC == "" || e.IfName != "eth0" {
-				t.Errorf("%s: %+v", name, e)
-			}
-			b.stop()
-		})
+		in, err := s.Inspect(context.Background(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var subs []netip.Prefix
+		for _, c := range in.IPAM.Config {
+			subs = append(subs, c.Subnet)
+		}
+		if fmt.Sprint(subs) != want {
+			t.Errorf("%s shows %v, want %s", name, subs, want)
+		}
+		r := on(request("a"), name)
+		b := run(t, s, r)
+		if e := b.Record.Endpoints[0]; e.IPv4.IsValid() || e.IPv6.IsValid() || e.MAC == "" || e.IfName != "eth0" {
+			t.Errorf("%s: %+v", name, e)
+		}
+		b.stop()
 	}
 }
 
@@ -268,12 +261,10 @@ func TestIPv4ComesFirst(t *testing.T) {
 	create(t, s, network.CreateRequest{Name: "a", EnableIPv6: &yes, IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: p("fd64::/64")}}}})
 	create(t, s, network.CreateRequest{Name: "b", EnableIPv6: &yes, IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: p("fd65::/64")}, {Subnet: p("10.65.0.0/24")}}}})
 	for name, want := range map[string]string{"a": "172.18.0.0/16 fd64::/64", "b": "10.65.0.0/24 fd65::/64"} {
-		t.Run(name, func(t *testing.T) {
-			in, err := s.Inspect(context.Background(), name)
-			if err != nil || len(in.IPAM.Config) != 2 || in.IPAM.Config[0].Subnet.String()+" "+in.IPAM.Config[1].Subnet.String() != want {
-				t.Errorf("%s: %+v %v", name, in.IPAM.Config, err)
-			}
-		})
+		in, err := s.Inspect(context.Background(), name)
+		if err != nil || len(in.IPAM.Config) != 2 || in.IPAM.Config[0].Subnet.String()+" "+in.IPAM.Config[1].Subnet.String() != want {
+			t.Errorf("%s: %+v %v", name, in.IPAM.Config, err)
+		}
 	}
 }
 
@@ -290,7 +281,7 @@ func TestStaticAddress(t *testing.T) {
 	s, _ := newService(t, nil)
 	create(t, s, network.CreateRequest{Name: "n", IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.8.0.0/24"), IPRange: netip.MustParsePrefix("10.8.0.128/25")}}}})
 	r := on(request("a"), "n")
-	r.Endpoints["n"] = &network.EndpointSettings{IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("10.8.0.7")}, MacAddress: parseMAC("02:00:00:00:00:09")}
+	r.Endpoints["n"] = &network.EndpointSettings{IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("10.8.0.7")}, MacAddress: network.HardwareAddr{2, 0, 0, 0, 0, 9}}
 	a := run(t, s, r)
 	if es := a.Endpoints["n"]; es.IPAddress.String() != "10.8.0.7" || es.MacAddress.String() != "02:00:00:00:00:09" {
 		t.Errorf("%+v", es)
@@ -312,7 +303,7 @@ func TestConnectDisconnect(t *testing.T) {
 	r := on(request("a"), "one")
 	r.Ports = portMapOf("8080>80/tcp")
 	a := run(t, s, r)
-	serve(t, s.host, a.NetNS, "tcp", ":80", "a")
+	serve(t, s.host.NS(), a.NetNS, "tcp", ":80", "a")
 	c := run(t, s, on(request("c"), "two"))
 	before := linkNames(t, s)
 	sb, err := s.Connect(ctx, a.NetNS, on(r, "two"))
@@ -323,7 +314,7 @@ func TestConnectDisconnect(t *testing.T) {
 		t.Errorf("%+v", sb.Record)
 	}
 	ip2 := sb.Endpoints["two"].IPAddress.String()
-	if got, err := ask(s.host, c.NetNS, ip2+":80"); err != nil || got != "a "+c.ip().String() {
+	if got, err := ask(s.host.NS(), c.NetNS, ip2+":80"); err != nil || got != "a "+c.ip().String() {
 		t.Errorf("%q %v", got, err)
 	}
 	if _, err := s.Connect(ctx, a.NetNS, on(r, "two")); !errors.Is(err, errdefs.ErrPermissionDenied) {
@@ -335,23 +326,23 @@ func TestConnectDisconnect(t *testing.T) {
 		t.Fatalf("%+v %v", rec, err)
 	}
 	for _, addr := range []string{"127.0.0.1:8080", "[::1]:8080"} {
-		if got, err := ask(s.host, nil, addr); err != nil || !strings.HasPrefix(got, "a 172.19.0.1") {
+		if got, err := ask(s.host.NS(), nil, addr); err != nil || !strings.HasPrefix(got, "a 172.19.0.1") {
 			t.Errorf("%s: %q %v", addr, got, err)
 		}
 	}
 	if rec, err = s.Disconnect(ctx, a.NetNS, a.id, "two", nil); err != nil || len(rec.Endpoints) != 0 {
 		t.Errorf("%+v %v", rec, err)
 	}
-	if got, err := tryAsk(s.host, nil, "127.0.0.1:8080"); err == nil {
+	if got, err := tryAsk(s.host.NS(), nil, "127.0.0.1:8080"); err == nil {
 		t.Errorf("still answers %q", got)
 	}
-	if s.pub.table.Len() != 0 {
+	if s.endpoints.PublishedPorts() != 0 {
 		t.Error("ports are still taken")
 	}
 	if sb, err = s.Connect(ctx, a.NetNS, on(r, "two")); err != nil || len(sb.Ports) != 1 {
 		t.Fatalf("%+v %v", sb, err)
 	}
-	if got, err := ask(s.host, nil, "127.0.0.1:8080"); err != nil || !strings.HasPrefix(got, "a ") {
+	if got, err := ask(s.host.NS(), nil, "127.0.0.1:8080"); err != nil || !strings.HasPrefix(got, "a ") {
 		t.Errorf("%q %v", got, err)
 	}
 	if now := linkNames(t, s); len(strings.Fields(now)) != len(strings.Fields(before)) {
@@ -376,7 +367,7 @@ func TestNetworksComeBack(t *testing.T) {
 	if _, err := nl.Do(rtnl.DelLink("br-" + id[:12])); err != nil {
 		t.Fatal(err)
 	}
-	s2, err := New(cfg, event.New())
+	s2, err := New(WithDrivers(cfg, nil), event.New())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -391,8 +382,8 @@ func TestNetworksComeBack(t *testing.T) {
 		t.Errorf("%v %v", now, err)
 	}
 	b := run(t, s2, on(request("x"), "n"))
-	serve(t, s2.host, b.NetNS, "tcp", ":80", "x")
-	if got, err := ask(s2.host, nil, b.ip().String()+":80"); err != nil {
+	serve(t, s2.host.NS(), b.NetNS, "tcp", ":80", "x")
+	if got, err := ask(s2.host.NS(), nil, b.ip().String()+":80"); err != nil {
 		t.Errorf("%q %v", got, err)
 	}
 	if _, err := s2.Create(ctx, network.CreateRequest{Name: "o", IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: was.IPAM.Config[0].Subnet}}}}); err == nil {
@@ -425,7 +416,7 @@ func TestPruneWhileJoining(t *testing.T) {
 	wg.Wait()
 	s.Prune(ctx, nil)
 	waitFor(t, func() bool { return linkNames(t, s) == "docker0 lo" })
-	if ok, err := s.nft.Intact(computeFor(s)); err != nil || !ok {
+	if ok, err := s.host.Intact(); err != nil || !ok {
 		t.Error(ok, err)
 	}
 }
@@ -457,10 +448,10 @@ func BenchmarkNetworkCreateRemove(b *testing.B) {
 			b.ResetTimer()
 			reportCPU(b, func() {
 				for b.Loop() {
-					if _, err := plumb.EnsureBridge(s.nl, "br-hand", 1500, false, own, true); err != nil {
+					if _, err := bridge.Ensure(s.host, "br-hand", 1500, false, own, true); err != nil {
 						b.Fatal(err)
 					}
-					if _, err := s.nl.Do(rtnl.DelLink("br-hand")); err != nil {
+					if _, err := s.host.Conn().Do(rtnl.DelLink("br-hand")); err != nil {
 						b.Fatal(err)
 					}
 				}

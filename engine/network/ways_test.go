@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"github.com/gantry/gantry/engine/network/sandbox"
 	"net/netip"
 	"os/exec"
 	"strings"
@@ -24,7 +25,7 @@ func TestWaysByFamily(t *testing.T) {
 	r.Ports = portMapOf("8080>80/tcp")
 	web := run(t, s, r)
 	out := neighbour(t, s)
-	serve(t, s.host, web.NetNS, "tcp", ":80", "web")
+	serve(t, s.host.NS(), web.NetNS, "tcp", ":80", "web")
 	six := probe{"IPv6", out, "[2001:db8::1]:8080", "web 2001:db8::2"}
 	try(t, s, six, probe{"IPv4", out, "192.0.2.1:8080", "web 192.0.2.2"})
 	rec, err := s.Disconnect(ctx, web.NetNS, web.id, "four", nil)
@@ -32,13 +33,13 @@ func TestWaysByFamily(t *testing.T) {
 		t.Fatalf("%+v %v", rec, err)
 	}
 	try(t, s, six, probe{"IPv4 is gone", out, "192.0.2.1:8080", ""})
-	if n := s.pub.table.Len(); n != 1 {
+	if n := s.endpoints.PublishedPorts(); n != 1 {
 		t.Errorf("%d ports taken", n)
 	}
 	if _, err := s.Disconnect(ctx, web.NetNS, web.id, "six", nil); err != nil {
 		t.Fatal(err)
 	}
-	if n := s.pub.table.Len(); n != 0 {
+	if n := s.endpoints.PublishedPorts(); n != 0 {
 		t.Errorf("%d ports taken", n)
 	}
 }
@@ -58,8 +59,8 @@ func TestConnectBringsIPv6(t *testing.T) {
 			web := run(t, s, r)
 			out := neighbour(t, s)
 			routeBack(t, s, out)
-			serve(t, s.host, web.NetNS, "tcp", ":80", "web")
-			serve(t, s.host, web.NetNS, "tcp", ":81", "any")
+			serve(t, s.host.NS(), web.NetNS, "tcp", ":80", "web")
+			serve(t, s.host.NS(), web.NetNS, "tcp", ":81", "any")
 			r.Endpoints = map[string]*network.EndpointSettings{"six": {}}
 			got, err := s.Connect(ctx, web.NetNS, r)
 			if err != nil {
@@ -76,7 +77,7 @@ func TestConnectBringsIPv6(t *testing.T) {
 			}
 			try(t, s, probe{"IPv4 again", out, "192.0.2.1:8080", "web 192.0.2.2"})
 			web.stop()
-			if n := s.pub.table.Len(); n != 0 {
+			if n := s.endpoints.PublishedPorts(); n != 0 {
 				t.Errorf("%d ports taken", n)
 			}
 			if got := elements(t); got != "" {
@@ -97,25 +98,23 @@ func TestConnectPriority(t *testing.T) {
 	r.Ports = portMapOf("8080>80/tcp")
 	web := run(t, s, r)
 	out := neighbour(t, s)
-	serve(t, s.host, web.NetNS, "tcp", ":80", "web")
-	serve(t, s.host, out, "tcp", ":99", "world")
+	serve(t, s.host.NS(), web.NetNS, "tcp", ":80", "web")
+	serve(t, s.host.NS(), out, "tcp", ":99", "world")
 	on := func(want string) {
 		t.Helper()
 		var route string
-		s.host.Inside(web.NetNS, func() error {
+		s.host.NS().Inside(web.NetNS, func() error {
 			b, err := exec.Command("ip", "-4", "route", "show", "default").Output()
 			route = strings.TrimSpace(string(b))
 			return err
 		})
-		s.mu.Lock()
 		var with string
-		for _, e := range s.sandboxes[web.id].ends {
-			if len(e.Ports) > 0 {
-				with += s.nets[e.NetworkID].net.Name
+		for _, n := range s.nets.All() {
+			if e := n.User(web.id); e != nil && len(e.Ports) > 0 {
+				with += n.Name
 			}
 		}
-		s.mu.Unlock()
-		if gw := web.s.gatewayOf(want); route != "default via "+gw+" dev "+ifOf(s, web.id, want) || with != want {
+		if gw := web.s.gatewayOf(want); route != "default via "+gw+" dev "+ifOf(t, s, web.id, want) || with != want {
 			t.Errorf("default route %q, ports on %q, want %s (%s)", route, with, want, gw)
 		}
 		try(t, s, probe{"published", out, "192.0.2.1:8080", "web 192.0.2.2"}, probe{"out", web.NetNS, "192.0.2.2:99", "world 192.0.2.1"})
@@ -148,15 +147,29 @@ func TestConnectPriority(t *testing.T) {
 }
 
 func (s *Service) gatewayOf(name string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.nets[s.names[name]].spaces[0].gateway.String()
+	n, err := s.nets.Find(name)
+	if err != nil {
+		return err.Error()
+	}
+	return n.IPAM.Config[0].Gateway.String()
 }
 
-func ifOf(s *Service, containerID, name string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.nets[s.names[name]].users[containerID].IfName
+func ifOf(t *testing.T, s *Service, containerID, name string) string {
+	return user(t, s, name, containerID).IfName
+}
+
+// user is a container's endpoint on a network.
+func user(t *testing.T, s *Service, name, containerID string) *sandbox.Endpoint {
+	t.Helper()
+	n, err := s.nets.Find(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := n.User(containerID)
+	if e == nil {
+		t.Fatalf("container %s is not on %s", containerID, name)
+	}
+	return e
 }
 
 // On a network that routes to it a container's published ports are reached by its own
@@ -177,8 +190,8 @@ func TestRoutedBesideTheWayOut(t *testing.T) {
 	r := on(request("web"), "aa", "zz")
 	r.Ports = portMapOf("8080>80/tcp")
 	b := run(t, s, r)
-	serve(t, s.host, b.NetNS, "tcp", ":80", "web")
-	serve(t, s.host, b.NetNS, "tcp", ":81", "hidden")
+	serve(t, s.host.NS(), b.NetNS, "tcp", ":80", "web")
+	serve(t, s.host.NS(), b.NetNS, "tcp", ":81", "hidden")
 	try(t, s, probe{"by the host", out, "192.0.2.1:8080", "web 192.0.2.2"})
 	returns(t, s, b)
 	check(b, true)
@@ -205,7 +218,7 @@ func TestRoutedBesideTheWayOut(t *testing.T) {
 // returns gives a container routes for its answers by the network that routes to it.
 func returns(t *testing.T, s *Service, b *box) {
 	t.Helper()
-	err := s.host.Inside(b.NetNS, func() error {
+	err := s.host.NS().Inside(b.NetNS, func() error {
 		nl, err := dialNL()
 		if err != nil {
 			return err

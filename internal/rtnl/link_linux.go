@@ -71,7 +71,7 @@ func AddVeth(v Veth) *Request {
 		r.u32(unix.IFLA_MASTER, uint32(v.Master))
 	}
 	return r.nest(unix.IFLA_LINKINFO, func() {
-		r.str(unix.IFLA_INFO_KIND, "veth")
+		r.str(unix.IFLA_INFO_KIND, KindVeth)
 		r.nest(unix.IFLA_INFO_DATA, func() {
 			r.nest(vethInfoPeer, func() {
 				r.b = append(r.b, ifinfomsg(0, v.Peer.Index, 0, 0)...)
@@ -126,7 +126,7 @@ func AddVlan(name string, parent int, id uint16) *Request {
 		ifinfomsg(0, 0, unix.IFF_UP, unix.IFF_UP))
 	r.str(unix.IFLA_IFNAME, name).u32(unix.IFLA_LINK, uint32(parent)).u32(unix.IFLA_GROUP, Group)
 	return r.nest(unix.IFLA_LINKINFO, func() {
-		r.str(unix.IFLA_INFO_KIND, "vlan")
+		r.str(unix.IFLA_INFO_KIND, KindVlan)
 		r.nest(unix.IFLA_INFO_DATA, func() { r.attr(iflaVlanID, []byte{byte(id), byte(id >> 8)}) })
 	})
 }
@@ -151,7 +151,7 @@ func AddBridge(name string, mac net.HardwareAddr, mtu int) *Request {
 	if mtu > 0 {
 		r.u32(unix.IFLA_MTU, uint32(mtu))
 	}
-	return r.nest(unix.IFLA_LINKINFO, func() { r.str(unix.IFLA_INFO_KIND, "bridge") })
+	return r.nest(unix.IFLA_LINKINFO, func() { r.str(unix.IFLA_INFO_KIND, KindBridge) })
 }
 
 // SetUp brings an interface up by index.
@@ -311,6 +311,13 @@ func (c *Conn) Links(master int) ([]Link, error) {
 	}
 	return out, nil
 }
+
+// The kinds of links that are asked for by name, in the kernel's words (IFLA_INFO_KIND).
+const (
+	KindBridge = "bridge"
+	KindVeth   = "veth"
+	KindVlan   = "vlan"
+)
 
 // HasKind tells whether the kernel knows a kind of virtual link ("ipvlan", "vlan"),
 // loading its module where it may. It tries in the socket's namespace, on a link without

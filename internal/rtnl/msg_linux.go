@@ -38,6 +38,9 @@ func (r *Request) finish(seq uint32, flags uint16) {
 // Bytes is the message as it stands, its header not yet filled in: for golden files.
 func (r *Request) Bytes() []byte { return slices.Clone(r.b) }
 
+// Header is the message's type (RTM_NEWLINK) and flags, for who plays the kernel in a test.
+func (r *Request) Header() (typ, flags uint16) { return r.typ, r.flags }
+
 func (r *Request) attr(typ uint16, data []byte) *Request {
 	r.b = binary.NativeEndian.AppendUint16(r.b, uint16(4+len(data)))
 	r.b = binary.NativeEndian.AppendUint16(r.b, typ)

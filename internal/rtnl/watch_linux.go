@@ -59,7 +59,7 @@ func (w *BridgeWatcher) list() (map[int]string, error) {
 	}
 	names := map[int]string{}
 	for _, l := range links {
-		if l.Kind == "bridge" && l.Group != Group {
+		if l.Kind == KindBridge && l.Group != Group {
 			names[l.Index] = l.Name
 		}
 	}
@@ -97,7 +97,7 @@ func follow(names map[int]string, b []byte) {
 			return
 		}
 		m := Reply{Type: binary.NativeEndian.Uint16(b[4:]), Data: b[unix.NLMSG_HDRLEN:l]}
-		if link, ok := ParseLink(m); ok && link.Kind == "bridge" && link.Group != Group {
+		if link, ok := ParseLink(m); ok && link.Kind == KindBridge && link.Group != Group {
 			names[link.Index] = link.Name
 		} else if m.Type == unix.RTM_DELLINK && len(m.Data) >= unix.SizeofIfInfomsg {
 			// The family tells a link from a bridge's port, whose end is told under its name.

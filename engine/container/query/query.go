@@ -9,6 +9,7 @@ import (
 	"github.com/gantry/gantry/engine/container/fsm"
 	"github.com/gantry/gantry/engine/container/store"
 	"github.com/gantry/gantry/engine/image"
+	"github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/gantry/gantry/logs"
 	"github.com/gantry/gantry/shim"
@@ -35,7 +36,7 @@ type Layers interface {
 // Networks is what queries ask of engine/network.
 type Networks interface {
 	// Known tells of a network that exists; class NotFound for others.
-	Known(ref string) (id, name, driver string, err error)
+	Known(ref string) (id, name string, driver network.Description, err error)
 }
 
 // Shim is what queries ask of the process that holds containers.

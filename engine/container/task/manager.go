@@ -58,7 +58,7 @@ type Networks interface {
 	Restore(ctx context.Context, records []network.Record) error
 	Connect(ctx context.Context, ns *os.File, r network.SandboxRequest) (*network.Sandbox, error)
 	Disconnect(ctx context.Context, ns *os.File, containerID, ref string, keep func(network.Record)) (network.Record, error)
-	Known(ref string) (id, name, driver string, err error)
+	Known(ref string) (id, name string, driver network.Description, err error)
 	SetLinks(containerID string, to []string) error
 	CheckEndpoint(ref string, es *networktypes.EndpointSettings) error
 }

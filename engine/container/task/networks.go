@@ -78,11 +78,12 @@ func (t *Task) settled(ctx context.Context, do func() error) error {
 
 // netChange is a change in progress of the networks that a container is on. It runs in the task.
 type netChange struct {
-	m                *Manager
-	t                *Task
-	c                *store.Container
-	old              *store.Record
-	id, name, driver string // of the network
+	m        *Manager
+	t        *Task
+	c        *store.Container
+	old      *store.Record
+	id, name string // of the network
+	driver   network.Description
 }
 
 func (t *Task) netChange(ref string) (*netChange, error) {
@@ -113,11 +114,11 @@ func (n *netChange) mayJoin() error {
 	switch mode := n.old.HostConfig.NetworkMode; {
 	case mode.IsContainer():
 		return errclass.Invalid("container sharing network namespace with another container or host cannot be connected to any other network")
-	case mode.IsHost() || n.driver == "host":
+	case mode.IsHost() || n.driver.HostNamespace:
 		return errclass.Invalid("container cannot be disconnected from host network or connected to host network")
 	}
 	for ref := range n.old.Networks {
-		if _, _, d, err := n.m.Networks.Known(ref); err == nil && d == "null" || n.driver == "null" {
+		if _, _, d, err := n.m.Networks.Known(ref); err == nil && d.None() || n.driver.None() {
 			return errclass.Invalid("container cannot be connected to multiple networks with one of the networks in private (none) mode")
 		}
 	}
@@ -198,7 +199,7 @@ func (n *netChange) connectLive(ctx context.Context, ep *networktypes.EndpointSe
 }
 
 func (n *netChange) disconnect(ctx context.Context) error {
-	if n.old.HostConfig.NetworkMode.IsHost() && n.driver == "host" {
+	if n.old.HostConfig.NetworkMode.IsHost() && n.driver.HostNamespace {
 		return errclass.Invalid("container cannot be disconnected from host network or connected to host network")
 	}
 	key := n.key()
@@ -215,7 +216,7 @@ func (n *netChange) disconnect(ctx context.Context) error {
 // a daemon that dies in between leaves an interface that the next one removes.
 func (n *netChange) disconnectLive(ctx context.Context, key string) error {
 	var ns *os.File
-	if n.driver != "null" {
+	if !n.driver.None() {
 		if f, err := n.c.Namespace("net"); err == nil {
 			ns = f
 			defer f.Close()

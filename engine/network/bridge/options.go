@@ -1,4 +1,3 @@
-// Package bridge is what the options of bridge networks mean.
 package bridge
 
 import (
@@ -10,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/gantry/gantry/engine/network/driver"
-	"github.com/gantry/gantry/engine/network/firewall"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
 )
@@ -40,7 +38,7 @@ type Options struct {
 	BindIP    netip.Addr // ports are published on; invalid: the daemon's choice
 	MTU       int        // 0: the daemon's choice
 	// Mode4 and Mode6 are the gateway modes of each family.
-	Mode4, Mode6 firewall.GatewayMode
+	Mode4, Mode6 driver.GatewayMode
 	Trusted      []string // interfaces that may reach containers' own addresses
 	Inhibit      bool     // the bridge gets no IPv4 address
 	// HostIP4 and HostIP6 are what containers' packets leave under; invalid: masquerade.
@@ -48,16 +46,23 @@ type Options struct {
 	IfPrefix         string // of the names inside
 }
 
-// Parse decodes a bridge network's options. Errors are of class Invalid.
-func Parse(networkID string, o map[string]string) (Options, error) {
-	b := Options{Name: "br-" + id.Short(networkID), ICC: true, Masq: true, IfPrefix: "eth"}
+// bridgeName is the name of a network's bridge.
+func bridgeName(networkID string, o map[string]string) string {
+	if name := o[OptName]; name != "" {
+		return name
+	}
+	return "br-" + id.Short(networkID)
+}
+
+// parse decodes a bridge network's options. Errors are of class Invalid.
+func parse(networkID string, o map[string]string) (Options, error) {
+	b := Options{Name: bridgeName(networkID, o), ICC: true, Masq: true, IfPrefix: "eth"}
 	var err error
 	for _, k := range slices.Sorted(maps.Keys(o)) {
 		v := o[k]
 		switch k {
 		case OptName:
 			if v != "" {
-				b.Name = v
 				err = driver.CheckIfName(v)
 			}
 		case OptICC:
@@ -110,9 +115,9 @@ func parseIP(k, v string) (netip.Addr, error) {
 	return a.Unmap(), nil
 }
 
-func parseMode(k, v string) (firewall.GatewayMode, error) {
-	switch m := firewall.GatewayMode(v); m {
-	case "", firewall.ModeNAT, firewall.ModeNATUnprotected, firewall.ModeRouted, firewall.ModeIsolated:
+func parseMode(k, v string) (driver.GatewayMode, error) {
+	switch m := driver.GatewayMode(v); m {
+	case "", driver.ModeNAT, driver.ModeNATUnprotected, driver.ModeRouted, driver.ModeIsolated:
 		return m, nil
 	}
 	return "", errclass.Invalid("unknown gateway mode %s for %s", v, k)

@@ -31,7 +31,7 @@ const (
 	statusDNAT = 1 << 5 // IPS_DST_NAT
 )
 
-// Flow is one tracked conversation.
+// Flow is one tracked connection.
 type Flow struct {
 	// Src and Dst are of the first packet as it was sent.
 	Src, Dst netip.AddrPort
@@ -44,11 +44,11 @@ type Flow struct {
 	raw   []netlink.Attribute // what names the entry to the kernel
 }
 
-// Forget removes the UDP flows of one family that match, and returns how many they
+// FlushUDP removes the UDP flows of one family that match, and returns how many they
 // were. port, when not 0, is the destination port of all that can match: the kernel then
 // sends no others. It works in the calling thread's network namespace. Errors are the
 // system's; a flow that ends meanwhile is none.
-func Forget(v6 bool, port uint16, match func(Flow) bool) (int, error) {
+func FlushUDP(v6 bool, port uint16, match func(Flow) bool) (int, error) {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return 0, fmt.Errorf("opening a conntrack socket: %w", err)

@@ -109,7 +109,7 @@ func btoi(b bool) int {
 	return 0
 }
 
-// addresses answers with the addresses of the wished family, in random order; with none
+// addresses answers with the addresses of the requested family, in random order; with none
 // when the name has only the other one.
 func (q *question) addresses(out []byte, found []*member, limit int) []byte {
 	out = q.reply(out, rcodeOK)

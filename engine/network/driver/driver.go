@@ -1,6 +1,7 @@
 // Package driver is the seam between the service of networks and what makes one kind of
-// network: macvlan, ipvlan, plugins, and overlay when there is a swarm. The bridge driver
-// is part of the service, because published ports and the firewall are made of bridges.
+// network: bridge, macvlan, ipvlan, host, null, plugins, and overlay when there is a swarm.
+// Which drivers there are says the table that the engine gives to network.New; what differs
+// between them says each in its Description, so that nothing compares their names.
 package driver
 
 import (
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
@@ -20,10 +22,15 @@ import (
 // endpoint, or for one network's Start and Stop, twice at a time. Every driver passes
 // networktest.Run.
 type Driver interface {
-	// Check refuses options that cannot be, and what goes with none of the other
-	// networks (of all drivers, n not among them). It looks at nothing but its
+	// Describe says what is so of all its networks. It is the same at every call.
+	Describe() Description
+	// Check refuses options that cannot be, and what does not go with other networks: those
+	// whose Resource is the same, n not among them. It looks at nothing but its
 	// arguments. Errors: Invalid, Forbidden.
 	Check(n Network, others []Network) error
+	// Resource names what of the host a network uses that another may want, too ("parent
+	// eth0"), also of another driver; "" is nothing. Networks that Check refuses have one, too.
+	Resource(n Network) string
 	// Start makes what the network needs before containers join, and leaves nothing when
 	// it fails. again tells that the network is an old one and the daemon was restarted:
 	// what is there already is kept. Errors: Invalid for an interface that is not there,
@@ -32,14 +39,114 @@ type Driver interface {
 	// Stop removes what Start made, unless one of the others uses it too. What is gone
 	// already is no error: it may be called again.
 	Stop(ctx context.Context, n Network, others []Network) error
-	// Out tells whether containers reach the world by this network in one address
+	// ProvidesGateway tells whether containers reach the world by this network in one address
 	// family, so that it may be their default route. It asks nobody.
-	Out(n Network, v6 bool) bool
+	ProvidesGateway(n Network, v6 bool) bool
 	// Join says how the endpoint's interface is made. Leave ends what it began.
 	Join(ctx context.Context, n Network, e Endpoint) (Interface, error)
+	// Adopt tells of an endpoint that another daemon joined before this one started: its
+	// container runs. Nothing is to be made.
+	Adopt(n Network, e Endpoint)
 	// Leave gives up an endpoint; one that is unknown is no error. The interface is away
 	// already, or back in the host's namespace under its old name when it was moved.
 	Leave(ctx context.Context, n Network, e Endpoint) error
+}
+
+// Description is what a driver says of itself.
+type Description struct {
+	// Scope is where its networks are: ScopeLocal or ScopeSwarm.
+	Scope string
+	// HasInterfaces tells that containers get an interface; without it they get no address
+	// and no names on the network either.
+	HasInterfaces bool
+	// HostNamespace tells that containers are in the host's own network namespace.
+	HostNamespace bool
+	// Predefined tells that the engine makes its one network, and nobody another.
+	Predefined bool
+	// NeedsGateway tells that every subnet has a gateway: one is chosen where the user names
+	// none. Without it the gateway is somebody whom only the user can name.
+	NeedsGateway bool
+	// HostAddress tells that the host itself has an address in the subnets. They are then the
+	// host's whoever manages them, and there is no network without.
+	HostAddress bool
+	// Unaddressed tells that a network may be without IPv4 and IPv6.
+	Unaddressed bool
+	// Defaults are options of new networks where neither the user nor the daemon's
+	// configuration says anything.
+	Defaults map[string]string
+}
+
+// The scopes of networks.
+const (
+	ScopeLocal = "local"
+	ScopeSwarm = "swarm"
+)
+
+// None tells that containers on such a network have no network but their loopback.
+func (d Description) None() bool { return !d.HasInterfaces && !d.HostNamespace }
+
+// New makes a driver that works on a host; the host outlives it.
+type New func(Host) Driver
+
+// HostPublisher is a driver of networks behind the host's own addresses: the engine
+// publishes their containers' ports by the host's firewall.
+type HostPublisher interface {
+	// Publishing says how. It asks nobody; Check has accepted the network.
+	Publishing(n Network) Publishing
+}
+
+// LinkOwner is a driver whose Start makes pairs of interfaces on the host.
+type LinkOwner interface {
+	// Links names them, for one network, whether they are there or not: other interfaces of
+	// ours that no container has are removed when the daemon starts.
+	Links(n Network) []string
+}
+
+// DefaultMaker is a driver that can make the default network.
+type DefaultMaker interface {
+	// Default is the interface of the default network on the host and its options, as the
+	// daemon's configuration says.
+	Default() (iface string, options map[string]string)
+	// RemoveDefault removes what an earlier daemon made for it, where there is to be none
+	// now. What is gone, or is somebody else's, is no error.
+	RemoveDefault() error
+}
+
+// Publishing is how ports of a network's containers are published on the host.
+type Publishing struct {
+	// Interface is the host's interface that the containers are behind.
+	Interface string
+	// BindIP is where ports are published when the user names no address; invalid: the
+	// daemon's choice.
+	BindIP       netip.Addr
+	Mode4, Mode6 GatewayMode
+	// Internal networks have no way out: nothing is opened on the containers' own addresses.
+	Internal bool
+}
+
+// Mode is the gateway mode of one family.
+func (p Publishing) Mode(v6 bool) GatewayMode {
+	if v6 {
+		return p.Mode6
+	}
+	return p.Mode4
+}
+
+// GatewayMode is how a network's containers are reached from outside
+// (com.docker.network.bridge.gateway_mode_ipv4/6).
+type GatewayMode string
+
+// The modes. The empty mode is ModeNAT.
+const (
+	ModeNAT            GatewayMode = "nat"
+	ModeNATUnprotected GatewayMode = "nat-unprotected"
+	ModeRouted         GatewayMode = "routed"
+	ModeIsolated       GatewayMode = "isolated"
+)
+
+// Translates tells whether ports are published on the host's addresses.
+func (m GatewayMode) Translates() bool {
+	return m == "" || m == ModeNAT || m == ModeNATUnprotected
 }
 
 // Publisher is a driver that publishes ports itself. Calls are as the driver's others; they
@@ -47,18 +154,10 @@ type Driver interface {
 type Publisher interface {
 	// Publish is called when an endpoint has become its container's way out. It returns what
 	// is published where, to be shown. Unpublish ends what it began, also when it fails.
-	Publish(ctx context.Context, n Network, e Endpoint) ([]Published, error)
+	Publish(ctx context.Context, n Network, e Endpoint) ([]ports.Mapping, error)
 	// Unpublish is called when it is the way out no more; an endpoint that is unknown is no
 	// error.
 	Unpublish(ctx context.Context, n Network, e Endpoint) error
-}
-
-// Published is one port as it was published.
-type Published struct {
-	Proto    string // "tcp", "udp" or "sctp"
-	Port     uint16
-	HostIP   netip.Addr
-	HostPort uint16
 }
 
 // Network is what a driver sees of a network. Drivers change nothing in it.
@@ -74,8 +173,11 @@ type Network struct {
 // Subnet is one address range of a network.
 type Subnet struct {
 	Prefix  netip.Prefix
-	Gateway netip.Addr // invalid: none
-	Aux     map[string]netip.Addr
+	Gateway netip.Addr // that containers route through; invalid: none
+	// Host is the host's own address, where the driver's networks have one
+	// (Description.HostAddress): the gateway, unless the user named another.
+	Host netip.Addr
+	Aux  map[string]netip.Addr
 }
 
 // Endpoint is one container on one network.
@@ -85,6 +187,8 @@ type Endpoint struct {
 	// addresses.
 	IPv4, IPv6 netip.Prefix
 	MAC        net.HardwareAddr
+	// HostIf is the host's end of its interface; empty before Join, and without one.
+	HostIf string
 	// MACChosen tells that the user asked for this address; else it was made from the
 	// IP address.
 	MACChosen bool
@@ -125,6 +229,8 @@ type Interface struct {
 // Port is the host's end of a veth pair.
 type Port struct {
 	HostIf string
+	// MTU of both ends, in bytes; 0 is the kernel's choice.
+	MTU int
 	// Bridge is the index of the bridge it is plugged into.
 	Bridge int
 	// Isolated cuts it off from the bridge's other isolated ports.
@@ -138,29 +244,6 @@ type Route struct {
 	To  netip.Prefix
 	Via netip.Addr // invalid: onto the interface
 }
-
-// Bare is of the networks that have no interfaces: host and none.
-type Bare struct{}
-
-// Check implements Driver.
-func (Bare) Check(Network, []Network) error { return nil }
-
-// Start implements Driver.
-func (Bare) Start(context.Context, Network, bool) error { return nil }
-
-// Stop implements Driver.
-func (Bare) Stop(context.Context, Network, []Network) error { return nil }
-
-// Out implements Driver.
-func (Bare) Out(Network, bool) bool { return false }
-
-// Join implements Driver.
-func (Bare) Join(context.Context, Network, Endpoint) (Interface, error) {
-	return Interface{}, nil
-}
-
-// Leave implements Driver.
-func (Bare) Leave(context.Context, Network, Endpoint) error { return nil }
 
 // The options that drivers share, in Docker's words.
 const (

@@ -2,6 +2,8 @@ package firewall_test
 
 import (
 	"errors"
+	"github.com/gantry/gantry/engine/network/driver"
+	"github.com/gantry/gantry/engine/network/ports"
 	"net/netip"
 	"os/exec"
 	"runtime"
@@ -25,16 +27,16 @@ func inNewNetns(t *testing.T) {
 
 func state() firewall.State {
 	a := netip.MustParseAddr
-	return firewall.State{Bridges: []firewall.Bridge{
+	return firewall.State{Bridges: []driver.Bridge{
 		{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("fd00::/64")}, ICC: true, Masq4: true, Masq6: true},
-		{Name: "br-s", ICC: true, Masq4: true, SNAT4: a("192.0.2.7"), Trusted: []string{"eth1"}, Mode6: firewall.ModeRouted},
-	}, Ports: []firewall.Port{
-		{Bridge: "docker0", Proto: "tcp", HostIP: a("0.0.0.0"), HostPort: 8080, IP: a("172.17.0.2"), Port: 80},
-		{Bridge: "docker0", Proto: "tcp", HostIP: a("::"), HostPort: 8080, IP: a("fd00::2"), Port: 80},
-		{Bridge: "docker0", Proto: "sctp", HostIP: a("fd01::1"), HostPort: 8080, IP: a("fd00::2"), Port: 80},
-		{Bridge: "docker0", Proto: "udp", HostIP: a("0.0.0.0"), HostPort: 10000, IP: a("172.17.0.2"), Port: 10000, Count: 10000},
-		{Bridge: "docker0", Proto: "udp", HostIP: a("fd01::1"), HostPort: 10000, IP: a("fd00::2"), Port: 10000, Count: 10000},
-		{Bridge: "br-s", Proto: "udp", HostIP: a("127.0.0.1"), HostPort: 53, IP: a("172.18.0.2"), Port: 53},
+		{Name: "br-s", ICC: true, Masq4: true, SNAT4: a("192.0.2.7"), Trusted: []string{"eth1"}, Mode6: driver.ModeRouted},
+	}, Ports: []ports.Mapping{
+		{Interface: "docker0", Proto: "tcp", HostIP: a("0.0.0.0"), HostPort: 8080, ContainerIP: a("172.17.0.2"), ContainerPort: 80},
+		{Interface: "docker0", Proto: "tcp", HostIP: a("::"), HostPort: 8080, ContainerIP: a("fd00::2"), ContainerPort: 80},
+		{Interface: "docker0", Proto: "sctp", HostIP: a("fd01::1"), HostPort: 8080, ContainerIP: a("fd00::2"), ContainerPort: 80},
+		{Interface: "docker0", Proto: "udp", HostIP: a("0.0.0.0"), HostPort: 10000, ContainerIP: a("172.17.0.2"), ContainerPort: 10000, Count: 10000},
+		{Interface: "docker0", Proto: "udp", HostIP: a("fd01::1"), HostPort: 10000, ContainerIP: a("fd00::2"), ContainerPort: 10000, Count: 10000},
+		{Interface: "br-s", Proto: "udp", HostIP: a("127.0.0.1"), HostPort: 53, ContainerIP: a("172.18.0.2"), ContainerPort: 53},
 	}}
 }
 
@@ -99,9 +101,9 @@ func TestUpdate(t *testing.T) {
 	if err := c.Update(nft.Changes{Del: add.Add}); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("removing what is not there: %v", err)
 	}
-	rng := nft.Changes{Add: firewall.PortElems(firewall.Port{
-		Bridge: "docker0", Proto: "tcp", HostIP: netip.MustParseAddr("127.0.0.1"),
-		HostPort: 20000, IP: netip.MustParseAddr("172.17.0.2"), Port: 20000, Count: 5000,
+	rng := nft.Changes{Add: firewall.PortElems(ports.Mapping{
+		Interface: "docker0", Proto: "tcp", HostIP: netip.MustParseAddr("127.0.0.1"),
+		HostPort: 20000, ContainerIP: netip.MustParseAddr("172.17.0.2"), ContainerPort: 20000, Count: 5000,
 	}, s.Bridges[0], false)}
 	if len(rng.Add) != 1 {
 		t.Errorf("a range is %d elements", len(rng.Add))

@@ -24,6 +24,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/gantry/gantry/engine/network/driver"
+	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/internal/nft"
 )
 
@@ -62,49 +64,6 @@ const (
 	SetLinks4   = "links4"
 )
 
-// GatewayMode is how a bridge network's containers are reached from outside
-// (com.docker.network.bridge.gateway_mode_ipv4/6).
-type GatewayMode string
-
-// The modes. The empty mode is ModeNAT.
-const (
-	ModeNAT            GatewayMode = "nat"
-	ModeNATUnprotected GatewayMode = "nat-unprotected"
-	ModeRouted         GatewayMode = "routed"
-	ModeIsolated       GatewayMode = "isolated"
-)
-
-// Bridge is one bridge network as the firewall sees it.
-type Bridge struct {
-	Name string
-	// Subnets of the network, both families.
-	Subnets      []netip.Prefix
-	ICC          bool
-	Internal     bool
-	Masq4, Masq6 bool
-	Mode4, Mode6 GatewayMode
-	// SNAT4 and SNAT6 replace masquerading by a fixed address (host_ipv4, host_ipv6).
-	SNAT4, SNAT6 netip.Addr
-	// Trusted interfaces may reach published ports by the containers' own addresses.
-	Trusted []string
-}
-
-// Port is one published port. In routed mode HostIP and HostPort mean nothing.
-type Port struct {
-	Bridge   string
-	Proto    string // "tcp", "udp" or "sctp"
-	HostIP   netip.Addr
-	HostPort uint16
-	IP       netip.Addr // the container's, of HostIP's family
-	Port     uint16
-	// Count above 1 means as many ports in a row, on both sides.
-	Count uint16
-	// Gate tells that a row's first host port has a socket of the daemon, which forwards
-	// what the kernel cannot: all of it where IP is invalid, else what comes by ::1 and
-	// link-local addresses.
-	Gate bool
-}
-
 // Link lets one container reach one port of another where icc is off (docker run --link).
 type Link struct {
 	From, To netip.Addr // IPv4
@@ -123,8 +82,8 @@ type Settings struct {
 
 // State is everything the table depends on.
 type State struct {
-	Bridges []Bridge
-	Ports   []Port
+	Bridges []driver.Bridge
+	Ports   []ports.Mapping
 	Settings
 	// DropForward drops forwarded packets that are none of ours: for a host whose
 	// forwarding was switched on by the daemon and that was no router before.
@@ -153,15 +112,15 @@ func Compute(s State) nft.Ruleset {
 	}
 	modes := s.modes()
 	for _, p := range s.Ports {
-		for _, se := range portElems(p, modes[p.Bridge], s.DirectRouting) {
+		for _, se := range portElems(p, modes[p.Interface], s.DirectRouting) {
 			sets.add(se)
 		}
 	}
 	return nft.Ruleset{Table: Table, Sets: sets.sorted(), Chains: chains(s)}
 }
 
-func (s State) modes() map[string]Bridge {
-	m := make(map[string]Bridge, len(s.Bridges))
+func (s State) modes() map[string]driver.Bridge {
+	m := make(map[string]driver.Bridge, len(s.Bridges))
 	for _, b := range s.Bridges {
 		m[b.Name] = b
 	}
@@ -169,14 +128,14 @@ func (s State) modes() map[string]Bridge {
 }
 
 // BridgeElems returns the elements that one bridge puts into the sets.
-func BridgeElems(b Bridge) []nft.SetElems { return bridgeElems(b) }
+func BridgeElems(b driver.Bridge) []nft.SetElems { return bridgeElems(b) }
 
 // PortElems returns the elements that one published port on bridge b puts into the sets.
-func PortElems(p Port, b Bridge, directRouting bool) []nft.SetElems {
+func PortElems(p ports.Mapping, b driver.Bridge, directRouting bool) []nft.SetElems {
 	return portElems(p, b, directRouting)
 }
 
-func bridgeElems(b Bridge) []nft.SetElems {
+func bridgeElems(b driver.Bridge) []nft.SetElems {
 	one := []nft.Value{b.Name}
 	pair := []nft.Value{b.Name, b.Name}
 	var out []nft.SetElems
@@ -194,10 +153,10 @@ func bridgeElems(b Bridge) []nft.SetElems {
 	put(nat6 && b.SNAT6.IsValid(), SetSNAT6, nft.Elem{Key: one, Data: []nft.Value{b.SNAT6}})
 	put(nat4 && b.Masq4, SetMasq4, nft.Elem{Key: one})
 	put(nat6 && b.Masq6, SetMasq6, nft.Elem{Key: one})
-	put(b.Mode4 == ModeNATUnprotected, SetOpen+"4", nft.Elem{Key: one})
-	put(b.Mode6 == ModeNATUnprotected, SetOpen+"6", nft.Elem{Key: one})
-	put(b.Mode4 == ModeRouted, "routed4", nft.Elem{Key: one})
-	put(b.Mode6 == ModeRouted, "routed6", nft.Elem{Key: one})
+	put(b.Mode4 == driver.ModeNATUnprotected, SetOpen+"4", nft.Elem{Key: one})
+	put(b.Mode6 == driver.ModeNATUnprotected, SetOpen+"6", nft.Elem{Key: one})
+	put(b.Mode4 == driver.ModeRouted, "routed4", nft.Elem{Key: one})
+	put(b.Mode6 == driver.ModeRouted, "routed6", nft.Elem{Key: one})
 	for _, p := range b.Subnets {
 		set := SetNets4
 		if p.Addr().Is6() {
@@ -228,23 +187,18 @@ func linkElems(links []Link) []nft.SetElems {
 	return out
 }
 
-// Translates tells whether ports are published on the host's addresses.
-func (m GatewayMode) Translates() bool {
-	return m == "" || m == ModeNAT || m == ModeNATUnprotected
-}
-
 // gateElems lead a row's ports to the one that has a socket: all of them, or what is sent
 // to addresses that nobody routes.
-func gateElems(p Port) []nft.SetElems {
+func gateElems(p ports.Mapping) []nft.SetElems {
 	one, local := netip.PrefixFrom(p.HostIP, p.HostIP.BitLen()), p.HostIP.IsLoopback() || p.HostIP.IsLinkLocalUnicast()
 	var on []netip.Prefix
 	switch all := p.HostIP.IsUnspecified(); {
 	case !p.Gate:
-	case p.IP.IsValid() && all:
+	case p.ContainerIP.IsValid() && all:
 		on = []netip.Prefix{loopback6, linkLocal6}
 	case all:
 		on = []netip.Prefix{netip.PrefixFrom(p.HostIP, 0)}
-	case !p.IP.IsValid() || local:
+	case !p.ContainerIP.IsValid() || local:
 		on = []netip.Prefix{one}
 	}
 	var out []nft.SetElems
@@ -255,12 +209,12 @@ func gateElems(p Port) []nft.SetElems {
 	return out
 }
 
-func portElems(p Port, b Bridge, direct bool) []nft.SetElems {
+func portElems(p ports.Mapping, b driver.Bridge, direct bool) []nft.SetElems {
 	out := gateElems(p)
-	if !p.IP.IsValid() {
+	if !p.ContainerIP.IsValid() {
 		return out
 	}
-	v6 := p.IP.Is6()
+	v6 := p.ContainerIP.Is6()
 	mode, every, addr, dir, rng := b.Mode4, SetAny4, SetAddr4, SetDirect4, SetRange4
 	if v6 {
 		mode, every, addr, dir, rng = b.Mode6, SetAny6, SetAddr6, SetDirect6, SetRange6
@@ -269,27 +223,27 @@ func portElems(p Port, b Bridge, direct bool) []nft.SetElems {
 		out = append(out, nft.SetElems{Set: set, Elems: []nft.Elem{{Key: key, Data: data}}})
 	}
 	count := max(p.Count, 1)
-	reachable := mode == ModeRouted || direct || len(b.Trusted) > 0
+	reachable := mode == driver.ModeRouted || direct || len(b.Trusted) > 0
 	translated := mode.Translates() && !b.Internal
-	if translated && count > 1 && p.HostPort == p.Port {
+	if translated && count > 1 && p.HostPort == p.ContainerPort {
 		// The same numbers on both sides: one element, whatever the count.
 		on := netip.PrefixFrom(p.HostIP, p.HostIP.BitLen())
 		if p.HostIP.IsUnspecified() {
 			on = netip.PrefixFrom(p.HostIP, 0)
 		}
-		put(rng, []nft.Value{on, p.Proto, nft.PortRange{First: p.HostPort, Last: p.HostPort + count - 1}}, p.IP)
+		put(rng, []nft.Value{on, p.Proto, nft.PortRange{First: p.HostPort, Last: p.HostPort + count - 1}}, p.ContainerIP)
 		translated = false
 	}
 	for i := range count {
 		if reachable {
-			put(dir, []nft.Value{p.IP, p.Proto, p.Port + i})
+			put(dir, []nft.Value{p.ContainerIP, p.Proto, p.ContainerPort + i})
 		}
 		switch {
 		case !translated:
 		case p.HostIP.IsUnspecified():
-			put(every, []nft.Value{p.Proto, p.HostPort + i}, p.IP, p.Port+i)
+			put(every, []nft.Value{p.Proto, p.HostPort + i}, p.ContainerIP, p.ContainerPort+i)
 		default:
-			put(addr, []nft.Value{p.HostIP, p.Proto, p.HostPort + i}, p.IP, p.Port+i)
+			put(addr, []nft.Value{p.HostIP, p.Proto, p.HostPort + i}, p.ContainerIP, p.ContainerPort+i)
 		}
 	}
 	return out

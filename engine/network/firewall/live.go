@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/gantry/gantry/engine/network/driver"
+	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/internal/nft"
 )
 
@@ -18,8 +20,8 @@ type Live struct {
 
 	mu      sync.Mutex
 	ready   bool // Apply has been made once
-	bridges map[string]Bridge
-	ports   map[string][]Port // by owner
+	bridges map[string]driver.Bridge
+	ports   map[string][]ports.Mapping // by owner
 	drop    bool
 	foreign []string
 	links   []Link
@@ -44,13 +46,13 @@ type liveBatch struct {
 // when conn is nil.
 func NewLive(conn *nft.Conn, settings Settings) *Live {
 	return &Live{
-		conn: conn, settings: settings, bridges: map[string]Bridge{}, ports: map[string][]Port{},
+		conn: conn, settings: settings, bridges: map[string]driver.Bridge{}, ports: map[string][]ports.Mapping{},
 		want: map[string]*liveElem{}, dirty: map[string]struct{}{},
 	}
 }
 
 // SetBridge adds or replaces a bridge network.
-func (f *Live) SetBridge(b Bridge) error {
+func (f *Live) SetBridge(b driver.Bridge) error {
 	f.mu.Lock()
 	if old, ok := f.bridges[b.Name]; ok {
 		f.ref(bridgeElems(old), -1)
@@ -118,24 +120,24 @@ func (f *Live) SetLinks(links []Link) error {
 
 // Publish makes an owner's ports these, in one transaction; none where none were cost
 // nothing. When it fails the owner's are what they were.
-func (f *Live) Publish(owner string, ports []Port) error {
+func (f *Live) Publish(owner string, now []ports.Mapping) error {
 	f.mu.Lock()
 	old := f.ports[owner]
-	if len(ports) == 0 && len(old) == 0 {
+	if len(now) == 0 && len(old) == 0 {
 		f.mu.Unlock()
 		return nil
 	}
-	swap := func(from, to []Port) {
+	swap := func(from, to []ports.Mapping) {
 		f.refPorts(to, 1)
 		f.refPorts(from, -1)
 		if f.ports[owner] = to; len(to) == 0 {
 			delete(f.ports, owner)
 		}
 	}
-	swap(old, ports)
+	swap(old, now)
 	if err := f.flush(); err != nil {
 		f.mu.Lock()
-		swap(ports, old)
+		swap(now, old)
 		f.mu.Unlock()
 		return err
 	}
@@ -145,19 +147,19 @@ func (f *Live) Publish(owner string, ports []Port) error {
 // Unpublish removes an owner's ports.
 func (f *Live) Unpublish(owner string) error {
 	f.mu.Lock()
-	ports, ok := f.ports[owner]
+	old, ok := f.ports[owner]
 	if !ok {
 		f.mu.Unlock()
 		return nil
 	}
-	f.refPorts(ports, -1)
+	f.refPorts(old, -1)
 	delete(f.ports, owner)
 	return f.flush()
 }
 
-func (f *Live) refPorts(ports []Port, n int) {
-	for _, p := range ports {
-		f.ref(portElems(p, f.bridges[p.Bridge], f.settings.DirectRouting), n)
+func (f *Live) refPorts(ms []ports.Mapping, n int) {
+	for _, m := range ms {
+		f.ref(portElems(m, f.bridges[m.Interface], f.settings.DirectRouting), n)
 	}
 }
 

@@ -128,6 +128,9 @@ func First(p netip.Prefix) netip.Addr {
 // other means, DHCP for one.
 const DriverNull = "null"
 
+// DriverDefault is the name of the engine's own IPAM driver.
+const DriverDefault = "default"
+
 // Pool is a range that subnets of Size bits are cut from.
 type Pool struct {
 	Base netip.Prefix

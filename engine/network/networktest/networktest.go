@@ -17,8 +17,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	engine "github.com/gantry/gantry/engine/network"
+	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/gantry/gantry/engine/network/networktest/tcp"
-	"github.com/gantry/gantry/engine/network/plumb"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
@@ -48,7 +48,7 @@ type Target struct {
 func Run(t *testing.T, tg Target) {
 	k := &kit{Target: tg, t: t, s: tg.Start(nil), boxes: map[string]*box{}}
 	var err error
-	if k.host, err = plumb.OpenHostNS(); err != nil {
+	if k.host, err = netns.OpenHost(); err != nil {
 		t.Fatal(err)
 	}
 	defer k.host.Close()
@@ -92,7 +92,7 @@ type kit struct {
 	Target
 	t     *testing.T
 	s     *engine.Service
-	host  plumb.HostNS
+	host  netns.Host
 	boxes map[string]*box
 }
 
@@ -299,7 +299,7 @@ func (k *kit) connect() {
 	z := k.run("z", "")
 	if z.NetNS == nil {
 		var err error
-		if z.NetNS, err = plumb.MakeSandbox(k.host, nil, nil); err != nil {
+		if z.NetNS, err = netns.New(k.host, nil, nil); err != nil {
 			k.t.Skip("no namespace for a container without networks: ", err)
 		}
 	}

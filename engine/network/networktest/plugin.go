@@ -196,7 +196,7 @@ func (p *Plugin) Addresses() (n int) {
 	return n
 }
 
-// answerIPAM manages addresses: subnets 10.88.N.0/24 and fd88:N::/64 when none is wished.
+// answerIPAM manages addresses: subnets 10.88.N.0/24 and fd88:N::/64 when none is requested.
 func (p *Plugin) answerIPAM(method string, q pluginRequest) (any, error) {
 	none := struct{}{}
 	switch method {

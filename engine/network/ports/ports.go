@@ -15,40 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Request asks for one port on some host addresses: the same number on all of them.
-type Request struct {
-	Proto string // "tcp", "udp" or "sctp"
-	Addrs []netip.Addr
-	// First and Last bound the wished numbers; 0 and 0 is any free ephemeral one.
-	First, Last uint16
-	// Count above 1 asks for that many ports in a row, from First on (Last is not
-	// looked at). They are taken as one, without sockets: thousands of them would cost
-	// more than they keep away.
-	Count uint16
-	// Gate asks for a socket on a row's first port where the address is IPv6, for what
-	// the firewall leads there.
-	Gate bool
-	// To is where it leads, for error texts ("172.17.0.2:80").
-	To string
-}
-
-// Binding is one taken host port, or several in a row. Socket is nil for several without
-// a gate, and where the kernel has no such protocol.
-type Binding struct {
-	Proto string
-	Addr  netip.Addr
-	Port  uint16
-	// Count is the number of ports from Port on, where there are several.
-	Count  uint16
-	Socket *os.File
-}
-
-// NamePrefix starts every name of a binding's socket.
-const NamePrefix = "port/"
-
-// Name is the key of the binding's socket in a keeper of descriptors.
-func (b Binding) Name() string { return fmt.Sprintf(NamePrefix+"%s/%s/%d", b.Proto, b.Addr, b.Port) }
-
 // BindFunc takes a socket on an address; the error is the system's.
 type BindFunc func(proto string, a netip.AddrPort) (*os.File, error)
 
@@ -59,8 +25,9 @@ type Table struct {
 
 	mu    sync.Mutex
 	owner map[slot]map[netip.Addr]string
-	rows  []row             // of several ports each
-	next  map[string]uint16 // by protocol: where to look for an ephemeral one
+	rows  []row               // of several ports each
+	socks map[string]*os.File // by Mapping.Name
+	next  map[string]uint16   // by protocol: where to look for an ephemeral one
 }
 
 type slot struct {
@@ -69,22 +36,21 @@ type slot struct {
 	port  uint16
 }
 
-// row is a Binding of several ports.
+// row is a mapping of several ports, and whose it is.
 type row struct {
-	proto       string
-	addr        netip.Addr
-	first, last uint16
-	owner       string
+	Mapping
+	owner string
 }
 
 // NewTable returns an empty table whose ephemeral ports come from [first, last].
 func NewTable(bind BindFunc, first, last uint16) *Table {
-	return &Table{bind: bind, min: first, max: last, owner: map[slot]map[netip.Addr]string{}, next: map[string]uint16{}}
+	return &Table{bind: bind, min: first, max: last, owner: map[slot]map[netip.Addr]string{}, socks: map[string]*os.File{}, next: map[string]uint16{}}
 }
 
-// Take takes a port for owner (a container's name, for error texts). The sockets are
-// the caller's, who gives them to Release. Nothing is taken when it fails.
-func (t *Table) Take(owner string, r Request) ([]Binding, error) {
+// Take takes a port for owner (a container's name, for error texts), with a socket on each
+// address that shows other programs that it is taken (Socket). Release gives it back. Nothing
+// is taken when it fails.
+func (t *Table) Take(owner string, r PortRequest) ([]Mapping, error) {
 	if r.Count > 1 {
 		return t.takeRow(owner, r)
 	}
@@ -102,12 +68,12 @@ func (t *Table) Take(owner string, r Request) ([]Binding, error) {
 		}
 	}
 	if r.First != r.Last {
-		return nil, errclass.Internal("Bind for %s failed: all ports are allocated (%v)", r.Addrs[0], first)
+		return nil, errclass.Internal("Bind for %s failed: all ports are allocated (%v)", r.HostIPs[0], first)
 	}
 	return nil, first
 }
 
-func (t *Table) takeEphemeral(owner string, r Request) ([]Binding, error) {
+func (t *Table) takeEphemeral(owner string, r PortRequest) ([]Mapping, error) {
 	size := int(t.max) - int(t.min) + 1
 	for range size {
 		t.mu.Lock()
@@ -125,37 +91,56 @@ func (t *Table) takeEphemeral(owner string, r Request) ([]Binding, error) {
 			return nil, err
 		}
 	}
-	return nil, errclass.Internal("Bind for %s failed: all ports are allocated", r.Addrs[0])
+	return nil, errclass.Internal("Bind for %s failed: all ports are allocated", r.HostIPs[0])
 }
 
 // errInUse marks errors that another port number may not have.
 var errInUse = errors.New("in use")
 
-func (t *Table) takeOne(owner string, r Request, port uint16) (_ []Binding, err error) {
-	var got []Binding
+func (t *Table) takeOne(owner string, r PortRequest, port uint16) (_ []Mapping, err error) {
+	var got []Mapping
 	defer func() {
 		if err != nil {
 			t.Release(got)
 		}
 	}()
-	for _, a := range r.Addrs {
-		if err := t.reserve(owner, Binding{Proto: r.Proto, Addr: a, Port: port}); err != nil {
+	for _, a := range r.HostIPs {
+		m := Mapping{Proto: r.Proto, HostIP: a, HostPort: port, ContainerPort: r.ContainerPort}
+		if err := t.reserve(owner, m); err != nil {
 			return nil, err
 		}
-		b := Binding{Proto: r.Proto, Addr: a, Port: port}
-		b.Socket, err = t.bind(r.Proto, netip.AddrPortFrom(a, port))
-		got = append(got, b)
-		if err != nil {
+		got = append(got, m)
+		if err := t.open(m); err != nil {
 			return nil, bindError(r, a, port, err)
 		}
 	}
 	return got, nil
 }
 
-func bindError(r Request, a netip.Addr, port uint16, err error) error {
-	text := fmt.Errorf("failed to bind host port for %s:%s/%s: %w", netip.AddrPortFrom(a, port), r.To, r.Proto, cause(err))
+// open takes the socket of a mapping that is in the table.
+func (t *Table) open(m Mapping) error {
+	f, err := t.bind(m.Proto, netip.AddrPortFrom(m.HostIP, m.HostPort))
+	if err != nil || f == nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.socks[m.Name()] = f
+	return nil
+}
+
+// Socket is what the table holds on a mapping's host port: nil for several ports without a
+// gate, and where the kernel has no such protocol. It stays the table's, until Release.
+func (t *Table) Socket(m Mapping) *os.File {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.socks[m.Name()]
+}
+
+func bindError(r PortRequest, a netip.Addr, port uint16, err error) error {
+	text := fmt.Errorf("failed to bind host port for %s:%s/%s: %w", netip.AddrPortFrom(a, port), r.to(), r.Proto, cause(err))
 	if errors.Is(err, unix.EADDRINUSE) {
-		text = fmt.Errorf("failed to bind host port for %s:%s/%s: address already in use%w", netip.AddrPortFrom(a, port), r.To, r.Proto, hidden{errInUse})
+		text = fmt.Errorf("failed to bind host port for %s:%s/%s: address already in use%w", netip.AddrPortFrom(a, port), r.to(), r.Proto, hidden{errInUse})
 	}
 	return errclass.With(errdefs.ErrInternal, text)
 }
@@ -175,37 +160,34 @@ type hidden struct{ err error }
 func (hidden) Error() string   { return "" }
 func (h hidden) Unwrap() error { return h.err }
 
-// reserve enters a binding into the table, unless a port of it is taken.
-func (t *Table) reserve(owner string, b Binding) error {
+// reserve enters a mapping into the table, unless a port of it is taken.
+func (t *Table) reserve(owner string, m Mapping) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	last := b.last()
+	last := m.last()
 	for _, r := range t.rows {
-		if r.proto == b.Proto && r.first <= last && b.Port <= r.last && meet(r.addr, b.Addr) {
-			return takenBy(b.Addr, max(b.Port, r.first), r.owner)
+		if r.Proto == m.Proto && r.HostPort <= last && m.HostPort <= r.last() && meet(r.HostIP, m.HostIP) {
+			return takenBy(m.HostIP, max(m.HostPort, r.HostPort), r.owner)
 		}
 	}
-	for port := uint32(b.Port); port <= uint32(last); port++ {
-		for have, by := range t.owner[slot{b.Proto, b.Addr.Is6(), uint16(port)}] {
-			if meet(have, b.Addr) {
-				return takenBy(b.Addr, uint16(port), by)
+	for port := uint32(m.HostPort); port <= uint32(last); port++ {
+		for have, by := range t.owner[slot{m.Proto, m.HostIP.Is6(), uint16(port)}] {
+			if meet(have, m.HostIP) {
+				return takenBy(m.HostIP, uint16(port), by)
 			}
 		}
 	}
-	if b.Count > 1 {
-		t.rows = append(t.rows, row{b.Proto, b.Addr, b.Port, last, owner})
+	if m.Row() {
+		t.rows = append(t.rows, row{m, owner})
 		return nil
 	}
-	s := slot{b.Proto, b.Addr.Is6(), b.Port}
+	s := slot{m.Proto, m.HostIP.Is6(), m.HostPort}
 	if t.owner[s] == nil {
 		t.owner[s] = map[netip.Addr]string{}
 	}
-	t.owner[s][b.Addr] = owner
+	t.owner[s][m.HostIP] = owner
 	return nil
 }
-
-// last is the binding's highest port.
-func (b Binding) last() uint16 { return b.Port + max(b.Count, 1) - 1 }
 
 // meet tells whether the same port on two addresses is the same place.
 func meet(a, b netip.Addr) bool {
@@ -218,38 +200,56 @@ func takenBy(a netip.Addr, port uint16, owner string) error {
 		ap, ap, owner, hidden{errInUse}))
 }
 
-// Adopt records a port that a running container has, with the socket that was kept
-// for it, or a new one. A socket that cannot be had is no error: the rules work. gate is
-// as in Request.
-func (t *Table) Adopt(owner string, b Binding, gate bool) (Binding, error) {
-	if err := t.reserve(owner, b); err != nil {
-		return b, err
+// Adopt enters a port that a running container has, with the socket that was kept for it
+// (nil: a new one is taken). A socket that cannot be had is no error: the rules work. The
+// error is that another one has the port; the socket is closed then.
+func (t *Table) Adopt(owner string, m Mapping, socket *os.File) error {
+	if err := t.reserve(owner, m); err != nil {
+		if socket != nil {
+			socket.Close()
+		}
+		return err
 	}
-	if b.Socket == nil && (b.Count <= 1 || gate && b.Addr.Is6()) {
-		b.Socket, _ = t.bind(b.Proto, netip.AddrPortFrom(b.Addr, b.Port))
+	if socket == nil && (!m.Row() || m.Gate && m.HostIP.Is6()) {
+		_ = t.open(m)
+		return nil
 	}
-	return b, nil
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if socket != nil {
+		t.socks[m.Name()] = socket
+	}
+	return nil
 }
 
 // Release gives ports back and closes their sockets.
-func (t *Table) Release(bs []Binding) {
+func (t *Table) Release(ms []Mapping) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, b := range bs {
-		if b.Socket != nil {
-			b.Socket.Close()
+	for _, m := range ms {
+		if f := t.socks[m.Name()]; f != nil {
+			f.Close()
+			delete(t.socks, m.Name())
 		}
-		if b.Count > 1 {
-			t.rows = slices.DeleteFunc(t.rows, func(r row) bool {
-				return r.proto == b.Proto && r.addr == b.Addr && r.first == b.Port && r.last == b.last()
-			})
+		if m.Row() {
+			t.rows = slices.DeleteFunc(t.rows, func(r row) bool { return r.same(m) && r.Count == m.Count })
 			continue
 		}
-		s := slot{b.Proto, b.Addr.Is6(), b.Port}
-		delete(t.owner[s], b.Addr)
+		s := slot{m.Proto, m.HostIP.Is6(), m.HostPort}
+		delete(t.owner[s], m.HostIP)
 		if len(t.owner[s]) == 0 {
 			delete(t.owner, s)
 		}
+	}
+}
+
+// Close closes the sockets: the ports stay taken, by what else holds them.
+func (t *Table) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name, f := range t.socks {
+		f.Close()
+		delete(t.socks, name)
 	}
 }
 
@@ -259,7 +259,7 @@ func (t *Table) Len() int {
 	defer t.mu.Unlock()
 	n := 0
 	for _, r := range t.rows {
-		n += int(r.last-r.first) + 1
+		n += int(r.Count)
 	}
 	for _, m := range t.owner {
 		n += len(m)

@@ -22,7 +22,7 @@ func ips(s ...string) (out []netip.Addr) {
 func TestConflicts(t *testing.T) {
 	tab := NewTable(noBind, 32768, 60999)
 	take := func(owner, proto string, port uint16, addrs ...string) error {
-		_, err := tab.Take(owner, Request{Proto: proto, Addrs: ips(addrs...), First: port, Last: port, To: "172.17.0.2:80"})
+		_, err := tab.Take(owner, PortRequest{Proto: proto, HostIPs: ips(addrs...), First: port, Last: port, ContainerIP: ips("172.17.0.2")[0], ContainerPort: 80})
 		return err
 	}
 	if err := take("web", "tcp", 80, "0.0.0.0", "::"); err != nil {
@@ -54,17 +54,17 @@ func TestConflicts(t *testing.T) {
 func TestEphemeralAndRange(t *testing.T) {
 	tab := NewTable(noBind, 100, 102)
 	for _, want := range []uint16{100, 101, 102} {
-		b, err := tab.Take("a", Request{Proto: "tcp", Addrs: ips("0.0.0.0", "::")})
-		if err != nil || b[0].Port != want || b[1].Port != want {
+		b, err := tab.Take("a", PortRequest{Proto: "tcp", HostIPs: ips("0.0.0.0", "::")})
+		if err != nil || b[0].HostPort != want || b[1].HostPort != want {
 			t.Fatalf("%v %v, want %d", b, err, want)
 		}
 	}
-	if _, err := tab.Take("a", Request{Proto: "tcp", Addrs: ips("0.0.0.0")}); err == nil || !strings.Contains(err.Error(), "all ports are allocated") {
+	if _, err := tab.Take("a", PortRequest{Proto: "tcp", HostIPs: ips("0.0.0.0")}); err == nil || !strings.Contains(err.Error(), "all ports are allocated") {
 		t.Error(err)
 	}
-	r := Request{Proto: "udp", Addrs: ips("127.0.0.1"), First: 8000, Last: 8001}
+	r := PortRequest{Proto: "udp", HostIPs: ips("127.0.0.1"), First: 8000, Last: 8001}
 	for _, want := range []uint16{8000, 8001} {
-		if b, err := tab.Take("a", r); err != nil || b[0].Port != want {
+		if b, err := tab.Take("a", r); err != nil || b[0].HostPort != want {
 			t.Fatalf("%v %v", b, err)
 		}
 	}
@@ -80,7 +80,7 @@ func TestReleaseAfterFailure(t *testing.T) {
 		}
 		return nil, nil
 	}, 1, 2)
-	_, err := tab.Take("a", Request{Proto: "tcp", Addrs: ips("0.0.0.0", "::"), First: 80, Last: 80, To: "172.17.0.2:80"})
+	_, err := tab.Take("a", PortRequest{Proto: "tcp", HostIPs: ips("0.0.0.0", "::"), First: 80, Last: 80, ContainerIP: ips("172.17.0.2")[0], ContainerPort: 80})
 	if err == nil || err.Error() != "failed to bind host port for [::]:80:172.17.0.2:80/tcp: cannot assign requested address" {
 		t.Error(err)
 	}
@@ -97,15 +97,15 @@ func TestForeignSocket(t *testing.T) {
 	defer l.Close()
 	port := uint16(l.Addr().(*net.TCPAddr).Port)
 	tab := NewTable(Bind, 32768, 60999)
-	_, err = tab.Take("a", Request{Proto: "tcp", Addrs: ips("127.0.0.1"), First: port, Last: port, To: "172.17.0.2:80"})
+	_, err = tab.Take("a", PortRequest{Proto: "tcp", HostIPs: ips("127.0.0.1"), First: port, Last: port, ContainerIP: ips("172.17.0.2")[0], ContainerPort: 80})
 	if err == nil || !strings.HasSuffix(err.Error(), ":172.17.0.2:80/tcp: address already in use") {
 		t.Error(err)
 	}
-	b, err := tab.Take("a", Request{Proto: "tcp", Addrs: ips("127.0.0.1")})
+	b, err := tab.Take("a", PortRequest{Proto: "tcp", HostIPs: ips("127.0.0.1")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l, err := net.Listen("tcp4", netip.AddrPortFrom(b[0].Addr, b[0].Port).String()); err == nil {
+	if l, err := net.Listen("tcp4", netip.AddrPortFrom(b[0].HostIP, b[0].HostPort).String()); err == nil {
 		l.Close()
 		t.Error("another program got the published port")
 	}
@@ -122,8 +122,8 @@ func TestRow(t *testing.T) {
 	}
 	defer l.Close()
 	busy := uint16(l.Addr().(*net.TCPAddr).Port)
-	take := func(owner, addr string, first, count uint16) ([]Binding, error) {
-		return tab.Take(owner, Request{Proto: "tcp", Addrs: ips(addr), First: first, Last: first, Count: count, To: "172.17.0.2:1"})
+	take := func(owner, addr string, first, count uint16) ([]Mapping, error) {
+		return tab.Take(owner, PortRequest{Proto: "tcp", HostIPs: ips(addr), First: first, Last: first, Count: count, ContainerIP: ips("172.17.0.2")[0], ContainerPort: 1})
 	}
 	if _, err := take("a", "127.0.0.1", busy-5, 100); err == nil || !strings.HasSuffix(err.Error(), ":172.17.0.2:6/tcp: address already in use") {
 		t.Error(err)
@@ -134,7 +134,7 @@ func TestRow(t *testing.T) {
 	// What else listens on this machine is not the test's business.
 	tab.bind = noBind
 	row, err := take("a", "127.0.0.3", 1000, 10000)
-	if err != nil || len(row) != 1 || row[0].Socket != nil || binds > 20 {
+	if err != nil || len(row) != 1 || tab.Socket(row[0]) != nil || binds > 20 {
 		t.Fatalf("%v %v, %d binds", row, err, binds)
 	}
 	for _, c := range []struct {
@@ -160,10 +160,10 @@ func TestRow(t *testing.T) {
 		t.Error(err)
 	}
 	one := NewTable(noBind, 1, 2)
-	if _, err := one.Take("w", Request{Proto: "udp", Addrs: ips("0.0.0.0"), First: 5000, Last: 5000}); err != nil {
+	if _, err := one.Take("w", PortRequest{Proto: "udp", HostIPs: ips("0.0.0.0"), First: 5000, Last: 5000}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := one.Take("w", Request{Proto: "udp", Addrs: ips("0.0.0.0"), First: 4000, Count: 2000}); err == nil || !strings.Contains(err.Error(), "0.0.0.0:5000 by container w") {
+	if _, err := one.Take("w", PortRequest{Proto: "udp", HostIPs: ips("0.0.0.0"), First: 4000, Count: 2000}); err == nil || !strings.Contains(err.Error(), "0.0.0.0:5000 by container w") {
 		t.Error(err)
 	}
 }

@@ -13,30 +13,28 @@ import (
 )
 
 // takeRow takes several ports in a row on all addresses, or nothing.
-func (t *Table) takeRow(owner string, r Request) (_ []Binding, err error) {
-	var got []Binding
+func (t *Table) takeRow(owner string, r PortRequest) (_ []Mapping, err error) {
+	var got []Mapping
 	defer func() {
 		if err != nil {
 			t.Release(got)
 		}
 	}()
 	busy := inUse(r.Proto)
-	for _, a := range r.Addrs {
-		b := Binding{Proto: r.Proto, Addr: a, Port: r.First, Count: r.Count}
-		if err := t.reserve(owner, b); err != nil {
+	for _, a := range r.HostIPs {
+		m := Mapping{Proto: r.Proto, HostIP: a, HostPort: r.First, ContainerPort: r.ContainerPort, Count: r.Count, Gate: r.Gate && a.Is6()}
+		if err := t.reserve(owner, m); err != nil {
 			return nil, err
 		}
-		got = append(got, b)
-		if r.Gate && a.Is6() {
-			f, err := t.bind(r.Proto, netip.AddrPortFrom(a, b.Port))
-			if err != nil {
-				return nil, bindError(r, a, b.Port, err)
+		got = append(got, m)
+		if m.Gate {
+			if err := t.open(m); err != nil {
+				return nil, bindError(r, a, m.HostPort, err)
 			}
-			got[len(got)-1].Socket = f
 		}
 		// What the list tells may be on another address: binding decides.
 		for _, port := range busy {
-			if port < b.Port || port > b.last() || port == b.Port && got[len(got)-1].Socket != nil {
+			if port < m.HostPort || port > m.last() || port == m.HostPort && m.Gate {
 				continue
 			}
 			f, err := t.bind(r.Proto, netip.AddrPortFrom(a, port))
@@ -52,10 +50,8 @@ func (t *Table) takeRow(owner string, r Request) (_ []Binding, err error) {
 }
 
 // nth is the request of one port of a row, for error texts.
-func (r Request) nth(port uint16) Request {
-	if to, err := netip.ParseAddrPort(r.To); err == nil {
-		r.To = netip.AddrPortFrom(to.Addr(), to.Port()+port-r.First).String()
-	}
+func (r PortRequest) nth(port uint16) PortRequest {
+	r.ContainerPort += port - r.First
 	return r
 }
 

@@ -3,7 +3,6 @@ package proxy
 import (
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"testing"
 
@@ -36,11 +35,11 @@ func TestEndFreesThePort(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := p.Start("x", "tcp", f, Target{To: netip.MustParseAddrPort("127.0.0.1:1")}); err != nil {
+		if err := p.Start(to("tcp", "127.0.0.1:1"), f); err != nil {
 			t.Fatal(err)
 		}
 		l.Close()
 		f.Close()
-		p.End("x")
+		p.End(to("tcp", "127.0.0.1:1"))
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/ports"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,30 +25,6 @@ const (
 	maxUDPFlows = 4096
 	maxTCPFlows = 4096
 )
-
-// Target is where a forwarded port leads.
-type Target struct {
-	// To is where connections to the first port go.
-	To netip.AddrPort
-	// First and Count, above 1, describe a row of host ports: the firewall leads all of them
-	// to the socket of the first one, and a connection to the n-th goes to To's n-th.
-	First, Count uint16
-}
-
-// row tells whether the target is of several ports.
-func (t Target) row() bool { return t.Count > 1 }
-
-// of is where a connection to a host port goes; false: nowhere.
-func (t Target) of(port uint16) (netip.AddrPort, bool) {
-	if !t.row() {
-		return t.To, true
-	}
-	n := int(port) - int(t.First)
-	if n < 0 || n >= int(t.Count) {
-		return t.To, false
-	}
-	return netip.AddrPortFrom(t.To.Addr(), t.To.Port()+uint16(n)), true
-}
 
 // Set is a set of forwarded ports. Safe for concurrent use.
 type Set struct {
@@ -61,10 +38,11 @@ func NewSet(log *slog.Logger) *Set {
 	return &Set{log: log, all: map[string]io.Closer{}}
 }
 
-// Start forwards what arrives at the socket (kept by the caller) to a container.
-func (p *Set) Start(name, proto string, socket *os.File, to Target) error {
+// Start forwards what arrives at the socket of a mapping (kept by the caller) to its container;
+// of several ports in a row the firewall leads all to the socket of the first.
+func (p *Set) Start(to ports.Mapping, socket *os.File) error {
 	var c io.Closer
-	switch proto {
+	switch to.Proto {
 	case "tcp":
 		l, err := net.FileListener(socket)
 		if err != nil {
@@ -81,7 +59,7 @@ func (p *Set) Start(name, proto string, socket *os.File, to Target) error {
 		conn, ok := pc.(*net.UDPConn)
 		if !ok {
 			pc.Close()
-			return errors.New("forwarding: the socket of " + name + " is no UDP socket")
+			return errors.New("forwarding: the socket of " + to.Name() + " is no UDP socket")
 		}
 		u, err := newUDP(conn, to)
 		if err != nil {
@@ -95,14 +73,15 @@ func (p *Set) Start(name, proto string, socket *os.File, to Target) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.all[name] = c
+	p.all[to.Name()] = c
 	return nil
 }
 
-// End stops forwarding; an unknown name is no error. Connections that stand go on.
+// End stops forwarding by a mapping; one that was not forwarded is no error. Connections that stand go on.
 // When it returns the set holds no descriptor of the socket: the port can be taken
 // again at once.
-func (p *Set) End(name string) {
+func (p *Set) End(m ports.Mapping) {
+	name := m.Name()
 	p.mu.Lock()
 	c := p.all[name]
 	delete(p.all, name)
@@ -133,7 +112,7 @@ func (t *tcpProxy) Close() error {
 	return t.l.Close()
 }
 
-func (t *tcpProxy) run(to Target) {
+func (t *tcpProxy) run(to ports.Mapping) {
 	// Full, new connections are turned away and not left waiting without an answer.
 	room := make(chan struct{}, maxTCPFlows)
 	for {
@@ -162,7 +141,7 @@ func (t *tcpProxy) run(to Target) {
 			if !ok {
 				return
 			}
-			if at, ok := to.of(wanted(t, to)); ok {
+			if at, ok := to.Target(wanted(t, to)); ok {
 				forwardTCP(t, at)
 			} else {
 				refuse(t)
@@ -173,15 +152,15 @@ func (t *tcpProxy) run(to Target) {
 
 // wanted is the port that the client connected to, of a row: the kernel knows it as long as
 // it translates the connection. One that it does not translate came to the first itself.
-func wanted(c *net.TCPConn, to Target) uint16 {
-	if !to.row() {
+func wanted(c *net.TCPConn, to ports.Mapping) uint16 {
+	if !to.Row() {
 		return 0
 	}
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0
 	}
-	port := to.First
+	port := to.HostPort
 	err = raw.Control(func(fd uintptr) {
 		// IP6T_SO_ORIGINAL_DST answers a sockaddr_in6, which is how this structure begins.
 		const originalDst = 80

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"github.com/gantry/gantry/engine/network/ports"
 	"io"
 	"log/slog"
 	"net"
@@ -38,7 +39,7 @@ func TestTCPHalfClose(t *testing.T) {
 	defer f.Close()
 	p := NewSet(slog.New(slog.DiscardHandler))
 	defer p.Close()
-	if err := p.Start("x", "tcp", f, Target{To: netip.MustParseAddrPort(back.Addr().String())}); err != nil {
+	if err := p.Start(to("tcp", back.Addr().String()), f); err != nil {
 		t.Fatal(err)
 	}
 	front.Close() // only the set's duplicate accepts
@@ -90,7 +91,7 @@ func testUDP(t *testing.T, listen, at string) {
 	}
 	defer f.Close()
 	p := NewSet(slog.New(slog.DiscardHandler))
-	if err := p.Start("x", "udp", f, Target{To: netip.MustParseAddrPort(back.LocalAddr().String())}); err != nil {
+	if err := p.Start(to("udp", back.LocalAddr().String()), f); err != nil {
 		t.Fatal(err)
 	}
 	_, port, err := net.SplitHostPort(front.LocalAddr().String())
@@ -111,7 +112,13 @@ func testUDP(t *testing.T, listen, at string) {
 		}
 		c.Close()
 	}
-	p.End("x")
-	p.End("x")
+	p.End(to("udp", back.LocalAddr().String()))
+	p.End(to("udp", back.LocalAddr().String()))
 	p.Close()
+}
+
+// to is a mapping to a port of a container; the host's side is of no matter here.
+func to(proto, addr string) ports.Mapping {
+	a := netip.MustParseAddrPort(addr)
+	return ports.Mapping{Proto: proto, HostIP: a.Addr(), HostPort: 1, ContainerIP: a.Addr(), ContainerPort: a.Port()}
 }

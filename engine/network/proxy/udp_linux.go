@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/engine/network/conntrack"
+	"github.com/gantry/gantry/engine/network/ports"
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// udpIdle is how long a forwarded conversation is remembered without a packet.
+	// udpIdle is how long a forwarded session is remembered without a packet.
 	udpIdle = 90 * time.Second
 	// trackIdle is after how long a silence the kernel is asked again which port of a row a
 	// client's datagrams were sent to: it may have forgotten the first flow by then and use the
@@ -21,17 +22,17 @@ const (
 	trackIdle = time.Second
 )
 
-// udpProxy keeps one connected socket for each conversation.
+// udpProxy keeps one connected socket for each session.
 type udpProxy struct {
 	conn  *net.UDPConn
-	to    Target
+	to    ports.Mapping
 	local uint16 // the socket's own port
 	mu    sync.Mutex
-	flows map[talk]*udpFlow
+	flows map[session]*udpFlow
 }
 
-// talk is one client's conversation with one address of the host.
-type talk struct {
+// session is one client's session with one address of the host.
+type session struct {
 	from netip.AddrPort
 	at   netip.Addr // invalid where the kernel does not tell
 }
@@ -44,8 +45,8 @@ type udpFlow struct {
 	source []byte
 }
 
-func newUDP(conn *net.UDPConn, to Target) (*udpProxy, error) {
-	u := &udpProxy{conn: conn, to: to, flows: map[talk]*udpFlow{}}
+func newUDP(conn *net.UDPConn, to ports.Mapping) (*udpProxy, error) {
+	u := &udpProxy{conn: conn, to: to, flows: map[session]*udpFlow{}}
 	if a, ok := conn.LocalAddr().(*net.UDPAddr); ok {
 		u.local = a.AddrPort().Port()
 	}
@@ -67,7 +68,7 @@ func newUDP(conn *net.UDPConn, to Target) (*udpProxy, error) {
 	return u, errors.Join(cerr, err)
 }
 
-// Close ends all conversations.
+// Close ends all sessions.
 func (u *udpProxy) Close() error {
 	err := u.conn.Close()
 	u.mu.Lock()
@@ -86,7 +87,7 @@ func (u *udpProxy) run() {
 			return
 		}
 		at, source := arrival(oob[:on])
-		if f := u.flow(talk{from, at}, source); f != nil {
+		if f := u.flow(session{from, at}, source); f != nil {
 			_ = f.up.SetReadDeadline(time.Now().Add(udpIdle))
 			_, _ = f.up.Write(buf[:n]) // a datagram may be lost
 		}
@@ -121,20 +122,20 @@ func arrival(oob []byte) (at netip.Addr, source []byte) {
 	return at, source
 }
 
-// flow is the conversation that a datagram belongs to; nil where it goes nowhere.
-func (u *udpProxy) flow(k talk, source []byte) *udpFlow {
+// flow is the session that a datagram belongs to; nil where it goes nowhere.
+func (u *udpProxy) flow(k session, source []byte) *udpFlow {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	now := time.Now()
 	f := u.flows[k]
-	if f != nil && (!u.to.row() || now.Sub(f.last) < trackIdle) {
+	if f != nil && (!u.to.Row() || now.Sub(f.last) < trackIdle) {
 		f.last = now
 		return f
 	}
 	if f == nil && len(u.flows) >= maxUDPFlows {
 		return nil // before the kernel is asked: a flood must cost little
 	}
-	to, ok := u.to.of(u.wanted(k))
+	to, ok := u.to.Target(u.wanted(k))
 	if f != nil && ok && f.to == to {
 		f.last = now
 		return f
@@ -158,8 +159,8 @@ func (u *udpProxy) flow(k talk, source []byte) *udpFlow {
 }
 
 // wanted is the port that the client wrote to, of a row.
-func (u *udpProxy) wanted(k talk) uint16 {
-	if !u.to.row() {
+func (u *udpProxy) wanted(k session) uint16 {
+	if !u.to.Row() {
 		return 0
 	}
 	if dst, err := conntrack.Original(unix.IPPROTO_UDP, netip.AddrPortFrom(k.at, u.local), k.from); err == nil {
@@ -168,7 +169,7 @@ func (u *udpProxy) wanted(k talk) uint16 {
 	return u.local // nobody translated it
 }
 
-func (u *udpProxy) back(k talk, f *udpFlow) {
+func (u *udpProxy) back(k session, f *udpFlow) {
 	defer func() {
 		u.mu.Lock()
 		if u.flows[k] == f {

@@ -10,14 +10,14 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/engine/network/ipam"
 	"github.com/gantry/gantry/engine/plugin"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/moby/moby/api/types/network"
 )
 
 // IPAM has plugins manage subnets and addresses (github.com/moby/moby,
-// libnetwork/docs/ipam.md). It keeps nothing in memory and is safe for concurrent use.
-// Errors are what the plugin says, NotFound without it, Unavailable when it cannot be reached.
+// libnetwork/docs/ipam.md). It implements ipam.Driver and keeps nothing in memory.
 type IPAM struct{ plugins plugin.Source }
 
 // NewIPAM makes one of plugins.
@@ -29,17 +29,6 @@ const (
 	addressGateway = "com.docker.network.gateway"
 	optMAC         = "com.docker.network.endpoint.macaddress"
 )
-
-// Pools are the subnets of one network: Config[i] is the plugin's IDs[i].
-type Pools struct {
-	Driver  string
-	Options map[string]string
-	Config  []network.IPAMConfig
-	IDs     []string
-	// IPv6 tells Open that one more subnet is wanted where Config has none of the family;
-	// IPv4 the same.
-	IPv4, IPv6 bool
-}
 
 type capabilities struct{ RequiresMACAddress, RequiresRequestReplay bool }
 
@@ -61,7 +50,7 @@ func (i *IPAM) capabilities(ctx context.Context, name string) (c capabilities, e
 
 // Open asks for a network's subnets, their gateways and auxiliary addresses, and enters
 // what the plugin chose into p. Nothing is held when it fails.
-func (i *IPAM) Open(ctx context.Context, p *Pools) (err error) {
+func (i *IPAM) Open(ctx context.Context, p *ipam.Pools) (err error) {
 	c, err := i.plugins.Find(p.Driver)
 	if err != nil {
 		return err
@@ -99,7 +88,7 @@ func (i *IPAM) Open(ctx context.Context, p *Pools) (err error) {
 }
 
 // openOne asks for one subnet; what it got is in p also when it fails.
-func (i *IPAM) openOne(ctx context.Context, p *Pools, space string, s network.IPAMConfig) error {
+func (i *IPAM) openOne(ctx context.Context, p *ipam.Pools, space string, s network.IPAMConfig) error {
 	v6 := s.Subnet.Addr().Is6()
 	in := map[string]any{"AddressSpace": space, "Pool": "", "SubPool": "", "Options": p.Options, "V6": v6}
 	if s.Subnet.IsValid() {
@@ -155,7 +144,7 @@ func (i *IPAM) openOne(ctx context.Context, p *Pools, space string, s network.IP
 }
 
 // Close gives a network's subnets back. A plugin that is gone holds nobody's network.
-func (i *IPAM) Close(ctx context.Context, p Pools) error {
+func (i *IPAM) Close(ctx context.Context, p ipam.Pools) error {
 	var errs []error
 	for k, s := range p.Config {
 		id := p.IDs[k]
@@ -175,15 +164,9 @@ func (i *IPAM) Close(ctx context.Context, p Pools) error {
 	return errors.Join(errs...)
 }
 
-// Used are an endpoint's addresses, IPv4 first; invalid where it has none.
-type Used struct {
-	Addrs [2]netip.Prefix
-	MAC   net.HardwareAddr
-}
-
 // Replay tells a plugin that keeps nothing itself what a network has, and what its
 // endpoints have, after a restart.
-func (i *IPAM) Replay(ctx context.Context, p Pools, used []Used) error {
+func (i *IPAM) Replay(ctx context.Context, p ipam.Pools, used []ipam.Used) error {
 	can, err := i.capabilities(ctx, p.Driver)
 	if err != nil || !can.RequiresRequestReplay {
 		return err
@@ -200,7 +183,7 @@ func (i *IPAM) Replay(ctx context.Context, p Pools, used []Used) error {
 	var errs []error
 	for _, e := range used {
 		for _, a := range e.Addrs {
-			if id, ok := p.of(a.Addr()); ok {
+			if id, ok := p.ID(a.Addr()); ok {
 				_, err := i.address(ctx, p.Driver, id, a.Addr(), e.MAC)
 				errs = append(errs, err)
 			}
@@ -209,36 +192,26 @@ func (i *IPAM) Replay(ctx context.Context, p Pools, used []Used) error {
 	return errors.Join(errs...)
 }
 
-// of is what the plugin calls the subnet of an address.
-func (p Pools) of(a netip.Addr) (string, bool) {
-	for k, c := range p.Config {
-		if k < len(p.IDs) && a.IsValid() && c.Subnet.Contains(a) {
-			return p.IDs[k], true
-		}
-	}
-	return "", false
-}
-
 // Addresses asks for an endpoint's addresses, IPv4 first: those of want, or any of the first
 // subnet of the family where that is invalid. mac is what the endpoint's interface will
 // have; a plugin that does not need to know it is not told. Nothing is held when it fails.
-func (i *IPAM) Addresses(ctx context.Context, p Pools, want [2]netip.Addr, mac net.HardwareAddr) (got [2]netip.Prefix, err error) {
+func (i *IPAM) Addresses(ctx context.Context, p ipam.Pools, want [2]netip.Addr, mac net.HardwareAddr) (got [2]netip.Prefix, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, i.GiveBack(context.WithoutCancel(ctx), p, got))
 		}
 	}()
-	for f, wish := range want {
+	for f, want := range want {
 		in := slices.IndexFunc(p.Config, func(c network.IPAMConfig) bool {
-			return c.Subnet.Addr().Is6() == (f == 1) && (!wish.IsValid() || c.Subnet.Contains(wish))
+			return c.Subnet.Addr().Is6() == (f == 1) && (!want.IsValid() || c.Subnet.Contains(want))
 		})
 		switch {
-		case in < 0 && !wish.IsValid():
+		case in < 0 && !want.IsValid():
 			continue
 		case in < 0 || in >= len(p.IDs):
-			return got, errclass.Invalid("no configured subnet or ip-range contain the IP address %s", wish)
+			return got, errclass.Invalid("no configured subnet or ip-range contain the IP address %s", want)
 		}
-		a, err := i.address(ctx, p.Driver, p.IDs[in], wish, mac)
+		a, err := i.address(ctx, p.Driver, p.IDs[in], want, mac)
 		if err != nil {
 			return got, err
 		}
@@ -252,10 +225,10 @@ func (i *IPAM) Addresses(ctx context.Context, p Pools, want [2]netip.Addr, mac n
 }
 
 // GiveBack returns an endpoint's addresses. A plugin that is gone wants none.
-func (i *IPAM) GiveBack(ctx context.Context, p Pools, addrs [2]netip.Prefix) error {
+func (i *IPAM) GiveBack(ctx context.Context, p ipam.Pools, addrs [2]netip.Prefix) error {
 	var errs []error
 	for _, a := range addrs {
-		if id, ok := p.of(a.Addr()); ok {
+		if id, ok := p.ID(a.Addr()); ok {
 			if err := i.release(ctx, p.Driver, id, a.Addr()); !errdefs.IsNotFound(err) {
 				errs = append(errs, err)
 			}
@@ -271,8 +244,8 @@ func (i *IPAM) KnowsMAC(ctx context.Context, name string) bool {
 	return err == nil && can.RequiresMACAddress
 }
 
-// address asks for one address: wish, or any where that is invalid.
-func (i *IPAM) address(ctx context.Context, name, pool string, wish netip.Addr, mac net.HardwareAddr) (netip.Prefix, error) {
+// address asks for one address: want, or any where that is invalid.
+func (i *IPAM) address(ctx context.Context, name, pool string, want netip.Addr, mac net.HardwareAddr) (netip.Prefix, error) {
 	can, err := i.capabilities(ctx, name)
 	if err != nil {
 		return netip.Prefix{}, err
@@ -281,13 +254,13 @@ func (i *IPAM) address(ctx context.Context, name, pool string, wish netip.Addr, 
 	if can.RequiresMACAddress {
 		opts = map[string]string{optMAC: mac.String()}
 	}
-	return i.request(ctx, name, pool, wish, opts)
+	return i.request(ctx, name, pool, want, opts)
 }
 
-func (i *IPAM) request(ctx context.Context, name, pool string, wish netip.Addr, opts map[string]string) (netip.Prefix, error) {
+func (i *IPAM) request(ctx context.Context, name, pool string, want netip.Addr, opts map[string]string) (netip.Prefix, error) {
 	in := map[string]any{"PoolID": pool, "Address": "", "Options": opts}
-	if wish.IsValid() {
-		in["Address"] = wish.String()
+	if want.IsValid() {
+		in["Address"] = want.String()
 	}
 	var got struct{ Address string }
 	if err := i.call(ctx, name, "RequestAddress", in, &got); err != nil {
@@ -297,7 +270,7 @@ func (i *IPAM) request(ctx context.Context, name, pool string, wish netip.Addr, 
 		return netip.Prefix{}, nil // a network without gateway
 	}
 	p, err := netip.ParsePrefix(got.Address)
-	if err != nil || wish.IsValid() && p.Addr() != wish {
+	if err != nil || want.IsValid() && p.Addr() != want {
 		return p, errclass.Unavailable("IPAM plugin %s answered with address %q, asked for %q", name, got.Address, cmp.Or(fmt.Sprint(in["Address"]), "any"))
 	}
 	return p, nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/network/driver"
+	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/moby/moby/api/types/network"
 )
 
@@ -82,7 +83,7 @@ func number(s string) uint16 {
 
 // Publish implements driver.Publisher: ProgramExternalConnectivity, and EndpointOperInfo for
 // what came of it. A plugin that has no such methods publishes nothing.
-func (d *Driver) Publish(ctx context.Context, n driver.Network, e driver.Endpoint) ([]driver.Published, error) {
+func (d *Driver) Publish(ctx context.Context, n driver.Network, e driver.Endpoint) ([]ports.Mapping, error) {
 	ask := map[string]any{"NetworkID": n.ID, "EndpointID": e.ID, "Options": portOptions(e)}
 	err := d.call(ctx, n.Driver, "ProgramExternalConnectivity", ask, nil)
 	if errdefs.IsNotFound(err) {
@@ -103,20 +104,20 @@ func (d *Driver) Publish(ctx context.Context, n driver.Network, e driver.Endpoin
 	if err != nil {
 		return nil, err
 	}
-	var out []driver.Published
+	var out []ports.Mapping
 	for _, b := range info.Value.Ports[:min(len(info.Value.Ports), maxPublished)] {
-		p := driver.Published{Port: b.Port, HostPort: b.HostPort}
+		m := ports.Mapping{ContainerPort: b.Port, HostPort: b.HostPort}
 		for name, num := range protocols() {
 			if num == b.Proto {
-				p.Proto = string(name)
+				m.Proto = string(name)
 			}
 		}
 		// What cannot be is left out: it is only shown.
 		if a, err := netip.ParseAddr(b.HostIP); err == nil && a.Zone() == "" {
-			p.HostIP = a.Unmap()
+			m.HostIP = a.Unmap()
 		}
-		if p.Proto != "" && p.Port != 0 {
-			out = append(out, p)
+		if m.Proto != "" && m.ContainerPort != 0 {
+			out = append(out, m)
 		}
 	}
 	return out, nil

@@ -14,19 +14,27 @@ import (
 	"github.com/gantry/gantry/engine/plugin"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
-	"github.com/gantry/gantry/internal/rtnl"
 )
 
 // Driver calls the plugin of each network's driver name. It implements driver.Driver and
 // keeps nothing in memory.
 type Driver struct {
 	plugins plugin.Source
-	nl      *rtnl.Conn
+	host    driver.Host
 }
 
-// New makes a driver of plugins; nl works where their interfaces are and stays the
-// caller's.
-func New(p plugin.Source, nl *rtnl.Conn) *Driver { return &Driver{plugins: p, nl: nl} }
+// New makes the constructor of a driver that finds its plugins in p.
+func New(p plugin.Source) driver.New {
+	return func(h driver.Host) driver.Driver { return &Driver{plugins: p, host: h} }
+}
+
+// Describe implements driver.Driver.
+func (d *Driver) Describe() driver.Description {
+	return driver.Description{Scope: driver.ScopeLocal, HasInterfaces: true, NeedsGateway: true}
+}
+
+// Resource implements driver.Driver: what a plugin uses is its own to know.
+func (d *Driver) Resource(driver.Network) string { return "" }
 
 func (d *Driver) call(ctx context.Context, name, method string, in, out any) error {
 	c, err := d.plugins.Find(name)
@@ -123,8 +131,8 @@ func (d *Driver) Stop(ctx context.Context, n driver.Network, _ []driver.Network)
 	return err
 }
 
-// Out implements driver.Driver.
-func (d *Driver) Out(n driver.Network, _ bool) bool { return !n.Internal }
+// ProvidesGateway implements driver.Driver.
+func (d *Driver) ProvidesGateway(n driver.Network, _ bool) bool { return !n.Internal }
 
 // iface is an endpoint's interface as plugins know it.
 type iface struct{ Address, AddressIPv6, MacAddress string }
@@ -189,7 +197,7 @@ func (d *Driver) Join(ctx context.Context, n driver.Network, e driver.Endpoint) 
 		return i, err
 	}
 	if i.MAC == nil && !e.MACChosen {
-		l, err := d.nl.LinkByName(i.Move)
+		l, err := d.host.LinkByName(i.Move)
 		if err != nil {
 			return i, err
 		}
@@ -267,6 +275,9 @@ func apply(i *driver.Interface, j joined) (err error) {
 	}
 	return nil
 }
+
+// Adopt implements driver.Driver: the plugin has its own memory.
+func (d *Driver) Adopt(driver.Network, driver.Endpoint) {}
 
 // Leave implements driver.Driver: Leave and DeleteEndpoint.
 func (d *Driver) Leave(ctx context.Context, n driver.Network, e driver.Endpoint) error {

@@ -81,7 +81,7 @@ func (s *Chooser) has(d Default) ([]netip.Prefix, error) {
 }
 
 // choose decides one family of the default bridge by the addresses that the bridge has, its
-// wished own address (bip) and where containers' addresses come from (fixed), as Docker
+// requested own address (bip) and where containers' addresses come from (fixed), as Docker
 // does; false: nothing says anything. A gateway that is only the first address of fixed is
 // not shown.
 func choose(have []netip.Prefix, bip, fixed netip.Prefix, ours, v6 bool) (network.IPAMConfig, netip.Prefix, bool) {

@@ -117,10 +117,10 @@ func (s *Chooser) foreign() *ipam.Taken {
 	return t
 }
 
-// Plan checks a network's wished subnets, adds those that are missing, and gives every
-// subnet its gateway. It returns the subnets that nobody chose. Errors: Invalid, Forbidden
+// Plan checks a network's requested subnets, adds those that are missing, and gives every
+// subnet its gateway where there are to be gateways. It returns the subnets that nobody chose. Errors: Invalid, Forbidden
 // for what overlaps and for exhausted pools.
-func (s *Chooser) Plan(n *network.Network) (pooled []netip.Prefix, err error) {
+func (s *Chooser) Plan(n *network.Network, gateways bool) (pooled []netip.Prefix, err error) {
 	have4, have6, err := s.check(n)
 	if err != nil {
 		return nil, err
@@ -149,6 +149,9 @@ func (s *Chooser) Plan(n *network.Network) (pooled []netip.Prefix, err error) {
 	slices.SortStableFunc(n.IPAM.Config, func(a, b network.IPAMConfig) int {
 		return cmp.Compare(a.Subnet.Addr().BitLen(), b.Subnet.Addr().BitLen())
 	})
+	if !gateways {
+		return pooled, nil
+	}
 	return pooled, giveGateways(n)
 }
 
@@ -205,9 +208,10 @@ func CheckTaken(configs []network.IPAMConfig) error {
 }
 
 // Null gives a network of the IPAM driver null the ranges that it shows: all there is,
-// for nothing is handed out. Errors are of class Invalid.
-func Null(n *network.Network) error {
-	if n.Driver == "bridge" {
+// for nothing is handed out. host tells that the host needs an address itself. Errors are of
+// class Invalid.
+func Null(n *network.Network, host bool) error {
+	if host {
 		return errclass.Invalid("ipv4 pool is empty")
 	}
 	if len(n.IPAM.Config) > 0 {
@@ -225,8 +229,7 @@ func Null(n *network.Network) error {
 // giveGateways names a gateway in every subnet that has none.
 func giveGateways(n *network.Network) error {
 	for i, c := range n.IPAM.Config {
-		// Behind macvlan and ipvlan the gateway is somebody else, whom only the user can name.
-		if c.Gateway.IsValid() || n.Driver == "macvlan" || n.Driver == "ipvlan" {
+		if c.Gateway.IsValid() {
 			continue
 		}
 		sp, err := ipam.NewSpace(c.Subnet, c.IPRange)

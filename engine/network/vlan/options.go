@@ -20,6 +20,56 @@ const (
 	optIpvlanFlag  = "ipvlan_flag"
 )
 
+// kind is macvlan or ipvlan: what differs between the two drivers.
+type kind struct {
+	name  string
+	mode  words
+	flags *words // nil: it has none
+	// passthru is the mode in which one network, and one container, has the parent to
+	// itself; -1: there is none.
+	passthru int64
+	// oneMode tells that the mode and the flags are the parent's: all its networks have the
+	// same.
+	oneMode bool
+	// sharedMAC tells that children have the parent's hardware address in every mode.
+	sharedMAC bool
+	// routed are the modes in which everything leaves by the interface, without a gateway.
+	routed []uint32
+	// child makes one container's interface.
+	child func(o options, parent int, p rtnl.Peer) *rtnl.Request
+}
+
+func macvlan() kind {
+	return kind{
+		name: "macvlan", passthru: rtnl.MacvlanPassthru,
+		mode: words{optMacvlanMode, macvlanModes, "requested macvlan mode '%s' is not valid, 'bridge' mode is the macvlan driver default"},
+		child: func(o options, parent int, p rtnl.Peer) *rtnl.Request {
+			return rtnl.AddMacvlan(parent, o.mode, o.mtu, p)
+		},
+	}
+}
+
+func ipvlan() kind {
+	return kind{
+		name: "ipvlan", passthru: -1, oneMode: true, sharedMAC: true, routed: []uint32{rtnl.IpvlanL3, rtnl.IpvlanL3S},
+		mode:  words{optIpvlanMode, ipvlanModes, "requested ipvlan mode '%s' is not valid, 'l2' mode is the ipvlan driver default"},
+		flags: &words{optIpvlanFlag, ipvlanFlags, "requested ipvlan flag '%s' is not valid, 'bridge' is the ipvlan driver default"},
+		child: func(o options, parent int, p rtnl.Peer) *rtnl.Request {
+			return rtnl.AddIpvlan(parent, uint16(o.mode), o.flags, o.mtu, p)
+		},
+	}
+}
+
+// kindOf is the kind that a network is of; nil: neither.
+func kindOf(n driver.Network) *kind {
+	for _, k := range []kind{macvlan(), ipvlan()} {
+		if k.name == n.Driver {
+			return &k
+		}
+	}
+	return nil
+}
+
 // options are the decoded options of a network.
 type options struct {
 	parent   string // never empty: ownParent's when own is set
@@ -32,8 +82,9 @@ type options struct {
 
 // words is one option whose values are words, the first of them the default.
 type words struct {
-	key    string
-	values []word
+	key     string
+	values  []word
+	refusal string // of another value, which is its %s
 }
 
 type word struct {
@@ -49,7 +100,7 @@ var (
 )
 
 // parse decodes a network's options. Errors are of class Invalid.
-func parse(n driver.Network) (options, error) {
+func (k *kind) parse(n driver.Network) (options, error) {
 	o := options{parent: n.Options[optParent], ifPrefix: n.Options[driver.OptIfPrefix]}
 	var err error
 	if v := n.Options[driver.OptMTU]; v != "" {
@@ -62,15 +113,10 @@ func parse(n driver.Network) (options, error) {
 			return o, err
 		}
 	}
-	if n.Driver == "macvlan" {
-		o.mode, err = choose(words{optMacvlanMode, macvlanModes}, n.Options, "requested macvlan mode '%s' is not valid, 'bridge' mode is the macvlan driver default")
-	} else {
-		o.mode, err = choose(words{optIpvlanMode, ipvlanModes}, n.Options, "requested ipvlan mode '%s' is not valid, 'l2' mode is the ipvlan driver default")
-		if err == nil {
-			var flags uint32
-			flags, err = choose(words{optIpvlanFlag, ipvlanFlags}, n.Options, "requested ipvlan flag '%s' is not valid, 'bridge' is the ipvlan driver default")
-			o.flags = uint16(flags)
-		}
+	if o.mode, err = k.mode.choose(n.Options); err == nil && k.flags != nil {
+		var flags uint32
+		flags, err = k.flags.choose(n.Options)
+		o.flags = uint16(flags)
 	}
 	switch {
 	case err != nil:
@@ -84,7 +130,7 @@ func parse(n driver.Network) (options, error) {
 	return o, driver.CheckIfName(o.parent)
 }
 
-func choose(w words, opts map[string]string, refusal string) (uint32, error) {
+func (w *words) choose(opts map[string]string) (uint32, error) {
 	v := opts[w.key]
 	if v == "" {
 		return w.values[0].value, nil
@@ -94,17 +140,17 @@ func choose(w words, opts map[string]string, refusal string) (uint32, error) {
 			return x.value, nil
 		}
 	}
-	return 0, errclass.Invalid(refusal, v)
+	return 0, errclass.Invalid(w.refusal, v)
 }
 
-// OwnPrefix begins the names of parents of ours, as Docker's.
-const OwnPrefix = "dm-"
+// ownPrefix begins the names of parents of ours, as Docker's.
+const ownPrefix = "dm-"
 
 // ownParent is the name of the parent of a network that was given none; ownFar is the
 // other end of its wire, on kernels without dummies.
-func ownParent(networkID string) string { return OwnPrefix + id.Short(networkID) }
+func ownParent(networkID string) string { return ownPrefix + id.Short(networkID) }
 
-func ownFar(parent string) string { return "dp-" + strings.TrimPrefix(parent, OwnPrefix) }
+func ownFar(parent string) string { return "dp-" + strings.TrimPrefix(parent, ownPrefix) }
 
 // tagged splits the name of an 802.1q interface, "eth0.10", as Docker does.
 func tagged(name string) (base string, tag uint16, err error) {
@@ -126,31 +172,31 @@ func tagged(name string) (base string, tag uint16, err error) {
 }
 
 // check holds what both drivers refuse.
-func check(n driver.Network, others []driver.Network) error {
-	o, err := parse(n)
+func (k *kind) check(n driver.Network, others []driver.Network) error {
+	o, err := k.parse(n)
 	if err != nil || o.own {
 		return err
 	}
 	for _, other := range others {
-		if other.Options[optParent] != o.parent {
+		ok := kindOf(other)
+		if ok == nil || other.Options[optParent] != o.parent {
 			continue
 		}
-		p, err := parse(other)
+		p, err := ok.parse(other)
 		if err != nil {
-			continue // of another driver, or from another age
+			continue // from another age
 		}
 		short := id.Short(other.ID)
 		switch {
-		case other.Driver == n.Driver && n.Driver == "macvlan" && o.mode == rtnl.MacvlanPassthru:
-			return errclass.Forbidden("cannot use mode passthru, macvlan network %s is already using parent interface %s", short, o.parent)
-		case other.Driver == n.Driver && n.Driver == "macvlan" && p.mode == rtnl.MacvlanPassthru:
-			return errclass.Forbidden("macvlan network %s is already using parent interface %s in mode passthru", short, o.parent)
-		case other.Driver == n.Driver && n.Driver == "ipvlan" && (o.mode != p.mode || o.flags != p.flags):
-			// The mode is the parent's: changing it would change the other network.
-			return errclass.Forbidden("ipvlan network %s is already using parent interface %s in another mode", short, o.parent)
-		case other.Driver != n.Driver && (other.Driver == "macvlan" || other.Driver == "ipvlan"):
+		case ok.name != k.name:
 			// One receive handler a link: the kernel would refuse the first container.
-			return errclass.Forbidden("%s network %s is already using parent interface %s", other.Driver, short, o.parent)
+			return errclass.Forbidden("%s network %s is already using parent interface %s", ok.name, short, o.parent)
+		case int64(o.mode) == k.passthru:
+			return errclass.Forbidden("cannot use mode passthru, %s network %s is already using parent interface %s", k.name, short, o.parent)
+		case int64(p.mode) == k.passthru:
+			return errclass.Forbidden("%s network %s is already using parent interface %s in mode passthru", k.name, short, o.parent)
+		case k.oneMode && (o.mode != p.mode || o.flags != p.flags):
+			return errclass.Forbidden("%s network %s is already using parent interface %s in another mode", k.name, short, o.parent)
 		}
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/engine/network/driver"
+	"github.com/gantry/gantry/engine/network/driver/drivertest"
 	"github.com/gantry/gantry/internal/rtnl"
 )
 
@@ -31,9 +32,11 @@ func TestMessages(t *testing.T) {
 		{"ipvlan", "l3", "vepa", ""},
 		{"ipvlan", "l3s", "bridge", "9000"},
 	} {
-		o, err := parse(driver.Network{ID: strings.Repeat("c0ffee", 11)[:64], Driver: c.driver, Options: map[string]string{
+		n := driver.Network{ID: strings.Repeat("c0ffee", 11)[:64], Driver: c.driver, Options: map[string]string{
 			"parent": "eth7", c.driver + "_mode": c.mode, "ipvlan_flag": c.flag, driver.OptMTU: c.mtu,
-		}})
+		}}
+		k := kindOf(n)
+		o, err := k.parse(n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +44,7 @@ func TestMessages(t *testing.T) {
 		if c.driver == "ipvlan" {
 			p.MAC = nil
 		}
-		fmt.Fprintf(&b, "%s mode=%q flag=%q mtu=%q\n%s\n", c.driver, c.mode, c.flag, c.mtu, hex.Dump(child(c.driver, o, 7)(p).Bytes()))
+		fmt.Fprintf(&b, "%s mode=%q flag=%q mtu=%q\n%s\n", c.driver, c.mode, c.flag, c.mtu, hex.Dump(k.child(o, 7, p).Bytes()))
 	}
 	base, tag, err := tagged("eth0.50")
 	if base != "eth0" || tag != 50 || err != nil {
@@ -87,11 +90,9 @@ func TestCheck(t *testing.T) {
 		{iv("1", "eth9", "", "odd"), "requested ipvlan flag 'odd' is not valid, 'bridge' is the ipvlan driver default"},
 		{iv("1", "lo", "", ""), "loopback interface is not a valid ipvlan parent link"},
 	} {
-		t.Run(c.text, func(t *testing.T) {
-			if err := check(c.n, others); (err == nil) != (c.text == "") || err != nil && err.Error() != c.text {
-				t.Errorf("%+v: %v, want %q", c.n.Options, err, c.text)
-			}
-		})
+		if err := kindOf(c.n).check(c.n, others); (err == nil) != (c.text == "") || err != nil && err.Error() != c.text {
+			t.Errorf("%+v: %v, want %q", c.n.Options, err, c.text)
+		}
 	}
 }
 
@@ -103,10 +104,23 @@ func TestTagged(t *testing.T) {
 		"eth0.0":    "vlan id must be between 1-4094, received: 0",
 		"eth0.4095": "vlan id must be between 1-4094, received: 4095",
 	} {
-		t.Run(name, func(t *testing.T) {
-			if _, _, err := tagged(name); !errors.Is(err, errdefs.ErrInvalidArgument) || err.Error() != text {
-				t.Errorf("%s: %v", name, err)
-			}
-		})
+		if _, _, err := tagged(name); !errors.Is(err, errdefs.ErrInvalidArgument) || err.Error() != text {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestConformance(t *testing.T) {
+	for name, make := range map[string]driver.New{"macvlan": Macvlan, "ipvlan": Ipvlan} {
+		for what, options := range map[string]map[string]string{
+			"on a parent": {"parent": "lan0"}, "alone": {}, "on a tag": {"parent": "lan0.50"},
+		} {
+			t.Run(name+" "+what, func(t *testing.T) {
+				drivertest.Run(t, drivertest.Target{
+					New: make, Name: name, Options: options,
+					Bad: []map[string]string{{"parent": "lo"}, {"parent": "a/b"}, {name + "_mode": "odd"}, {driver.OptMTU: "big"}},
+				})
+			})
+		}
 	}
 }
