@@ -379,8 +379,6 @@ func talkedAbout() map[string]int {
 	return map[string]int{
 		"engine/container":         5450, // to cut: execs and streams into packages of their own
 		"engine/container.Service": 78,
-		"engine/image":             3900, // to cut: pull and archive into packages of their own
-		"engine/image.Service":     62,
 		"engine/network":           3400, // to cut: names and endpoints
 		"engine/network.Service":   56,
 		"shim.Client":              52, // to cut: the keeper of descriptors

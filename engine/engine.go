@@ -26,7 +26,6 @@ import (
 	"github.com/gantry/gantry/oci/seccomp"
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/storage"
-	"github.com/opencontainers/go-digest"
 )
 
 // API serves requests over the engine. It is made above this package, which knows
@@ -163,13 +162,6 @@ func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (e
 		return err
 	}
 	u.Add(e.closeContainers)
-	e.images.InUse = func(id digest.Digest) []image.Use {
-		var uses []image.Use
-		for _, u := range e.containers.ImageUses(id) {
-			uses = append(uses, image.Use(u))
-		}
-		return uses
-	}
 	return e.containers.Restore(ctx)
 }
 

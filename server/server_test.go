@@ -17,7 +17,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/api/stream"
 	"github.com/gantry/gantry/engine/container"
-	"github.com/gantry/gantry/engine/image"
+	"github.com/gantry/gantry/engine/image/progress"
+	"github.com/gantry/gantry/engine/image/pull"
 	"github.com/gantry/gantry/internal/errclass"
 	containertypes "github.com/moby/moby/api/types/container"
 	eventtypes "github.com/moby/moby/api/types/events"
@@ -308,7 +309,7 @@ func TestShutdownEndsStreams(t *testing.T) {
 
 func TestPullStream(t *testing.T) {
 	h := serve(t)
-	h.i.pull = func(_ context.Context, o image.PullOptions, p image.Progress) error {
+	h.i.pull = func(_ context.Context, o pull.Options, p progress.Sink) error {
 		if o.Ref != "reg:5000/a/b:1.0" || o.AllTags || o.Auth.Username != "u" {
 			t.Errorf("%+v", o)
 		}
@@ -332,7 +333,7 @@ func TestPullStream(t *testing.T) {
 	if status != 200 || body != want {
 		t.Errorf("%d\n%s\nwant\n%s", status, body, want)
 	}
-	h.i.pull = func(context.Context, image.PullOptions, image.Progress) error {
+	h.i.pull = func(context.Context, pull.Options, progress.Sink) error {
 		return errclass.NotFound("manifest for x not found")
 	}
 	if status, body, _ := h.do(t, "POST", "/images/create?fromImage=x", nil); status != 404 || body != `{"message":"manifest for x not found"}`+"\n" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,9 +40,11 @@ const (
 // create nor rm of a further container waits for a database transaction and its fsync;
 // after kill -9 the link is there, because the kernel has it; after a power cut the
 // journal keeps the order of metadata changes, so a container whose own record was
-// synced later has its link too.
+// synced later has its link too. All links are kept in memory as well, so that who uses
+// an image is known without looking at the directory.
 type chains struct {
 	mu    sync.Mutex
+	links map[string]string   // by container: the keys that the links name
 	held  map[string]Hold     // by key: the leases in the database
 	lower map[string][]string // chain ID → lower directories, topmost first
 }
@@ -89,7 +92,7 @@ func parseHold(text string) (Hold, error) {
 
 // loadChains reads which chain leases the database has.
 func (s *Store) loadChains() error {
-	s.chains.held, s.chains.lower = map[string]Hold{}, map[string][]string{}
+	s.chains.held, s.chains.lower, s.chains.links = map[string]Hold{}, map[string][]string{}, map[string]string{}
 	all, err := s.Leases.List(Context(context.Background()))
 	if err != nil {
 		return err
@@ -102,6 +105,26 @@ func (s *Store) loadChains() error {
 			}
 			s.chains.held[key] = h
 		}
+	}
+	return s.loadLinks()
+}
+
+// loadLinks reads which container holds what.
+func (s *Store) loadLinks() error {
+	dir := filepath.Join(s.root, "leases")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !id.Valid(e.Name()) {
+			continue
+		}
+		key, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		s.chains.links[e.Name()] = key
 	}
 	return nil
 }
@@ -127,20 +150,28 @@ func (s *Store) Lease(ctx context.Context, container string, h Hold) ([]string, 
 		return nil, err
 	}
 	s.chains.held[key] = h
+	if err := s.linkLocked(container, key); err != nil {
+		return nil, fmt.Errorf("leasing image for container %s: %w", id.Short(container), err)
+	}
+	return lower, nil
+}
+
+// linkLocked makes the container's link name key.
+func (s *Store) linkLocked(container, key string) error {
+	if s.chains.links[container] == key {
+		return nil
+	}
 	link := s.leasePath(container)
-	err = os.Symlink(key, link)
+	err := os.Symlink(key, link)
 	if errors.Is(err, os.ErrExist) {
-		if old, rerr := os.Readlink(link); rerr == nil && old == key {
-			return lower, nil
-		}
 		if err = os.Remove(link); err == nil {
 			err = os.Symlink(key, link)
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("leasing image for container %s: %w", id.Short(container), err)
+	if err == nil {
+		s.chains.links[container] = key
 	}
-	return lower, nil
+	return err
 }
 
 // takeChain makes the lease of a chain and its blobs in one transaction.
@@ -180,6 +211,7 @@ func (s *Store) Release(container string) error {
 	if err := os.Remove(s.leasePath(container)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("releasing image of container %s: %w", id.Short(container), err)
 	}
+	delete(s.chains.links, container)
 	return nil
 }
 
@@ -200,37 +232,32 @@ func (s *Store) LeaseOf(ctx context.Context, container string) (Hold, []string, 
 }
 
 func (s *Store) readHold(container string) (Hold, error) {
-	link := s.leasePath(container)
-	key, err := os.Readlink(link)
-	if errors.Is(err, os.ErrNotExist) {
+	key, ok := s.chains.links[container]
+	if !ok {
 		return Hold{}, errclass.NotFound("container %s holds no image", id.Short(container))
-	}
-	if err != nil {
-		return Hold{}, err
 	}
 	h, ok := s.chains.held[key]
 	if !ok {
 		return Hold{}, errclass.NotFound("the image of container %s is lost", id.Short(container))
 	}
-	if fi, err := os.Lstat(link); err == nil {
+	if fi, err := os.Lstat(s.leasePath(container)); err == nil {
 		h.Created = fi.ModTime()
 	}
 	return h, nil
 }
 
-// Holders lists the containers that hold something of an image.
-func (s *Store) Holders() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(s.root, "leases"))
-	if err != nil {
-		return nil, err
-	}
+// Users lists the containers that hold an image, by its target, in the order of their IDs.
+func (s *Store) Users(target digest.Digest) []string {
+	s.chains.mu.Lock()
+	defer s.chains.mu.Unlock()
 	var ids []string
-	for _, e := range entries {
-		if id.Valid(e.Name()) {
-			ids = append(ids, e.Name())
+	for c, key := range s.chains.links {
+		if h, ok := s.chains.held[key]; ok && len(h.Blobs) > 0 && h.Blobs[0] == target {
+			ids = append(ids, c)
 		}
 	}
-	return ids, nil
+	slices.Sort(ids)
+	return ids
 }
 
 // LowerDirs returns the directories of a chain of layers, topmost first. An image
@@ -271,15 +298,9 @@ func (s *Store) lowerLocked(ctx context.Context, chain digest.Digest) ([]string,
 func (s *Store) dropUnheld(ctx context.Context) error {
 	s.chains.mu.Lock()
 	defer s.chains.mu.Unlock()
-	entries, err := os.ReadDir(filepath.Join(s.root, "leases"))
-	if err != nil {
-		return err
-	}
 	needed := map[string]struct{}{}
-	for _, e := range entries {
-		if key, err := os.Readlink(filepath.Join(s.root, "leases", e.Name())); err == nil {
-			needed[key] = struct{}{}
-		}
+	for _, key := range s.chains.links {
+		needed[key] = struct{}{}
 	}
 	var drop []string
 	for l := range s.chains.held {
@@ -291,7 +312,7 @@ func (s *Store) dropUnheld(ctx context.Context) error {
 	if len(drop) == 0 {
 		return nil
 	}
-	err = s.db.Update(func(tx *bolt.Tx) error {
+	err := s.db.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(Context(ctx), tx)
 		for _, l := range drop {
 			if err := s.Leases.Delete(ctx, leases.Lease{ID: chainLease + l}); err != nil && !errdefs.IsNotFound(err) {

@@ -1,4 +1,4 @@
-package remote
+package distribution
 
 import (
 	"context"
@@ -18,11 +18,11 @@ const (
 	maxTagsPages = 100
 )
 
-// Tags lists the tags of a repository (its path in the registry), asking the registry
+// tags lists the tags of a repository (its path in the registry), asking the registry
 // itself, not a mirror.
-func (s *Session) Tags(ctx context.Context, repo string) ([]string, error) {
+func (s *session) tags(ctx context.Context, repo string) ([]string, error) {
 	ctx = docker.WithScope(ctx, "repository:"+repo+":pull")
-	host := s.hosts[len(s.hosts)-1]
+	host := s.own()
 	next := &url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + "/" + repo + "/tags/list", RawQuery: "n=1000"}
 	var tags []string
 	for range maxTagsPages {
@@ -43,7 +43,7 @@ func (s *Session) Tags(ctx context.Context, repo string) ([]string, error) {
 	return nil, errclass.Invalid("repository %s has too many tags", repo)
 }
 
-func (s *Session) tagsPage(ctx context.Context, host docker.RegistryHost, u *url.URL) (tags []string, link string, err error) {
+func (s *session) tagsPage(ctx context.Context, host docker.RegistryHost, u *url.URL) (tags []string, link string, err error) {
 	resp, err := s.get(ctx, host, u)
 	if err != nil {
 		return nil, "", err
@@ -52,7 +52,7 @@ func (s *Session) tagsPage(ctx context.Context, host docker.RegistryHost, u *url
 }
 
 // get sends a request, with credentials once the registry has asked for them.
-func (s *Session) get(ctx context.Context, host docker.RegistryHost, u *url.URL) (*http.Response, error) {
+func (s *session) get(ctx context.Context, host docker.RegistryHost, u *url.URL) (*http.Response, error) {
 	var responses []*http.Response
 	for range 3 {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
@@ -85,25 +85,6 @@ func (s *Session) get(ctx context.Context, host docker.RegistryHost, u *url.URL)
 		}
 	}
 	return nil, docker.ErrInvalidAuthorization
-}
-
-// Check asks the registry whether it takes the credentials. The error is of class
-// Unauthenticated when it does not, and Unavailable when it cannot be reached.
-func (s *Session) Check(ctx context.Context) error {
-	host := s.hosts[len(s.hosts)-1]
-	u := &url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + "/"}
-	resp, err := s.get(ctx, host, u)
-	if err != nil {
-		if isNetwork(err) {
-			return errclass.With(errdefs.ErrUnavailable, err)
-		}
-		return errclass.Unauthorized("Get %q: unauthorized: incorrect username or password", u)
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return errclass.Unauthorized("login attempt to %s failed with status: %s", u, resp.Status)
-	}
-	return nil
 }
 
 func readTags(resp *http.Response) ([]string, string, error) {

@@ -1,4 +1,4 @@
-package image
+package archive
 
 import (
 	"archive/tar"
@@ -13,13 +13,12 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	"github.com/gantry/gantry/engine/image/document"
 	"github.com/gantry/gantry/engine/image/manifest"
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/storage"
 	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -42,16 +41,14 @@ func (s *Service) Save(ctx context.Context, refs []string, plats []ocispec.Platf
 	if len(list) == 0 {
 		return errclass.Invalid("no images to save")
 	}
-	ctx, done, err := s.leased(storage.Context(withoutLog(ctx)))
+	ctx, done, err := s.store.Work(ctx)
 	if err != nil {
 		return err
 	}
 	defer done(nil, false)
-	lease, _ := leases.FromContext(ctx)
-	x := &exporter{s: s, match: matcher(plats), blobs: map[digest.Digest]ocispec.Descriptor{}, repos: map[string]map[string]string{}}
+	x := &exporter{content: s.store.Content, docs: s.docs, platform: s.platform, match: matcher(plats), blobs: map[digest.Digest]ocispec.Descriptor{}, repos: map[string]map[string]string{}}
 	for _, i := range list {
-		r := leases.Resource{ID: i.target.Digest.String(), Type: "content"}
-		if err := s.store.Leases.AddResource(ctx, leases.Lease{ID: lease}, r); err != nil {
+		if err := s.store.HoldBlob(ctx, i.target.Digest); err != nil {
 			return err
 		}
 		if err := x.add(ctx, i); err != nil {
@@ -62,7 +59,7 @@ func (s *Service) Save(ctx context.Context, refs []string, plats []ocispec.Platf
 		return fmt.Errorf("saving images: %w", err)
 	}
 	for _, i := range list {
-		s.emit(events.ActionSave, i.target.Digest.String(), i.ref)
+		s.names.Emit(events.ActionSave, i.target.Digest.String(), i.ref)
 	}
 	return nil
 }
@@ -78,28 +75,20 @@ func (s *Service) savedOf(ref string) ([]saved, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err == nil && reference.IsNameOnly(named) {
 		var all []saved
-		s.mu.RLock()
-		for n, i := range s.names {
-			r, err := reference.ParseNormalizedNamed(n)
-			if err != nil || strings.HasPrefix(n, dangling) || r.Name() != named.Name() {
-				continue
-			}
-			if t, ok := r.(reference.NamedTagged); ok {
-				all = append(all, saved{i.Target, t, reference.FamiliarString(t)})
-			}
+		for _, t := range s.names.Tags(named.Name()) {
+			all = append(all, saved{t.Target, t.Name, reference.FamiliarString(t.Name)})
 		}
-		s.mu.RUnlock()
 		if len(all) > 0 {
 			slices.SortFunc(all, func(a, b saved) int { return strings.Compare(a.ref, b.ref) })
 			return all, nil
 		}
 	}
-	f, err := s.find(ref)
+	f, err := s.names.Find(ref)
 	if err != nil {
 		return nil, err
 	}
-	one := saved{target: f.target, ref: f.target.Digest.String()}
-	if r, err := reference.ParseNormalizedNamed(f.name); f.name != "" && err == nil {
+	one := saved{target: f.Target, ref: f.Target.Digest.String()}
+	if r, err := reference.ParseNormalizedNamed(f.Name); f.Name != "" && err == nil {
 		if t, ok := r.(reference.NamedTagged); ok {
 			one.name, one.ref = t, reference.FamiliarString(t)
 		}
@@ -126,30 +115,33 @@ type dockerEntry struct {
 	Layers   []string
 }
 
+// exporter is one archive that is being written.
 type exporter struct {
-	s     *Service
-	match func(ocispec.Platform) bool
-	index ocispec.Index
-	old   []dockerEntry
-	repos map[string]map[string]string
-	blobs map[digest.Digest]ocispec.Descriptor
+	content  content.Store
+	docs     *document.Store
+	platform ocispec.Platform
+	match    func(ocispec.Platform) bool
+	index    ocispec.Index
+	old      []dockerEntry
+	repos    map[string]map[string]string
+	blobs    map[digest.Digest]ocispec.Descriptor
 }
 
 // add collects what an image consists of.
 func (x *exporter) add(ctx context.Context, i saved) error {
-	mans, err := x.s.manifests(ctx, i.target)
+	mans, err := x.docs.Platforms(ctx, i.target)
 	if err != nil {
 		return err
 	}
-	var best *platformManifest
-	host := platforms.Only(x.s.platform)
+	var best *document.Platform
+	host := platforms.Only(x.platform)
 	for n := range mans {
 		m := &mans[n]
-		if m.manifest == nil || m.config != nil && !x.match(m.platform) {
+		if m.Manifest == nil || m.Config != nil && !x.match(m.Platform) {
 			continue
 		}
-		for _, d := range append([]ocispec.Descriptor{m.desc, m.manifest.Config}, m.manifest.Layers...) {
-			if _, err := x.s.store.Content.Info(ctx, d.Digest); err != nil {
+		for _, d := range append([]ocispec.Descriptor{m.Desc, m.Manifest.Config}, m.Manifest.Layers...) {
+			if _, err := x.content.Info(ctx, d.Digest); err != nil {
 				if errdefs.IsNotFound(err) {
 					return errclass.NotFound("content of the image is missing: %s", d.Digest)
 				}
@@ -157,7 +149,7 @@ func (x *exporter) add(ctx context.Context, i saved) error {
 			}
 			x.blobs[d.Digest] = d
 		}
-		if m.config != nil && (best == nil || !host.Match(best.platform) && host.Match(m.platform)) {
+		if m.Config != nil && (best == nil || !host.Match(best.Platform) && host.Match(m.Platform)) {
 			best = m
 		}
 	}
@@ -181,7 +173,7 @@ func (x *exporter) indexes(ctx context.Context, d ocispec.Descriptor, depth int)
 	if !manifest.IsIndex(d.MediaType) || depth > manifest.MaxDepth {
 		return nil
 	}
-	data, err := x.s.readBlob(ctx, d, manifest.MaxSize)
+	data, err := x.docs.Read(ctx, d, manifest.MaxSize)
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
@@ -202,12 +194,12 @@ func (x *exporter) indexes(ctx context.Context, d ocispec.Descriptor, depth int)
 }
 
 // older adds the entry of manifest.json, one for all names of an image.
-func (x *exporter) older(m *platformManifest, i saved) {
-	config := blobPath(m.manifest.Config.Digest)
+func (x *exporter) older(m *document.Platform, i saved) {
+	config := blobPath(m.Manifest.Config.Digest)
 	n := slices.IndexFunc(x.old, func(e dockerEntry) bool { return e.Config == config })
 	if n < 0 {
 		e := dockerEntry{Config: config, Layers: []string{}}
-		for _, l := range m.manifest.Layers {
+		for _, l := range m.Manifest.Layers {
 			e.Layers = append(e.Layers, blobPath(l.Digest))
 		}
 		x.old = append(x.old, e)
@@ -223,8 +215,8 @@ func (x *exporter) older(m *platformManifest, i saved) {
 	if x.repos[repo] == nil {
 		x.repos[repo] = map[string]string{}
 	}
-	if k := len(m.manifest.Layers); k > 0 {
-		x.repos[repo][i.name.Tag()] = m.manifest.Layers[k-1].Digest.Encoded()
+	if k := len(m.Manifest.Layers); k > 0 {
+		x.repos[repo][i.name.Tag()] = m.Manifest.Layers[k-1].Digest.Encoded()
 	}
 }
 
@@ -278,7 +270,7 @@ func (x *exporter) write(ctx context.Context, w io.Writer) error {
 }
 
 func (x *exporter) blob(ctx context.Context, t *tar.Writer, d ocispec.Descriptor) error {
-	ra, err := x.s.store.Content.ReaderAt(ctx, d)
+	ra, err := x.content.ReaderAt(ctx, d)
 	if err != nil {
 		return err
 	}

@@ -1,18 +1,13 @@
-package image
+package layers
 
 import (
 	"context"
 	"io"
 	"sync"
-	"time"
 )
 
-const (
-	// pipeBuffers is how many chunks a download may be ahead of the unpacking.
-	pipeBuffers = 8
-	// reportEvery bounds how often the progress of one layer is told.
-	reportEvery = 100 * time.Millisecond
-)
+// pipeBuffers is how many chunks a download may be ahead of the unpacking.
+const pipeBuffers = 8
 
 // pipe takes filled buffers from one goroutine and gives them to another to read.
 type pipe struct {
@@ -85,60 +80,4 @@ func (p *pipe) Read(b []byte) (int, error) {
 	n := copy(b, p.rest)
 	p.rest = p.rest[n:]
 	return n, nil
-}
-
-// meter tells how far one layer is, not too often.
-type meter struct {
-	p      Progress
-	id     string
-	status string
-	total  int64
-
-	mu      sync.Mutex
-	current int64
-	last    time.Time
-	mute    bool
-}
-
-func (m *meter) add(n int) {
-	m.mu.Lock()
-	m.current += int64(n)
-	m.mu.Unlock()
-	m.report(false)
-}
-
-func (m *meter) report(always bool) {
-	m.mu.Lock()
-	now := time.Now()
-	if m.mute || !always && now.Sub(m.last) < reportEvery && m.current != m.total {
-		m.mu.Unlock()
-		return
-	}
-	m.last = now
-	current := m.current
-	m.mu.Unlock()
-	m.p.Update(m.id, m.status, current, m.total)
-}
-
-func (m *meter) unmute() {
-	m.mu.Lock()
-	m.mute = false
-	m.mu.Unlock()
-	m.report(true)
-}
-
-// reader counts what is read from r.
-func (m *meter) reader(r io.Reader) io.Reader { return meterReader{m, r} }
-
-type meterReader struct {
-	m *meter
-	r io.Reader
-}
-
-func (r meterReader) Read(p []byte) (int, error) {
-	n, err := r.r.Read(p)
-	if n > 0 {
-		r.m.add(n)
-	}
-	return n, err
 }

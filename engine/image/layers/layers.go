@@ -1,18 +1,22 @@
-package image
+// Package layers brings the layers of images into the storage: blobs that are missing are
+// fetched, and each is unpacked while it comes in, side by side with the others; what is
+// unpacked becomes the driver's, one layer above the other, when those below it are there.
+package layers
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/leases"
-	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/engine/image/document"
 	"github.com/gantry/gantry/engine/image/manifest"
+	"github.com/gantry/gantry/engine/image/progress"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
 	"github.com/gantry/gantry/storage"
@@ -27,6 +31,104 @@ import (
 
 // stagePrefix marks snapshots that are being filled; after a crash they are removed.
 const stagePrefix = "extract/"
+
+// chunkSize is how much is read from the network at a time.
+const chunkSize = 256 << 10
+
+// Fetcher opens blobs of a registry; distribution.Repository is one. Streams are
+// io.Seekers, so that a download goes on where the last one ended. The caller closes
+// them. Errors of class NotFound, InvalidArgument, PermissionDenied, Unauthenticated and
+// DataLoss are final; after others another try may succeed.
+type Fetcher interface {
+	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
+}
+
+// Source is where blobs come from that are not stored.
+type Source struct {
+	Fetcher Fetcher
+	// Slots bounds the downloads at a time, of all who share it.
+	Slots chan struct{}
+	// Attempts is how often one download is tried without getting on.
+	Attempts int
+}
+
+// Unpacker gets layers and unpacks them. Safe for concurrent use: who wants what somebody
+// else is getting waits for it.
+type Unpacker struct {
+	store *storage.Store
+	docs  *document.Store
+	blobs keyLock // one transfer per blob
+}
+
+// New returns an unpacker over a store, which stays the caller's.
+func New(store *storage.Store, docs *document.Store) *Unpacker {
+	return &Unpacker{store: store, docs: docs}
+}
+
+// LockBlob waits until nobody else brings in the blob; unlock lets the next one do so.
+func (u *Unpacker) LockBlob(ctx context.Context, d digest.Digest) (unlock func(), err error) {
+	return u.blobs.lock(ctx, d.String())
+}
+
+// Get makes the layers of an image be there, unpacked, and returns the chain ID of the
+// topmost ("" without layers), and whether something came from the source. Blobs that
+// are not stored come from src; without one they are an error of class NotFound. ctx
+// is of storage.Store.Work, whose lease holds what is got. Other classes: InvalidArgument
+// (the image is not valid), DataLoss (a digest does not fit), those of src, and none.
+func (u *Unpacker) Get(ctx context.Context, m *ocispec.Manifest, c *dockerspec.DockerOCIImage, src *Source, p progress.Sink) (chain digest.Digest, fetched bool, err error) {
+	layers, err := layersOf(m, c)
+	if err != nil {
+		return "", false, err
+	}
+	t := &transfer{store: u.store, blobs: &u.blobs, src: src, p: p}
+	if err := t.run(ctx, layers); err != nil {
+		return "", false, err
+	}
+	if len(layers) > 0 {
+		chain = layers[len(layers)-1].chain
+	}
+	return chain, t.fetched.Load(), nil
+}
+
+// Unpack unpacks the image of a manifest whose blobs are all stored, and makes its
+// configuration refer to its layers. ctx and errors as Get's.
+func (u *Unpacker) Unpack(ctx context.Context, desc ocispec.Descriptor, c *dockerspec.DockerOCIImage, p progress.Sink) error {
+	m, err := u.docs.Manifest(ctx, desc)
+	if err != nil {
+		return err
+	}
+	chain, _, err := u.Get(ctx, m, c, nil, p)
+	if err != nil {
+		return err
+	}
+	conf, err := u.docs.Read(ctx, m.Config, manifest.MaxConfig)
+	if err != nil {
+		return fmt.Errorf("configuration of image: %w", err)
+	}
+	return u.docs.Save(ctx, m.Config, conf, document.ConfigLabels(storage.SnapshotterName, chain))
+}
+
+// RemoveUnfinished removes layers that were being unpacked when a crash cut that off. It
+// is called before anything is unpacked.
+func (u *Unpacker) RemoveUnfinished(ctx context.Context) error {
+	ctx = storage.Context(ctx)
+	var stale []string
+	err := u.store.Snapshots.Walk(ctx, func(_ context.Context, i snapshots.Info) error {
+		if strings.HasPrefix(i.Name, stagePrefix) {
+			stale = append(stale, i.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("looking for unfinished layers: %w", err)
+	}
+	for _, k := range stale {
+		if err := u.store.Snapshots.Remove(ctx, k); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("removing unfinished layer: %w", err)
+		}
+	}
+	return nil
+}
 
 // layer is one layer of an image.
 type layer struct {
@@ -68,10 +170,11 @@ type stage struct {
 
 // transfer fetches the layers of one image and unpacks them, side by side.
 type transfer struct {
-	*Service
-	p       Progress
-	fetcher remotes.Fetcher // nil: all blobs are stored already
-	fetched atomic.Bool     // something came over the network
+	store   *storage.Store
+	blobs   *keyLock
+	p       progress.Sink
+	src     *Source     // nil: all blobs are stored already
+	fetched atomic.Bool // something came over the network
 }
 
 // run makes all layers' snapshots. ctx carries the lease that holds them.
@@ -102,7 +205,7 @@ func (t *transfer) run(ctx context.Context, layers []*layer) error {
 // the lease hold them.
 func (t *transfer) existing(ctx context.Context, layers []*layer) (int, error) {
 	for i := len(layers) - 1; i >= 0; i-- {
-		if err := t.hold(ctx, layers[i].chain); err != nil {
+		if err := t.store.HoldChain(ctx, layers[i].chain); err != nil {
 			return 0, err
 		}
 		_, err := t.store.Snapshots.Stat(ctx, layers[i].chain.String())
@@ -114,16 +217,6 @@ func (t *transfer) existing(ctx context.Context, layers []*layer) (int, error) {
 		}
 	}
 	return 0, nil
-}
-
-// hold adds a snapshot, which need not be there, to the lease of ctx.
-func (t *transfer) hold(ctx context.Context, chain digest.Digest) error {
-	lease, ok := leases.FromContext(ctx)
-	if !ok {
-		return nil
-	}
-	return t.store.Leases.AddResource(ctx, leases.Lease{ID: lease},
-		leases.Resource{ID: chain.String(), Type: "snapshots/" + storage.SnapshotterName})
 }
 
 // layer gets one layer's blob and, unless unpacked tells it is not needed, its stage.
@@ -151,7 +244,7 @@ func (t *transfer) layer(ctx context.Context, l *layer, unpacked bool) error {
 		t.p.Update(l.short(), "Download complete", 0, 0)
 		l.staged, err = t.extractStored(ctx, l, nil, false)
 		return err
-	case t.fetcher == nil:
+	case t.src == nil:
 		return errclass.NotFound("layer %s of the image is missing", l.desc.Digest)
 	}
 	t.fetched.Store(true)
@@ -174,12 +267,7 @@ func (t *transfer) stored(ctx context.Context, desc ocispec.Descriptor) (bool, e
 	if desc.Size > 0 && info.Size != desc.Size {
 		return false, errclass.Invalid("layer %s has %d bytes, the manifest says %d", desc.Digest, info.Size, desc.Size)
 	}
-	lease, ok := leases.FromContext(ctx)
-	if !ok {
-		return true, nil
-	}
-	err = t.store.Leases.AddResource(ctx, leases.Lease{ID: lease}, leases.Resource{ID: desc.Digest.String(), Type: "content"})
-	if err != nil {
+	if err := t.store.HoldBlob(ctx, desc.Digest); err != nil {
 		return false, err
 	}
 	// It may have been collected before the lease held it.
@@ -229,12 +317,12 @@ func (t *transfer) extractStored(ctx context.Context, l *layer, base []int, know
 		return nil, err
 	}
 	defer ra.Close()
-	m := &meter{p: t.p, id: l.short(), status: "Extracting", total: ra.Size()}
+	m := progress.NewMeter(t.p, l.short(), "Extracting", 0, ra.Size())
 	st, err := t.prepare(ctx, l)
 	if err != nil {
 		return nil, err
 	}
-	r, err := unpack.Decompress(m.reader(content.NewReader(ra)))
+	r, err := unpack.Decompress(m.Reader(content.NewReader(ra)))
 	if err == nil {
 		st.result, err = unpack.Extract(ctx, r, int(st.dir.Fd()), unpack.Options{Base: base, KnowBase: known})
 		r.Close()
@@ -252,7 +340,7 @@ func (t *transfer) extractStored(ctx context.Context, l *layer, base []int, know
 // verify compares what was unpacked with what the configuration promises.
 func (l *layer) verify(r unpack.Result) error {
 	if r.DiffID != l.diffID {
-		return digestMismatch("content of layer", r.DiffID, l.diffID)
+		return document.Mismatch("content of layer", r.DiffID, l.diffID)
 	}
 	return nil
 }

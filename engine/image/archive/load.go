@@ -1,4 +1,4 @@
-package image
+package archive
 
 import (
 	"archive/tar"
@@ -16,10 +16,13 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	"github.com/gantry/gantry/engine/image/document"
+	"github.com/gantry/gantry/engine/image/layers"
 	"github.com/gantry/gantry/engine/image/manifest"
+	"github.com/gantry/gantry/engine/image/names"
+	"github.com/gantry/gantry/engine/image/progress"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/id"
-	"github.com/gantry/gantry/storage"
 	"github.com/gantry/gantry/storage/unpack"
 	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
@@ -29,6 +32,8 @@ import (
 
 const (
 	maxArchiveEntries = 100_000
+	// chunkSize is how much of a blob is copied at a time.
+	chunkSize = 256 << 10
 	// annotationName is the full name of an image in an archive's index.
 	annotationName = "io.containerd.image.name"
 )
@@ -37,8 +42,8 @@ const (
 // layout, or Docker's older format with manifest.json) and stores its images. Nothing
 // is kept of an archive that is refused. Progress gets "Loaded image: …" lines; quiet
 // leaves the layers' out.
-func (s *Service) Load(ctx context.Context, r io.Reader, quiet bool, p Progress) (err error) {
-	ctx, done, err := s.leased(storage.Context(withoutLog(ctx)))
+func (s *Service) Load(ctx context.Context, r io.Reader, quiet bool, p progress.Sink) (err error) {
+	ctx, done, err := s.store.Work(ctx)
 	if err != nil {
 		return err
 	}
@@ -48,7 +53,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader, quiet bool, p Progress)
 		return fmt.Errorf("loading images: %w", err)
 	}
 	defer plain.Close()
-	a := &archive{s: s, files: map[string]*archived{}}
+	a := &reader{content: s.store.Content, docs: s.docs, layers: s.layers, files: map[string]*archived{}}
 	if err := a.read(ctx, plain); err != nil {
 		return fmt.Errorf("loading images: %w", err)
 	}
@@ -61,15 +66,15 @@ func (s *Service) Load(ctx context.Context, r io.Reader, quiet bool, p Progress)
 	}
 	lp := p
 	if quiet {
-		lp = noProgress{}
+		lp = progress.Discard{}
 	}
 	for _, l := range loaded {
-		if err := s.unpackLoaded(ctx, l.target, loadProgress{lp}); err != nil {
+		if err := s.unpack(ctx, l.target, loadProgress{lp}); err != nil {
 			return fmt.Errorf("loading images: %w", err)
 		}
 	}
 	for _, l := range loaded {
-		if err := s.nameLoaded(ctx, l, p); err != nil {
+		if err := s.name(ctx, l, p); err != nil {
 			return err
 		}
 	}
@@ -77,14 +82,16 @@ func (s *Service) Load(ctx context.Context, r io.Reader, quiet bool, p Progress)
 }
 
 // loadProgress words the unpacking of layers as loading does.
-type loadProgress struct{ p Progress }
+type loadProgress struct{ p progress.Sink }
 
+// Update implements progress.Sink.
 func (l loadProgress) Update(id, status string, current, total int64) {
 	if status == "Extracting" {
 		l.p.Update(id, "Loading layer", current, total)
 	}
 }
 
+// Aux implements progress.Sink.
 func (l loadProgress) Aux(v any) { l.p.Aux(v) }
 
 // loadedImage is one image of an archive; without a name it gets none.
@@ -93,20 +100,20 @@ type loadedImage struct {
 	name   reference.Named
 }
 
-func (s *Service) nameLoaded(ctx context.Context, l loadedImage, p Progress) error {
+func (s *Service) name(ctx context.Context, l loadedImage, p progress.Sink) error {
 	target := l.target.Digest.String()
 	if l.name == nil {
-		if len(s.namesOf(l.target.Digest)) == 0 {
-			if _, err := s.setName(ctx, dangling+target, l.target); err != nil {
+		if len(s.names.Of(l.target.Digest)) == 0 {
+			if _, err := s.names.Set(ctx, names.Dangling(l.target.Digest), l.target); err != nil {
 				return err
 			}
 		}
 		p.Update("", "Loaded image ID: "+target, 0, 0)
-		s.emit(events.ActionLoad, target, target)
+		s.names.Emit(events.ActionLoad, target, target)
 		return nil
 	}
 	name := reference.FamiliarString(l.name)
-	old, err := s.setName(ctx, l.name.String(), l.target)
+	old, err := s.names.Set(ctx, l.name.String(), l.target)
 	if err != nil {
 		return err
 	}
@@ -114,21 +121,25 @@ func (s *Service) nameLoaded(ctx context.Context, l loadedImage, p Progress) err
 		p.Update("", fmt.Sprintf("The image %s already exists, renaming the old one with ID %s to empty string", name, old.Digest), 0, 0)
 	}
 	p.Update("", "Loaded image: "+name, 0, 0)
-	s.emit(events.ActionLoad, target, name)
+	s.names.Emit(events.ActionLoad, target, name)
 	return nil
 }
 
-// unpackLoaded unpacks the platform of an image that this daemon would run. An image
-// of other platforms only is stored as it is.
-func (s *Service) unpackLoaded(ctx context.Context, target ocispec.Descriptor, p Progress) error {
-	img, err := s.read(ctx, target.Digest.String(), target, nil)
+// unpack unpacks the platform of an image that this daemon would run. An image of other
+// platforms only is stored as it is.
+func (s *Service) unpack(ctx context.Context, target ocispec.Descriptor, p progress.Sink) error {
+	all, err := s.docs.Platforms(ctx, target)
 	if err != nil {
-		return err
+		return fmt.Errorf("reading image %s: %w", target.Digest, err)
 	}
-	if !platforms.Only(s.platform).Match(platforms.Normalize(img.Config.Platform)) && img.Config.OS != "" {
+	best := document.Pick(all, s.platform, false)
+	if best == nil {
+		return names.ErrNoSuchImage(target.Digest.String())
+	}
+	if !platforms.Only(s.platform).Match(platforms.Normalize(best.Config.Platform)) && best.Config.OS != "" {
 		return nil
 	}
-	return s.unpackManifest(ctx, img, p)
+	return s.layers.Unpack(ctx, best.Desc, best.Config, p)
 }
 
 // archived is a file of an archive, which is in the content store.
@@ -138,14 +149,17 @@ type archived struct {
 	link string // of a symbolic or hard link: the path it leads to
 }
 
-type archive struct {
-	s     *Service
-	files map[string]*archived // by clean path
+// reader is one archive that is being read.
+type reader struct {
+	content content.Store
+	docs    *document.Store
+	layers  *layers.Unpacker
+	files   map[string]*archived // by clean path
 }
 
 // read stores every file of the archive as a blob. Which of them are an image's shows
 // at the end; the others are collected.
-func (a *archive) read(ctx context.Context, r io.Reader) error {
+func (a *reader) read(ctx context.Context, r io.Reader) error {
 	t := tar.NewReader(r)
 	for n := 0; ; n++ {
 		hdr, err := t.Next()
@@ -177,7 +191,7 @@ func (a *archive) read(ctx context.Context, r io.Reader) error {
 
 // store puts one file into the content store. A file below blobs/ must have the digest
 // it is called by.
-func (a *archive) store(ctx context.Context, name string, size int64, r io.Reader) (*archived, error) {
+func (a *reader) store(ctx context.Context, name string, size int64, r io.Reader) (*archived, error) {
 	var f archived
 	if name == "index.json" || name == "manifest.json" {
 		if size > manifest.MaxConfig {
@@ -202,13 +216,13 @@ func (a *archive) store(ctx context.Context, name string, size int64, r io.Reade
 	ref := "load-" + id.New()
 	if want != "" {
 		ref = "layer-" + want.String()
-		unlock, err := a.s.blobs.lock(ctx, want.String())
+		unlock, err := a.layers.LockBlob(ctx, want)
 		if err != nil {
 			return nil, err
 		}
 		defer unlock()
 	}
-	w, err := a.s.store.Content.Writer(ctx, content.WithRef(ref), content.WithDescriptor(ocispec.Descriptor{Digest: want, Size: size}))
+	w, err := a.content.Writer(ctx, content.WithRef(ref), content.WithDescriptor(ocispec.Descriptor{Digest: want, Size: size}))
 	if errdefs.IsAlreadyExists(err) {
 		f.desc = ocispec.Descriptor{Digest: want, Size: size}
 		_, err = io.Copy(io.Discard, r)
@@ -224,7 +238,7 @@ func (a *archive) store(ctx context.Context, name string, size int64, r io.Reade
 		}
 	}
 	if n, err := io.CopyBuffer(struct{ io.Writer }{w}, r, make([]byte, chunkSize)); err != nil || n != size {
-		_ = a.s.store.Content.Abort(context.WithoutCancel(ctx), ref)
+		_ = a.content.Abort(context.WithoutCancel(ctx), ref)
 		if err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = errclass.Invalid("cut off after %d of %d bytes", n, size)
 		}
@@ -233,8 +247,8 @@ func (a *archive) store(ctx context.Context, name string, size int64, r io.Reade
 	got := w.Digest()
 	if want != "" && got != want && want.Algorithm() == digest.SHA256 {
 		w.Close()
-		_ = a.s.store.Content.Abort(context.WithoutCancel(ctx), ref)
-		return nil, digestMismatch("blob", got, want)
+		_ = a.content.Abort(context.WithoutCancel(ctx), ref)
+		return nil, document.Mismatch("blob", got, want)
 	}
 	if err := w.Commit(ctx, size, want); err != nil && !errdefs.IsAlreadyExists(err) {
 		return nil, err
@@ -247,7 +261,7 @@ func (a *archive) store(ctx context.Context, name string, size int64, r io.Reade
 }
 
 // file finds a file of the archive, through links in it.
-func (a *archive) file(name string) (*archived, error) {
+func (a *reader) file(name string) (*archived, error) {
 	name = path.Clean(strings.TrimPrefix(name, "/"))
 	for range 10 {
 		f := a.files[name]
@@ -263,7 +277,7 @@ func (a *archive) file(name string) (*archived, error) {
 }
 
 // images returns what the archive's own list names.
-func (a *archive) images(ctx context.Context) ([]loadedImage, error) {
+func (a *reader) images(ctx context.Context) ([]loadedImage, error) {
 	if f := a.files["index.json"]; f != nil {
 		return a.layout(ctx, f)
 	}
@@ -275,7 +289,7 @@ func (a *archive) images(ctx context.Context) ([]loadedImage, error) {
 }
 
 // layout reads an OCI layout.
-func (a *archive) layout(ctx context.Context, f *archived) ([]loadedImage, error) {
+func (a *reader) layout(ctx context.Context, f *archived) ([]loadedImage, error) {
 	ix, err := manifest.ParseIndex(f.data, "")
 	if err != nil {
 		return nil, err
@@ -314,8 +328,8 @@ func archiveName(annotations map[string]string) (reference.Named, error) {
 // label checks a document of a layout and everything it refers to, and stores what it
 // refers to for the garbage collector. It returns its media type. A platform that is
 // not in the archive at all is left out, as long as it isn't the only one.
-func (a *archive) label(ctx context.Context, d ocispec.Descriptor, depth int) (string, error) {
-	data, err := a.s.readBlob(ctx, d, manifest.MaxSize)
+func (a *reader) label(ctx context.Context, d ocispec.Descriptor, depth int) (string, error) {
+	data, err := a.docs.Read(ctx, d, manifest.MaxSize)
 	if errdefs.IsNotFound(err) {
 		return "", errclass.Invalid("blob %s is missing from the archive", d.Digest)
 	}
@@ -336,11 +350,11 @@ func (a *archive) label(ctx context.Context, d ocispec.Descriptor, depth int) (s
 			return "", err
 		}
 		for _, b := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
-			if _, err := a.s.store.Content.Info(ctx, b.Digest); err != nil {
+			if _, err := a.content.Info(ctx, b.Digest); err != nil {
 				return "", errclass.Invalid("blob %s is missing from the archive", b.Digest)
 			}
 		}
-		return mt, a.s.save(ctx, d, data, manifestLabels(m))
+		return mt, a.docs.Save(ctx, d, data, document.ManifestLabels(m))
 	}
 	if depth >= manifest.MaxDepth {
 		return "", errclass.Invalid("image index is nested too deeply")
@@ -351,7 +365,7 @@ func (a *archive) label(ctx context.Context, d ocispec.Descriptor, depth int) (s
 	}
 	found := 0
 	for _, c := range ix.Manifests {
-		if _, err := a.s.store.Content.Info(ctx, c.Digest); err != nil {
+		if _, err := a.content.Info(ctx, c.Digest); err != nil {
 			continue
 		}
 		if _, err := a.label(ctx, c, depth+1); err != nil {
@@ -362,11 +376,11 @@ func (a *archive) label(ctx context.Context, d ocispec.Descriptor, depth int) (s
 	if found == 0 && len(ix.Manifests) > 0 {
 		return "", errclass.Invalid("all platforms of %s are missing from the archive", d.Digest)
 	}
-	return mt, a.s.save(ctx, d, data, indexLabels(ix))
+	return mt, a.docs.Save(ctx, d, data, document.IndexLabels(ix))
 }
 
 // docker reads the older format: manifests are made here.
-func (a *archive) docker(ctx context.Context, f *archived) ([]loadedImage, error) {
+func (a *reader) docker(ctx context.Context, f *archived) ([]loadedImage, error) {
 	var list []struct {
 		Config   string
 		RepoTags []string
@@ -395,13 +409,13 @@ func (a *archive) docker(ctx context.Context, f *archived) ([]loadedImage, error
 	return all, nil
 }
 
-func (a *archive) dockerImage(ctx context.Context, config string, layers []string) (ocispec.Descriptor, error) {
+func (a *reader) dockerImage(ctx context.Context, config string, layers []string) (ocispec.Descriptor, error) {
 	var none ocispec.Descriptor
 	cf, err := a.file(config)
 	if err != nil {
 		return none, err
 	}
-	conf, err := a.s.readBlob(ctx, cf.desc, manifest.MaxConfig)
+	conf, err := a.docs.Read(ctx, cf.desc, manifest.MaxConfig)
 	if err != nil {
 		return none, err
 	}
@@ -419,7 +433,7 @@ func (a *archive) dockerImage(ctx context.Context, config string, layers []strin
 			return none, err
 		}
 		d := lf.desc
-		if d.MediaType, err = a.s.layerType(ctx, d); err != nil {
+		if d.MediaType, err = a.layerType(ctx, d); err != nil {
 			return none, err
 		}
 		m.Layers = append(m.Layers, d)
@@ -432,12 +446,12 @@ func (a *archive) dockerImage(ctx context.Context, config string, layers []strin
 		return none, err
 	}
 	d := ocispec.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-	return d, a.s.save(ctx, d, data, manifestLabels(&m))
+	return d, a.docs.Save(ctx, d, data, document.ManifestLabels(&m))
 }
 
 // layerType looks how a blob is packed.
-func (s *Service) layerType(ctx context.Context, d ocispec.Descriptor) (string, error) {
-	ra, err := s.store.Content.ReaderAt(ctx, d)
+func (a *reader) layerType(ctx context.Context, d ocispec.Descriptor) (string, error) {
+	ra, err := a.content.ReaderAt(ctx, d)
 	if err != nil {
 		return "", err
 	}

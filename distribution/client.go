@@ -1,6 +1,4 @@
-// Package remote talks to image registries: which hosts to ask for a name, over TLS or
-// not, with which credentials, and what their failures mean in Docker's words.
-package remote
+package distribution
 
 import (
 	"crypto/tls"
@@ -18,59 +16,58 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/moby/moby/api/types/registry"
 )
 
-// Options of a Client; see image.Config.
+// Options of a Client. They are not changed afterwards.
 type Options struct {
-	Insecure  []string
-	Mirrors   map[string][]string
-	CertsDir  string
+	// Insecure are "host", "host:port" or CIDR; their certificates are not verified and
+	// plain HTTP is tried. Loopback addresses always count as such.
+	Insecure []string
+	// Mirrors are base URLs by registry host ("docker.io"), asked before it, in order.
+	Mirrors map[string][]string
+	// CertsDir holds <host>/{*.crt,*.cert,*.key}: CAs, and client certificates with keys.
+	CertsDir string
+	// UserAgent is sent with every request.
 	UserAgent string
 }
 
 // Client reaches registries. Connections are kept between uses; credentials are not:
-// they live as long as one Session. Safe for concurrent use.
+// they live as long as one Repository. Safe for concurrent use.
 type Client struct {
 	o          Options
 	mu         sync.Mutex
 	transports map[string]http.RoundTripper
 }
 
-// New returns a client.
+// New returns a client. The caller closes it when no Repository of it is in use.
 func New(o Options) *Client {
 	return &Client{o: o, transports: map[string]http.RoundTripper{}}
 }
 
-// Session is one use of a registry with one set of credentials.
-type Session struct {
+// session is one use of a registry with one set of credentials: the hosts to ask, mirrors
+// first, and the headers that go along with every request.
+type session struct {
 	hosts  []docker.RegistryHost
 	header http.Header
 }
 
-// Session prepares to talk to the registry of a domain ("docker.io"), with auth when it
-// is not nil. header goes along with every request.
-func (c *Client) Session(domain string, auth *registry.AuthConfig, header http.Header) (*Session, error) {
+// session prepares to talk to the registry of a domain ("docker.io"), with auth when it
+// is not nil.
+func (c *Client) session(domain string, auth *registry.AuthConfig, header http.Header) (*session, error) {
 	h := header.Clone()
 	if h == nil {
 		h = http.Header{}
 	}
 	h.Set("User-Agent", c.o.UserAgent)
-	s := &Session{header: h}
+	s := &session{header: h}
 	for _, m := range c.o.Mirrors[domain] {
-		u, err := url.Parse(m)
-		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-			return nil, errclass.Invalid("invalid registry mirror %q", m)
-		}
-		host, err := c.host(u.Host, u.Scheme, nil, h)
+		host, err := c.mirror(m, h)
 		if err != nil {
 			return nil, err
 		}
-		host.Path = strings.TrimSuffix(u.Path, "/") + "/v2"
-		host.Capabilities = docker.HostCapabilityPull | docker.HostCapabilityResolve
 		s.hosts = append(s.hosts, host)
 	}
 	name := domain
@@ -89,6 +86,24 @@ func (c *Client) Session(domain string, auth *registry.AuthConfig, header http.H
 	return s, nil
 }
 
+// mirror is a host that is read from only, and gets no credentials.
+func (c *Client) mirror(base string, h http.Header) (docker.RegistryHost, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return docker.RegistryHost{}, errclass.Invalid("invalid registry mirror %q", base)
+	}
+	host, err := c.host(u.Host, u.Scheme, nil, h)
+	if err != nil {
+		return host, err
+	}
+	host.Path = strings.TrimSuffix(u.Path, "/") + "/v2"
+	host.Capabilities = docker.HostCapabilityPull | docker.HostCapabilityResolve
+	return host, nil
+}
+
+// own is the registry itself, as opposed to its mirrors.
+func (s *session) own() docker.RegistryHost { return s.hosts[len(s.hosts)-1] }
+
 // sameRegistry reports whether credentials stored for address are for domain.
 func sameRegistry(domain, address string) bool {
 	if address == "" {
@@ -100,14 +115,6 @@ func sameRegistry(domain, address string) bool {
 		address = "docker.io"
 	}
 	return address == domain
-}
-
-// Resolver resolves and fetches with the session's hosts and credentials.
-func (s *Session) Resolver() remotes.Resolver {
-	return docker.NewResolver(docker.ResolverOptions{
-		Hosts:   func(string) ([]docker.RegistryHost, error) { return s.hosts, nil },
-		Headers: s.header,
-	})
 }
 
 func (c *Client) host(name, scheme string, auth *registry.AuthConfig, header http.Header) (docker.RegistryHost, error) {

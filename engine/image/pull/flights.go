@@ -1,73 +1,11 @@
-package image
+package pull
 
 import (
 	"context"
-	"errors"
 	"sync"
+
+	"github.com/gantry/gantry/engine/image/progress"
 )
-
-// keyLock is one lock per key, for as long as somebody wants it.
-type keyLock struct {
-	mu sync.Mutex
-	m  map[string]*keyState
-}
-
-type keyState struct {
-	sem  chan struct{}
-	refs int
-}
-
-// lock waits for the key; unlock gives it back.
-func (k *keyLock) lock(ctx context.Context, key string) (unlock func(), err error) {
-	k.mu.Lock()
-	if k.m == nil {
-		k.m = map[string]*keyState{}
-	}
-	st := k.m[key]
-	if st == nil {
-		st = &keyState{sem: make(chan struct{}, 1)}
-		k.m[key] = st
-	}
-	st.refs++
-	k.mu.Unlock()
-	drop := func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if st.refs--; st.refs == 0 {
-			delete(k.m, key)
-		}
-	}
-	unlock = func() { <-st.sem; drop() }
-	select {
-	case st.sem <- struct{}{}:
-		return unlock, nil
-	default:
-	}
-	select {
-	case st.sem <- struct{}{}:
-		return unlock, nil
-	case <-ctx.Done():
-		drop()
-		return nil, ctx.Err()
-	}
-}
-
-// errBusy is what tryLock answers for a key that somebody has.
-var errBusy = errors.New("in use")
-
-// tryLock is lock without waiting.
-func (k *keyLock) tryLock(key string) (unlock func(), err error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	k.mu.Lock()
-	st := k.m[key]
-	busy := st != nil
-	k.mu.Unlock()
-	if busy {
-		return nil, errBusy
-	}
-	return k.lock(ctx, key)
-}
 
 // flights shares work: who asks for what somebody is already doing watches that and
 // gets its result. The work is cancelled when the last one who wanted it is gone.
@@ -84,7 +22,7 @@ type flight struct {
 	mu      sync.Mutex
 	last    map[string]update // newest state by id, for those who come later
 	order   []string
-	targets map[int]Progress
+	targets map[int]progress.Sink
 	next    int
 }
 
@@ -94,7 +32,7 @@ type update struct {
 }
 
 // do runs work, or joins the one under way for key.
-func (f *flights) do(ctx context.Context, key string, p Progress, work func(context.Context, Progress) error) error {
+func (f *flights) do(ctx context.Context, key string, p progress.Sink, work func(context.Context, progress.Sink) error) error {
 	f.mu.Lock()
 	if f.m == nil {
 		f.m = map[string]*flight{}
@@ -102,7 +40,7 @@ func (f *flights) do(ctx context.Context, key string, p Progress, work func(cont
 	fl := f.m[key]
 	if fl == nil {
 		wctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		fl = &flight{cancel: cancel, done: make(chan struct{}), last: map[string]update{}, targets: map[int]Progress{}}
+		fl = &flight{cancel: cancel, done: make(chan struct{}), last: map[string]update{}, targets: map[int]progress.Sink{}}
 		f.m[key] = fl
 		go func() {
 			fl.err = work(wctx, fl)
@@ -134,7 +72,7 @@ func (f *flights) do(ctx context.Context, key string, p Progress, work func(cont
 	return ctx.Err()
 }
 
-func (fl *flight) join(p Progress) int {
+func (fl *flight) join(p progress.Sink) int {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	for _, id := range fl.order {
@@ -153,7 +91,7 @@ func (fl *flight) leave(n int) int {
 	return len(fl.targets)
 }
 
-// Update implements Progress for the work: everyone who watches gets it.
+// Update implements progress.Sink for the work: everyone who watches gets it.
 func (fl *flight) Update(id, status string, current, total int64) {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
@@ -170,7 +108,7 @@ func (fl *flight) Update(id, status string, current, total int64) {
 	}
 }
 
-// Aux implements Progress.
+// Aux implements progress.Sink.
 func (fl *flight) Aux(v any) {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()

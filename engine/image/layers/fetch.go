@@ -1,4 +1,4 @@
-package image
+package layers
 
 import (
 	"context"
@@ -9,12 +9,12 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/engine/image/document"
+	"github.com/gantry/gantry/engine/image/progress"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/storage"
 	"github.com/gantry/gantry/storage/unpack"
 )
-
-// chunkSize is how much is read from the network at a time.
-const chunkSize = 256 << 10
 
 // fetch downloads a layer. While it is written to the store it is unpacked as well,
 // unless a former attempt left a beginning of it: then the rest is fetched and the
@@ -44,7 +44,7 @@ func (t *transfer) fetch(ctx context.Context, l *layer, unpacked bool) error {
 		defer sink.abort()
 	}
 	if err := t.download(ctx, l, w, st.Offset, sink); err != nil {
-		if isFull(err) {
+		if storage.IsFull(err) {
 			// Room at once: even to forget things the database needs some.
 			_ = w.Truncate(0)
 		}
@@ -56,7 +56,7 @@ func (t *transfer) fetch(ctx context.Context, l *layer, unpacked bool) error {
 		if got := w.Digest(); got != l.desc.Digest {
 			// What is there is worthless for the next attempt.
 			_ = t.store.Content.Abort(context.WithoutCancel(ctx), ref)
-			return digestMismatch("layer "+l.short(), got, l.desc.Digest)
+			return document.Mismatch("layer "+l.short(), got, l.desc.Digest)
 		}
 		return fmt.Errorf("storing layer %s: %w", l.short(), err)
 	}
@@ -73,20 +73,19 @@ func (t *transfer) fetch(ctx context.Context, l *layer, unpacked bool) error {
 // download reads the layer from offset on, going on after failures. It takes one of
 // the slots for downloads.
 func (t *transfer) download(ctx context.Context, l *layer, w io.Writer, offset int64, sink *sink) error {
-	set := t.live.Load()
 	select {
-	case set.slots <- struct{}{}:
+	case t.src.Slots <- struct{}{}:
 	default:
 		t.p.Update(l.short(), "Waiting", 0, 0)
 		select {
-		case set.slots <- struct{}{}:
+		case t.src.Slots <- struct{}{}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	defer func() { <-set.slots }()
-	m := &meter{p: t.p, id: l.short(), status: "Downloading", total: l.desc.Size, current: offset}
-	m.report(true)
+	defer func() { <-t.src.Slots }()
+	m := progress.NewMeter(t.p, l.short(), "Downloading", offset, l.desc.Size)
+	m.Report()
 	for attempt := 1; ; attempt++ {
 		before := offset
 		err := t.downloadOnce(ctx, l, w, &offset, sink, m)
@@ -99,7 +98,7 @@ func (t *transfer) download(ctx context.Context, l *layer, w io.Writer, offset i
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if attempt >= set.attempts || !again(err) {
+		if attempt >= t.src.Attempts || !again(err) {
 			return fmt.Errorf("downloading layer %s: %w", l.short(), err)
 		}
 		t.p.Update(l.short(), fmt.Sprintf("Retrying in %d seconds", attempt), 0, 0)
@@ -122,11 +121,11 @@ func again(err error) bool {
 		!errdefs.IsPermissionDenied(err) && !errdefs.IsUnauthorized(err) && !errdefs.IsDataLoss(err)
 }
 
-func (t *transfer) downloadOnce(ctx context.Context, l *layer, w io.Writer, offset *int64, sink *sink, m *meter) error {
+func (t *transfer) downloadOnce(ctx context.Context, l *layer, w io.Writer, offset *int64, sink *sink, m *progress.Meter) error {
 	if *offset == l.desc.Size {
 		return nil
 	}
-	rc, err := t.fetcher.Fetch(ctx, l.desc)
+	rc, err := t.src.Fetcher.Fetch(ctx, l.desc)
 	if err != nil {
 		return err
 	}
@@ -152,13 +151,13 @@ func (t *transfer) downloadOnce(ctx context.Context, l *layer, w io.Writer, offs
 		n, err := rc.Read(buf)
 		if n > 0 {
 			if *offset+int64(n) > l.desc.Size {
-				return digestMismatch("layer "+l.short()+", which is longer than its manifest says,", "unknown", l.desc.Digest)
+				return document.Mismatch("layer "+l.short()+", which is longer than its manifest says,", "unknown", l.desc.Digest)
 			}
 			if _, werr := w.Write(buf[:n]); werr != nil {
 				return writeError{werr}
 			}
 			*offset += int64(n)
-			m.add(n)
+			m.Add(n)
 			if werr := sink.write(ctx, buf[:n]); werr != nil {
 				return writeError{werr}
 			}
@@ -181,7 +180,7 @@ type sink struct {
 	l    *layer
 	st   *stage
 	pipe *pipe
-	m    *meter
+	m    *progress.Meter
 	done chan struct{}
 	err  error
 	kept bool
@@ -193,7 +192,8 @@ func (t *transfer) sink(ctx context.Context, l *layer) (*sink, error) {
 		return nil, err
 	}
 	s := &sink{t: t, l: l, st: st, pipe: newPipe(), done: make(chan struct{})}
-	s.m = &meter{p: t.p, id: l.short(), status: "Extracting", total: l.desc.Size, mute: true}
+	s.m = progress.NewMeter(t.p, l.short(), "Extracting", 0, l.desc.Size)
+	s.m.Mute()
 	go func() {
 		defer close(s.done)
 		s.err = s.extract(ctx)
@@ -203,7 +203,7 @@ func (t *transfer) sink(ctx context.Context, l *layer) (*sink, error) {
 }
 
 func (s *sink) extract(ctx context.Context) error {
-	r, err := unpack.Decompress(s.m.reader(s.pipe))
+	r, err := unpack.Decompress(s.m.Reader(s.pipe))
 	if err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func (s *sink) write(ctx context.Context, p []byte) error {
 
 // finish waits until all is unpacked, once the blob has been verified.
 func (s *sink) finish() (*stage, error) {
-	s.m.unmute()
+	s.m.Unmute()
 	s.pipe.end()
 	<-s.done
 	if s.err != nil {

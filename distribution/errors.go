@@ -1,4 +1,4 @@
-package remote
+package distribution
 
 import (
 	"context"
@@ -12,24 +12,35 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 	"github.com/gantry/gantry/internal/errclass"
 )
 
-// Error marks an error of asking a registry for a name or a document, so that Explain
-// knows what a missing or forbidden one means.
-type Error struct{ Err error }
+// askedError marks an error of asking a registry for a name or a document, so that
+// ExplainPull knows what a missing or forbidden one means.
+type askedError struct{ error }
 
-// Error implements error.
-func (f Error) Error() string { return f.Err.Error() }
+func (e askedError) Unwrap() error { return e.error }
 
-// Unwrap gives the error below.
-func (f Error) Unwrap() error { return f.Err }
+func asked(err error) error {
+	if err == nil {
+		return nil
+	}
+	return askedError{err}
+}
 
-// Explain puts what went wrong with pulling ref (familiar form) in Docker's words and
-// gives it its class. repo is the repository's familiar name, auth whether credentials
-// were sent.
-func Explain(err error, ref, repo string, auth bool) error {
-	var f Error
+// ExplainPull puts what went wrong with pulling ref, be it here or at the registry, in
+// Docker's words and gives it its class: NotFound (no such image, or no access to it),
+// Unauthenticated, Unavailable (registry not reachable, or it limits the rate),
+// ResourceExhausted (no space). Errors that have a class of another kind, and
+// context.Canceled, stay as they are. auth tells whether credentials were sent.
+func ExplainPull(err error, ref reference.Named, auth bool) error {
+	return explain(err, reference.FamiliarString(ref), reference.FamiliarName(ref), auth)
+}
+
+// explain is ExplainPull for the familiar form of a reference and its repository.
+func explain(err error, ref, repo string, auth bool) error {
+	var f askedError
 	switch {
 	case err == nil || errors.Is(err, context.Canceled):
 		return err
