@@ -125,7 +125,11 @@ func New(ctx context.Context, cfg *Config, log *slog.Logger, level *slog.LevelVa
 
 // openServices opens what stands on the data-root, in the order of dependence.
 func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (err error) {
-	if e.store, err = storage.Open(cfg.DataRoot); err != nil {
+	sd, err := findStorageDriver(cfg.StorageDriver)
+	if err != nil {
+		return err
+	}
+	if e.store, err = storage.Open(cfg.DataRoot, sd.open); err != nil {
 		return err
 	}
 	u.Add(e.store.Close)
@@ -149,7 +153,7 @@ func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (e
 	if err != nil {
 		return err
 	}
-	ctrConfig.Log, ctrConfig.Cgroup2 = e.log, e.host.cgroup2
+	ctrConfig.Log, ctrConfig.Cgroup2, ctrConfig.StorageDriver = e.log, e.host.cgroup2, e.store.Driver().Name
 	if e.volumes, err = volume.New(cfg.DataRoot, e.bus, e.log); err != nil {
 		return err
 	}

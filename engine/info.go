@@ -47,7 +47,7 @@ func (e *Engine) Info(context.Context) (system.Info, error) {
 	info := system.Info{
 		ID: e.root.id, Name: e.host.name, Labels: append([]string{}, cfg.Labels...), ServerVersion: version.Version,
 		Containers: running + paused + stopped, ContainersRunning: running, ContainersPaused: paused, ContainersStopped: stopped,
-		Images: e.images.Len(), Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
+		Images: e.images.Len(), Driver: e.store.Driver().Name, DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
 		Plugins: system.PluginsInfo{
 			Volume: []string{"local"}, Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: []string{"json-file", "local"},
 		},

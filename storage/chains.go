@@ -28,8 +28,6 @@ const (
 	chainLease = "gantry/chain/"
 	// labelFlat makes a lease hold exactly what it names.
 	labelFlat = "containerd.io/gc.flat"
-	// labelUpper is what the overlay snapshotter tells a snapshot's directory by.
-	labelUpper = "containerd.io/snapshot/overlay.upperdir"
 )
 
 // A container's hold on its image is two things. In the database one lease per chain
@@ -51,6 +49,7 @@ type chains struct {
 
 // Hold says what a container holds of its image.
 type Hold struct {
+	Driver  string          // the name of the storage driver that has unpacked the chain
 	Chain   digest.Digest   // "" for an image without layers
 	Blobs   []digest.Digest // target, manifest and configuration
 	Created time.Time
@@ -59,8 +58,16 @@ type Hold struct {
 // labelHold keeps a hold's text with its lease.
 const labelHold = "gantry.hold"
 
+// firstDriver is the driver of holds that name none.
+const firstDriver = "overlayfs"
+
+// text is the hold as its lease and key keep it. Holds of the first driver there was do not
+// name it.
 func (h Hold) text() string {
 	t := string(h.Chain)
+	if h.Driver != firstDriver {
+		t = h.Driver + "," + t
+	}
 	for _, b := range h.Blobs {
 		t += "," + string(b)
 	}
@@ -72,7 +79,10 @@ func (h Hold) key() string { return digest.FromString(h.text()).Encoded()[:40] }
 
 func parseHold(text string) (Hold, error) {
 	parts := strings.Split(text, ",")
-	var h Hold
+	h := Hold{Driver: firstDriver}
+	if name := parts[0]; len(parts) > 1 && name != "" && !strings.ContainsAny(name, ":./") {
+		h.Driver, parts = name, parts[1:]
+	}
 	for i, p := range parts {
 		d := digest.Digest(p)
 		if i == 0 && p == "" {
@@ -137,6 +147,7 @@ func (s *Store) Lease(ctx context.Context, container string, h Hold) ([]string, 
 	}
 	s.chains.mu.Lock()
 	defer s.chains.mu.Unlock()
+	h.Driver = s.about.Name
 	key := h.key()
 	if _, ok := s.chains.held[key]; !ok {
 		if err := s.takeChain(Context(ctx), key, h); err != nil {
@@ -187,7 +198,7 @@ func (s *Store) takeChain(ctx context.Context, key string, h Hold) error {
 		}
 		l.ID = chainLease + key
 		if h.Chain != "" {
-			r := leases.Resource{ID: string(h.Chain), Type: "snapshots/" + SnapshotterName}
+			r := leases.Resource{ID: string(h.Chain), Type: "snapshots/" + h.Driver}
 			if err := s.Leases.AddResource(ctx, l, r); err != nil {
 				return err
 			}
@@ -227,11 +238,25 @@ func (s *Store) LeaseOf(ctx context.Context, container string) (Hold, []string, 
 	if err != nil {
 		return h, nil, err
 	}
+	if h.Driver != s.about.Name {
+		return h, nil, errclass.With(errPrecondition, fmt.Errorf("container %s was made with the storage driver %s, not with %s", id.Short(container), h.Driver, s.about.Name))
+	}
 	lower, err := s.lowerLocked(ctx, h.Chain)
 	return h, lower, err
 }
 
 func (s *Store) readHold(container string) (Hold, error) {
+	h, err := s.heldBy(container)
+	if err != nil {
+		return h, err
+	}
+	if fi, err := os.Lstat(s.leasePath(container)); err == nil {
+		h.Created = fi.ModTime()
+	}
+	return h, nil
+}
+
+func (s *Store) heldBy(container string) (Hold, error) {
 	key, ok := s.chains.links[container]
 	if !ok {
 		return Hold{}, errclass.NotFound("container %s holds no image", id.Short(container))
@@ -239,9 +264,6 @@ func (s *Store) readHold(container string) (Hold, error) {
 	h, ok := s.chains.held[key]
 	if !ok {
 		return Hold{}, errclass.NotFound("the image of container %s is lost", id.Short(container))
-	}
-	if fi, err := os.Lstat(s.leasePath(container)); err == nil {
-		h.Created = fi.ModTime()
 	}
 	return h, nil
 }
@@ -260,8 +282,9 @@ func (s *Store) Users(target digest.Digest) []string {
 	return ids
 }
 
-// LowerDirs returns the directories of a chain of layers, topmost first. An image
-// without layers has one empty directory. The error is of class NotFound when the
+// LowerDirs returns the directories of a chain of layers, topmost first; one, with the
+// whole tree, where the driver does not share layers. An image without layers has one
+// empty directory. The error is of class NotFound when the
 // chain is not there. Only a leased chain's directories stay.
 func (s *Store) LowerDirs(ctx context.Context, chain digest.Digest) ([]string, error) {
 	s.chains.mu.Lock()
@@ -282,11 +305,14 @@ func (s *Store) lowerLocked(ctx context.Context, chain digest.Digest) ([]string,
 		if err != nil {
 			return nil, fmt.Errorf("layers of image: %w", err)
 		}
-		dir := info.Labels[labelUpper]
+		dir := info.Labels[s.about.DirLabel]
 		if dir == "" {
 			return nil, errclass.Internal("layer %s has no directory", key)
 		}
 		dirs = append(dirs, dir)
+		if !s.about.Shares {
+			break // it holds all below it
+		}
 		key = info.Parent
 	}
 	s.chains.lower[string(chain)] = dirs

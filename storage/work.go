@@ -58,7 +58,7 @@ func (s *Store) HoldBlob(ctx context.Context, d digest.Digest) error {
 // HoldChain makes the lease of ctx, if it has one, hold a chain of unpacked layers,
 // which need not be there.
 func (s *Store) HoldChain(ctx context.Context, chain digest.Digest) error {
-	return s.hold(ctx, leases.Resource{ID: chain.String(), Type: "snapshots/" + SnapshotterName})
+	return s.hold(ctx, leases.Resource{ID: chain.String(), Type: "snapshots/" + s.about.Name})
 }
 
 func (s *Store) hold(ctx context.Context, r leases.Resource) error {

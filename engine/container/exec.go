@@ -344,7 +344,7 @@ func (e *execProc) request(ctx context.Context) (*shim.ExecRequest, error) {
 	if name == "" {
 		name = r.Config.User
 	}
-	user, err := resolveUser(&o.users, append([]string{layer.Upper}, lease.Lower...), name, r.HostConfig.GroupAdd)
+	user, err := resolveUser(&o.users, layer.Dirs(lease.Lower), name, r.HostConfig.GroupAdd)
 	if err != nil {
 		return nil, err
 	}

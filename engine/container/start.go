@@ -21,6 +21,7 @@ import (
 	"github.com/gantry/gantry/internal/undo"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
+	"github.com/gantry/gantry/storage"
 	"github.com/moby/moby/api/types/events"
 	networktypes "github.com/moby/moby/api/types/network"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -276,6 +277,15 @@ func (o *owner) namespace(kind string) (*os.File, error) {
 	return f, nil
 }
 
+// rootfs is how the container's root is put together: mounted as an overlay of the writable
+// layer above the image's, or complete in the layer, as the storage driver has it.
+func rootfs(l storage.Layer, lower []string, readonly bool) oci.Rootfs {
+	if l.Path != "" {
+		return oci.Rootfs{Path: l.Path, Readonly: readonly}
+	}
+	return oci.Rootfs{Overlay: &oci.Overlay{Lower: lower, Upper: l.Upper, Work: l.Work}, Readonly: readonly}
+}
+
 // request puts together what the shim is asked.
 func (st *starting) request(ctx context.Context) (*shim.StartRequest, error) {
 	lease, err := st.s.deps.Images.LeaseOf(ctx, st.o.id)
@@ -286,7 +296,7 @@ func (st *starting) request(ctx context.Context) (*shim.StartRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	user, err := st.user(append([]string{layer.Upper}, lease.Lower...))
+	user, err := st.user(layer.Dirs(lease.Lower))
 	if err != nil {
 		return nil, err
 	}
@@ -317,7 +327,7 @@ func (st *starting) request(ctx context.Context) (*shim.StartRequest, error) {
 	}
 	req := &shim.StartRequest{
 		Key: st.o.key(st.number), Spec: sp, NamespaceFDs: st.joined,
-		Rootfs:    oci.Rootfs{Overlay: &oci.Overlay{Lower: lease.Lower, Upper: layer.Upper, Work: layer.Work}, Readonly: h.ReadonlyRootfs},
+		Rootfs:    rootfs(layer, lease.Lower, h.ReadonlyRootfs),
 		OpenStdin: st.r.Config.OpenStdin, StdinOnce: st.r.Config.StdinOnce,
 		ConsoleSize: oci.WinSize{Rows: uint16(h.ConsoleSize[0]), Cols: uint16(h.ConsoleSize[1])},
 		InitReaper:  h.Init != nil && *h.Init || h.Init == nil && st.s.cfg.Init,

@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/storage"
+	"github.com/gantry/gantry/storage/driver/overlay"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -273,7 +274,7 @@ func TestMain(m *testing.M) {
 }
 
 func childService(root string) *Service {
-	st, err := storage.Open(root)
+	st, err := storage.Open(root, overlay.Open)
 	if err != nil {
 		fatal(err)
 	}
@@ -461,7 +462,7 @@ func TestReadOnlyRoot(t *testing.T) {
 	if err := os.WriteFile(f, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := storage.Open(root); err == nil || !strings.Contains(err.Error(), f) {
+	if _, err := storage.Open(root, overlay.Open); err == nil || !strings.Contains(err.Error(), f) {
 		t.Errorf("opening where it cannot be: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/storage"
+	"github.com/gantry/gantry/storage/driver/overlay"
 )
 
 // needRoot skips tests that make devices, owners and trusted attributes.
@@ -19,7 +20,7 @@ func needRoot(t testing.TB) {
 func newTestService(t testing.TB, root string, cfg Config) (*Service, *event.Bus) {
 	t.Helper()
 	needRoot(t)
-	st, err := storage.Open(root)
+	st, err := storage.Open(root, overlay.Open)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func (s *Service) Inspect(ctx context.Context, ref string, platform *ocispec.Pla
 	if r.Size, err = s.size(ctx, img.Target); err != nil {
 		return r, err
 	}
-	r.GraphDriver = &storagetypes.DriverData{Name: storage.SnapshotterName, Data: map[string]string{}}
+	r.GraphDriver = &storagetypes.DriverData{Name: s.store.Driver().Name, Data: map[string]string{}}
 	if manifests {
 		r.Manifests, err = s.summaries(ctx, img.Target)
 	}

@@ -54,11 +54,11 @@ func holdBlobs(img *Image) []digest.Digest {
 // Release ends a container's hold on its image; none is no error. The layers of
 // an image that has been removed meanwhile are collected.
 func (s *Service) Release(_ context.Context, containerID string) error {
-	h, _, err := s.store.LeaseOf(context.Background(), containerID)
+	h, _, _ := s.store.LeaseOf(context.Background(), containerID)
 	if err := s.store.Release(containerID); err != nil {
 		return err
 	}
-	if err == nil && len(h.Blobs) > 0 && len(s.names.Of(h.Blobs[0])) == 0 {
+	if len(h.Blobs) > 0 && len(s.names.Of(h.Blobs[0])) == 0 {
 		s.store.Collect()
 	}
 	return nil

@@ -22,6 +22,7 @@ import (
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/gantry/gantry/internal/id"
 	"github.com/gantry/gantry/storage"
+	"github.com/gantry/gantry/storage/driver/overlay"
 	imagetypes "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -213,7 +214,7 @@ func TestLeaseSurvivesRestart(t *testing.T) {
 	root := t.TempDir()
 	needRoot(t)
 	ctx := context.Background()
-	st, err := storage.Open(root)
+	st, err := storage.Open(root, overlay.Open)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -105,7 +105,7 @@ func (u *Unpacker) Unpack(ctx context.Context, desc ocispec.Descriptor, c *docke
 	if err != nil {
 		return fmt.Errorf("configuration of image: %w", err)
 	}
-	return u.docs.Save(ctx, m.Config, conf, document.ConfigLabels(storage.SnapshotterName, chain))
+	return u.docs.Save(ctx, m.Config, conf, document.ConfigLabels(u.store.Driver().Name, chain))
 }
 
 // RemoveUnfinished removes layers that were being unpacked when a crash cut that off. It

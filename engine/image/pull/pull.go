@@ -139,6 +139,7 @@ type attempt struct {
 	p       progress.Sink
 	repo    *distribution.Repository
 	source  layers.Source
+	driver  string // of the storage
 	want    ocispec.Platform
 	ref     string
 	fetched bool // something came over the network
@@ -158,7 +159,7 @@ func (pl *Puller) one(ctx context.Context, named reference.Named, o Options, p p
 	a := &attempt{
 		docs: pl.docs, layers: pl.layers, p: p, repo: repo,
 		source: layers.Source{Fetcher: repo, Slots: set.slots, Attempts: set.attempts},
-		want:   pl.platform, ref: reference.FamiliarString(named),
+		driver: pl.store.Driver().Name, want: pl.platform, ref: reference.FamiliarString(named),
 	}
 	if o.Platform != nil {
 		a.want = platforms.Normalize(*o.Platform)
@@ -295,7 +296,7 @@ func (a *attempt) image(ctx context.Context, desc ocispec.Descriptor, data []byt
 		return err
 	}
 	a.fetched = a.fetched || fetched
-	if err := a.docs.Save(ctx, m.Config, conf, document.ConfigLabels(storage.SnapshotterName, chain)); err != nil {
+	if err := a.docs.Save(ctx, m.Config, conf, document.ConfigLabels(a.driver, chain)); err != nil {
 		return err
 	}
 	return a.docs.Save(ctx, desc, data, document.ManifestLabels(m))
