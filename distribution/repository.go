@@ -80,9 +80,10 @@ func (r *Repository) Document(ctx context.Context, desc ocispec.Descriptor, limi
 }
 
 // Fetch opens a blob. Its content is not verified. The stream is an io.Seeker: seeking
-// before the first read fetches from there on. The caller closes it. Errors have the
-// class that the answer implies (NotFound, PermissionDenied, …), or none: those of the
-// network, after which another try may succeed.
+// before the first read fetches from there on. It may ask the registry with the first
+// read only. The caller closes it. Errors, of both, have the class that the answer
+// implies (NotFound, PermissionDenied, …), or none: those of the network, after which
+// another try may succeed.
 func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	return r.fetcher.Fetch(quiet.Context(ctx), desc)
 }
