@@ -415,10 +415,6 @@ const (
 // must not outgrow and what is to be done. The list may only get shorter.
 func talkedAbout() map[string]int {
 	return map[string]int{
-		"engine/image":              3900, // to cut: pull and archive into packages of their own
-		"engine/image.Service":      62,
-		"engine/image.puller":       67, // to cut: embeds the service
-		"engine/image.transfer":     77, // to cut: embeds the service
 		"oci/launch/startprog.plan": 64, // to cut: embeds the program that it writes
 		"oci/ocicli.app":            42, // to cut
 	}

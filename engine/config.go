@@ -142,10 +142,8 @@ func (c *Config) checkWords() error {
 	if c.DefaultRuntime != RuntimeName && c.DefaultRuntime != "runc" {
 		return errclass.Invalid("specified default runtime '%s' does not exist", c.DefaultRuntime)
 	}
-	switch c.StorageDriver {
-	case "", "overlayfs", "overlay2":
-	default:
-		return errclass.Invalid("storage-driver %q is not built yet in this engine (overlayfs is)", c.StorageDriver)
+	if _, err := findStorageDriver(c.StorageDriver); err != nil {
+		return err
 	}
 	for _, o := range c.ExecOpts {
 		key, value, _ := strings.Cut(o, "=")

@@ -72,7 +72,7 @@ func TestConfigErrors(t *testing.T) {
 		{``, []string{"--log-level", "loud"}, "invalid logging level: loud"},
 		{``, []string{"--log-opt", "max-size=x"}, `failed to set log opts: invalid value for max-size: x`},
 		{``, []string{"--log-driver", "syslog"}, `log-driver "syslog" is not built yet`},
-		{``, []string{"--storage-driver", "zfs"}, `storage-driver "zfs" is not built yet`},
+		{``, []string{"--storage-driver", "zfs"}, `error initializing graphdriver: driver not supported: zfs`},
 		{``, []string{"--default-runtime", "kata"}, "specified default runtime 'kata' does not exist"},
 		{``, []string{"--exec-opt", "native.cgroupdriver=cgroups"}, `invalid setting for native.cgroupdriver: "cgroups"`},
 		{``, []string{"--exec-opt", "native.cgroupdriver=systemd", "--cgroup-parent", "/x"}, `should be a valid slice named as "xxx.slice"`},

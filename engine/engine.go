@@ -27,7 +27,6 @@ import (
 	"github.com/gantry/gantry/oci/plan/seccomp"
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/storage"
-	"github.com/opencontainers/go-digest"
 )
 
 // API serves requests over the engine. It is made above this package, which knows
@@ -129,7 +128,11 @@ func New(ctx context.Context, cfg *Config, log *slog.Logger, level *slog.LevelVa
 
 // openServices opens what stands on the data-root, in the order of dependence.
 func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (err error) {
-	if e.store, err = storage.Open(cfg.DataRoot); err != nil {
+	sd, err := findStorageDriver(cfg.StorageDriver)
+	if err != nil {
+		return err
+	}
+	if e.store, err = storage.Open(cfg.DataRoot, sd.open); err != nil {
 		return err
 	}
 	u.Add(e.store.Close)
@@ -154,7 +157,7 @@ func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (e
 	if err != nil {
 		return err
 	}
-	ctrConfig.Log, ctrConfig.Cgroup2 = e.log, e.host.cgroup2
+	ctrConfig.Log, ctrConfig.Cgroup2, ctrConfig.StorageDriver = e.log, e.host.cgroup2, e.store.Driver().Name
 	if e.volumes, err = e.openVolumes(cfg.DataRoot, u); err != nil {
 		return err
 	}
@@ -167,13 +170,6 @@ func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (e
 		return err
 	}
 	u.Add(e.closeContainers)
-	e.images.InUse = func(id digest.Digest) []image.Use {
-		var uses []image.Use
-		for _, u := range e.containers.ImageUses(id) {
-			uses = append(uses, image.Use(u))
-		}
-		return uses
-	}
 	return e.containers.Restore(ctx)
 }
 

@@ -9,10 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gantry/gantry/engine/image"
-	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/event"
-	"github.com/gantry/gantry/internal/filter"
 	"github.com/gantry/gantry/internal/version"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/swarm"
@@ -43,18 +40,14 @@ func (e *Engine) Version(context.Context) system.VersionResponse {
 }
 
 // Info answers GET /info.
-func (e *Engine) Info(ctx context.Context) (system.Info, error) {
+func (e *Engine) Info(context.Context) (system.Info, error) {
 	cfg := e.config()
 	running, paused, stopped := e.containers.Counts()
-	images, err := e.countImages(ctx)
-	if err != nil {
-		return system.Info{}, err
-	}
 	l := e.host.limits
 	info := system.Info{
 		ID: e.root.id, Name: e.host.name, Labels: append([]string{}, cfg.Labels...), ServerVersion: version.Version,
 		Containers: running + paused + stopped, ContainersRunning: running, ContainersPaused: paused, ContainersStopped: stopped,
-		Images: images, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
+		Images: e.images.Len(), Driver: e.store.Driver().Name, DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
 		Plugins: system.PluginsInfo{
 			Volume: e.volumes.Drivers(), Network: e.networks.Drivers(), Log: logDrivers().Names(),
 		},
@@ -89,20 +82,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 
 // Auth checks credentials against their registry.
 func (e *Engine) Auth(ctx context.Context, a registry.AuthConfig) (registry.AuthResponse, error) {
-	if l, ok := any(e.images).(interface {
-		Login(context.Context, registry.AuthConfig) (registry.AuthResponse, error)
-	}); ok {
-		return l.Login(ctx, a)
-	}
-	return registry.AuthResponse{}, errclass.NotImplemented("POST /auth is not built yet in this engine")
-}
-
-func (e *Engine) countImages(ctx context.Context) (int, error) {
-	if c, ok := any(e.images).(interface{ Len() int }); ok {
-		return c.Len(), nil
-	}
-	list, err := e.images.List(ctx, image.ListOptions{Filters: filter.Args{}})
-	return len(list), err
+	return e.images.Login(ctx, a)
 }
 
 func (e *Engine) securityOptions(cfg *Config) []string {

@@ -10,6 +10,8 @@ import (
 	"github.com/gantry/gantry/api/stream"
 	"github.com/gantry/gantry/engine/container"
 	"github.com/gantry/gantry/engine/image"
+	"github.com/gantry/gantry/engine/image/progress"
+	"github.com/gantry/gantry/engine/image/pull"
 	"github.com/gantry/gantry/internal/event"
 	"github.com/gantry/gantry/internal/filter"
 	containertypes "github.com/moby/moby/api/types/container"
@@ -54,8 +56,8 @@ type Containers interface {
 
 // Images is what the server asks of engine/image.
 type Images interface {
-	Pull(ctx context.Context, o image.PullOptions, p image.Progress) error
-	Load(ctx context.Context, r io.Reader, quiet bool, p image.Progress) error
+	Pull(ctx context.Context, o pull.Options, p progress.Sink) error
+	Load(ctx context.Context, r io.Reader, quiet bool, p progress.Sink) error
 	Save(ctx context.Context, refs []string, platforms []ocispec.Platform, w io.Writer) error
 	List(ctx context.Context, o image.ListOptions) ([]imagetypes.Summary, error)
 	Inspect(ctx context.Context, ref string, platform *ocispec.Platform, manifests bool) (imagetypes.InspectResponse, error)

@@ -14,7 +14,8 @@ import (
 
 	"github.com/gantry/gantry/api/stream"
 	"github.com/gantry/gantry/engine/container"
-	"github.com/gantry/gantry/engine/image"
+	"github.com/gantry/gantry/engine/image/progress"
+	"github.com/gantry/gantry/engine/image/pull"
 	"github.com/gantry/gantry/engine/volume"
 	"github.com/gantry/gantry/engine/volume/driver"
 	volumelocal "github.com/gantry/gantry/engine/volume/driver/local"
@@ -76,16 +77,16 @@ func (f *fakeContainers) ExecStart(_ context.Context, _ string, o containertypes
 
 type fakeImages struct {
 	Images
-	pull func(context.Context, image.PullOptions, image.Progress) error
-	load func(io.Reader, image.Progress) error
+	pull func(context.Context, pull.Options, progress.Sink) error
+	load func(io.Reader, progress.Sink) error
 	tag  func(ref, to string) error
 }
 
-func (f *fakeImages) Pull(ctx context.Context, o image.PullOptions, p image.Progress) error {
+func (f *fakeImages) Pull(ctx context.Context, o pull.Options, p progress.Sink) error {
 	return f.pull(ctx, o, p)
 }
 
-func (f *fakeImages) Load(_ context.Context, r io.Reader, _ bool, p image.Progress) error {
+func (f *fakeImages) Load(_ context.Context, r io.Reader, _ bool, p progress.Sink) error {
 	return f.load(r, p)
 }
 func (f *fakeImages) Tag(_ context.Context, ref, to string) error { return f.tag(ref, to) }

@@ -4,7 +4,9 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/gantry/gantry/engine/container"
 	"github.com/gantry/gantry/engine/image"
+	"github.com/gantry/gantry/engine/image/pull"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/moby/moby/api/pkg/authconfig"
 	registrytypes "github.com/moby/moby/api/types/registry"
@@ -85,7 +87,7 @@ func (s imageAPI) imageCreate(c *call) error {
 	if from == "" {
 		return errclass.Invalid("fromImage or fromSrc must be given")
 	}
-	o := image.PullOptions{Auth: registryAuth(c.r), Headers: map[string][]string{}}
+	o := pull.Options{Auth: registryAuth(c.r), Headers: map[string][]string{}}
 	o.Ref, o.AllTags = pullReference(from, c.query.Get("tag"))
 	if p := c.query.Get("platform"); p != "" && !c.version.before(32) {
 		platform, err := parsePlatform(p)
@@ -192,7 +194,15 @@ func (s imageAPI) imageDelete(c *call) error {
 	if strings.TrimSpace(name) == "" {
 		return errclass.Invalid("image name cannot be blank")
 	}
-	list, err := s.Images.Remove(c.steady(), name, image.RemoveOptions{Force: c.flag("force"), NoPrune: c.flag("noprune")})
+	o := image.RemoveOptions{Force: c.flag("force"), NoPrune: c.flag("noprune")}
+	running, err := s.Containers.List(c.ctx(), container.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for i := range running {
+		o.Running = append(o.Running, running[i].ID)
+	}
+	list, err := s.Images.Remove(c.steady(), name, o)
 	if err != nil {
 		return err
 	}

@@ -28,9 +28,9 @@ type progressLine struct {
 	Aux      any                  `json:"aux,omitempty"`
 }
 
-// progress writes what a pull or load reports as a stream of JSON lines. It
-// implements image.Progress and is safe for concurrent use.
-type progress struct {
+// progressStream writes what a pull or load reports as a stream of JSON lines. It
+// implements progress.Sink and is safe for concurrent use.
+type progressStream struct {
 	c *call
 	// plain sends lines without an id as output ("stream"), as loading does.
 	plain bool
@@ -48,12 +48,12 @@ type shown struct {
 	current, total int64
 }
 
-func newProgress(c *call, plain bool) *progress {
-	return &progress{c: c, plain: plain, now: time.Now, last: map[string]shown{}}
+func newProgress(c *call, plain bool) *progressStream {
+	return &progressStream{c: c, plain: plain, now: time.Now, last: map[string]shown{}}
 }
 
-// Update implements image.Progress.
-func (p *progress) Update(id, status string, current, total int64) {
+// Update implements progress.Sink.
+func (p *progressStream) Update(id, status string, current, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if id == "" {
@@ -82,8 +82,8 @@ func (p *progress) Update(id, status string, current, total int64) {
 	})
 }
 
-// Aux implements image.Progress.
-func (p *progress) Aux(v any) {
+// Aux implements progress.Sink.
+func (p *progressStream) Aux(v any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.send(progressLine{Aux: v})
@@ -91,7 +91,7 @@ func (p *progress) Aux(v any) {
 
 // end finishes the stream with the operation's result: an error before the first
 // line is the caller's to answer with a status, a later one is the last line.
-func (p *progress) end(err error) error {
+func (p *progressStream) end(err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
@@ -108,12 +108,12 @@ func (p *progress) end(err error) error {
 	return nil
 }
 
-func (p *progress) head() {
+func (p *progressStream) head() {
 	p.c.w.Header().Set("Content-Type", "application/json")
 	p.c.w.WriteHeader(http.StatusOK)
 }
 
-func (p *progress) send(l progressLine) {
+func (p *progressStream) send(l progressLine) {
 	if p.err != nil {
 		return // the client is gone; the request's context tells the operation
 	}

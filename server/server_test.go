@@ -17,7 +17,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/api/stream"
 	"github.com/gantry/gantry/engine/container"
-	"github.com/gantry/gantry/engine/image"
+	"github.com/gantry/gantry/engine/image/progress"
+	"github.com/gantry/gantry/engine/image/pull"
 	"github.com/gantry/gantry/internal/errclass"
 	containertypes "github.com/moby/moby/api/types/container"
 	eventtypes "github.com/moby/moby/api/types/events"
@@ -351,7 +352,7 @@ func TestShutdownEndsStreams(t *testing.T) {
 
 func TestPullStream(t *testing.T) {
 	h := serve(t)
-	h.i.pull = func(_ context.Context, o image.PullOptions, p image.Progress) error {
+	h.i.pull = func(_ context.Context, o pull.Options, p progress.Sink) error {
 		if o.Ref != "reg:5000/a/b:1.0" || o.AllTags || o.Auth.Username != "u" {
 			t.Errorf("%+v", o)
 		}
@@ -375,7 +376,7 @@ func TestPullStream(t *testing.T) {
 	if status != 200 || body != want {
 		t.Errorf("%d\n%s\nwant\n%s", status, body, want)
 	}
-	h.i.pull = func(context.Context, image.PullOptions, image.Progress) error {
+	h.i.pull = func(context.Context, pull.Options, progress.Sink) error {
 		return errclass.NotFound("manifest for x not found")
 	}
 	if status, body, _ := h.do(t, "POST", "/images/create?fromImage=x", nil); status != 404 || body != `{"message":"manifest for x not found"}`+"\n" {
@@ -463,7 +464,7 @@ func TestAnswersAreNotEscaped(t *testing.T) {
 			return []containertypes.Summary{{Command: odd}}, nil
 		}
 	})
-	h.i.pull = func(context.Context, image.PullOptions, image.Progress) error { return errclass.NotFound(odd) }
+	h.i.pull = func(context.Context, pull.Options, progress.Sink) error { return errclass.NotFound(odd) }
 	h.bus.Publish(eventtypes.Message{Type: "image", Action: "pull", Actor: eventtypes.Actor{ID: odd}, Time: 5, TimeNano: 5e9})
 	for method, path := range map[string]string{
 		"/containers/json": "GET", "/images/create?fromImage=x": "POST", "/events?until=10": "GET",

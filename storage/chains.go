@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,8 +28,6 @@ const (
 	chainLease = "gantry/chain/"
 	// labelFlat makes a lease hold exactly what it names.
 	labelFlat = "containerd.io/gc.flat"
-	// labelUpper is what the overlay snapshotter tells a snapshot's directory by.
-	labelUpper = "containerd.io/snapshot/overlay.upperdir"
 )
 
 // A container's hold on its image is two things. In the database one lease per chain
@@ -39,15 +38,18 @@ const (
 // create nor rm of a further container waits for a database transaction and its fsync;
 // after kill -9 the link is there, because the kernel has it; after a power cut the
 // journal keeps the order of metadata changes, so a container whose own record was
-// synced later has its link too.
+// synced later has its link too. All links are kept in memory as well, so that who uses
+// an image is known without looking at the directory.
 type chains struct {
 	mu    sync.Mutex
+	links map[string]string   // by container: the keys that the links name
 	held  map[string]Hold     // by key: the leases in the database
 	lower map[string][]string // chain ID → lower directories, topmost first
 }
 
 // Hold says what a container holds of its image.
 type Hold struct {
+	Driver  string          // the name of the storage driver that has unpacked the chain
 	Chain   digest.Digest   // "" for an image without layers
 	Blobs   []digest.Digest // target, manifest and configuration
 	Created time.Time
@@ -56,8 +58,16 @@ type Hold struct {
 // labelHold keeps a hold's text with its lease.
 const labelHold = "gantry.hold"
 
+// firstDriver is the driver of holds that name none.
+const firstDriver = "overlayfs"
+
+// text is the hold as its lease and key keep it. Holds of the first driver there was do not
+// name it.
 func (h Hold) text() string {
 	t := string(h.Chain)
+	if h.Driver != firstDriver {
+		t = h.Driver + "," + t
+	}
 	for _, b := range h.Blobs {
 		t += "," + string(b)
 	}
@@ -69,7 +79,10 @@ func (h Hold) key() string { return digest.FromString(h.text()).Encoded()[:40] }
 
 func parseHold(text string) (Hold, error) {
 	parts := strings.Split(text, ",")
-	var h Hold
+	h := Hold{Driver: firstDriver}
+	if name := parts[0]; len(parts) > 1 && name != "" && !strings.ContainsAny(name, ":./") {
+		h.Driver, parts = name, parts[1:]
+	}
 	for i, p := range parts {
 		d := digest.Digest(p)
 		if i == 0 && p == "" {
@@ -89,7 +102,7 @@ func parseHold(text string) (Hold, error) {
 
 // loadChains reads which chain leases the database has.
 func (s *Store) loadChains() error {
-	s.chains.held, s.chains.lower = map[string]Hold{}, map[string][]string{}
+	s.chains.held, s.chains.lower, s.chains.links = map[string]Hold{}, map[string][]string{}, map[string]string{}
 	all, err := s.Leases.List(Context(context.Background()))
 	if err != nil {
 		return err
@@ -103,6 +116,26 @@ func (s *Store) loadChains() error {
 			s.chains.held[key] = h
 		}
 	}
+	return s.loadLinks()
+}
+
+// loadLinks reads which container holds what.
+func (s *Store) loadLinks() error {
+	dir := filepath.Join(s.root, "leases")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !id.Valid(e.Name()) {
+			continue
+		}
+		key, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		s.chains.links[e.Name()] = key
+	}
 	return nil
 }
 
@@ -114,6 +147,7 @@ func (s *Store) Lease(ctx context.Context, container string, h Hold) ([]string, 
 	}
 	s.chains.mu.Lock()
 	defer s.chains.mu.Unlock()
+	h.Driver = s.about.Name
 	key := h.key()
 	if _, ok := s.chains.held[key]; !ok {
 		if err := s.takeChain(Context(ctx), key, h); err != nil {
@@ -127,20 +161,28 @@ func (s *Store) Lease(ctx context.Context, container string, h Hold) ([]string, 
 		return nil, err
 	}
 	s.chains.held[key] = h
+	if err := s.linkLocked(container, key); err != nil {
+		return nil, fmt.Errorf("leasing image for container %s: %w", id.Short(container), err)
+	}
+	return lower, nil
+}
+
+// linkLocked makes the container's link name key.
+func (s *Store) linkLocked(container, key string) error {
+	if s.chains.links[container] == key {
+		return nil
+	}
 	link := s.leasePath(container)
-	err = os.Symlink(key, link)
+	err := os.Symlink(key, link)
 	if errors.Is(err, os.ErrExist) {
-		if old, rerr := os.Readlink(link); rerr == nil && old == key {
-			return lower, nil
-		}
 		if err = os.Remove(link); err == nil {
 			err = os.Symlink(key, link)
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("leasing image for container %s: %w", id.Short(container), err)
+	if err == nil {
+		s.chains.links[container] = key
 	}
-	return lower, nil
+	return err
 }
 
 // takeChain makes the lease of a chain and its blobs in one transaction.
@@ -156,7 +198,7 @@ func (s *Store) takeChain(ctx context.Context, key string, h Hold) error {
 		}
 		l.ID = chainLease + key
 		if h.Chain != "" {
-			r := leases.Resource{ID: string(h.Chain), Type: "snapshots/" + SnapshotterName}
+			r := leases.Resource{ID: string(h.Chain), Type: "snapshots/" + h.Driver}
 			if err := s.Leases.AddResource(ctx, l, r); err != nil {
 				return err
 			}
@@ -180,6 +222,7 @@ func (s *Store) Release(container string) error {
 	if err := os.Remove(s.leasePath(container)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("releasing image of container %s: %w", id.Short(container), err)
 	}
+	delete(s.chains.links, container)
 	return nil
 }
 
@@ -195,46 +238,53 @@ func (s *Store) LeaseOf(ctx context.Context, container string) (Hold, []string, 
 	if err != nil {
 		return h, nil, err
 	}
+	if h.Driver != s.about.Name {
+		return h, nil, errclass.With(errPrecondition, fmt.Errorf("container %s was made with the storage driver %s, not with %s", id.Short(container), h.Driver, s.about.Name))
+	}
 	lower, err := s.lowerLocked(ctx, h.Chain)
 	return h, lower, err
 }
 
 func (s *Store) readHold(container string) (Hold, error) {
-	link := s.leasePath(container)
-	key, err := os.Readlink(link)
-	if errors.Is(err, os.ErrNotExist) {
-		return Hold{}, errclass.NotFound("container %s holds no image", id.Short(container))
-	}
+	h, err := s.heldBy(container)
 	if err != nil {
-		return Hold{}, err
+		return h, err
 	}
-	h, ok := s.chains.held[key]
-	if !ok {
-		return Hold{}, errclass.NotFound("the image of container %s is lost", id.Short(container))
-	}
-	if fi, err := os.Lstat(link); err == nil {
+	if fi, err := os.Lstat(s.leasePath(container)); err == nil {
 		h.Created = fi.ModTime()
 	}
 	return h, nil
 }
 
-// Holders lists the containers that hold something of an image.
-func (s *Store) Holders() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(s.root, "leases"))
-	if err != nil {
-		return nil, err
+func (s *Store) heldBy(container string) (Hold, error) {
+	key, ok := s.chains.links[container]
+	if !ok {
+		return Hold{}, errclass.NotFound("container %s holds no image", id.Short(container))
 	}
-	var ids []string
-	for _, e := range entries {
-		if id.Valid(e.Name()) {
-			ids = append(ids, e.Name())
-		}
+	h, ok := s.chains.held[key]
+	if !ok {
+		return Hold{}, errclass.NotFound("the image of container %s is lost", id.Short(container))
 	}
-	return ids, nil
+	return h, nil
 }
 
-// LowerDirs returns the directories of a chain of layers, topmost first. An image
-// without layers has one empty directory. The error is of class NotFound when the
+// Users lists the containers that hold an image, by its target, in the order of their IDs.
+func (s *Store) Users(target digest.Digest) []string {
+	s.chains.mu.Lock()
+	defer s.chains.mu.Unlock()
+	var ids []string
+	for c, key := range s.chains.links {
+		if h, ok := s.chains.held[key]; ok && len(h.Blobs) > 0 && h.Blobs[0] == target {
+			ids = append(ids, c)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// LowerDirs returns the directories of a chain of layers, topmost first; one, with the
+// whole tree, where the driver does not share layers. An image without layers has one
+// empty directory. The error is of class NotFound when the
 // chain is not there. Only a leased chain's directories stay.
 func (s *Store) LowerDirs(ctx context.Context, chain digest.Digest) ([]string, error) {
 	s.chains.mu.Lock()
@@ -255,11 +305,14 @@ func (s *Store) lowerLocked(ctx context.Context, chain digest.Digest) ([]string,
 		if err != nil {
 			return nil, fmt.Errorf("layers of image: %w", err)
 		}
-		dir := info.Labels[labelUpper]
+		dir := info.Labels[s.about.DirLabel]
 		if dir == "" {
 			return nil, errclass.Internal("layer %s has no directory", key)
 		}
 		dirs = append(dirs, dir)
+		if !s.about.Shares {
+			break // it holds all below it
+		}
 		key = info.Parent
 	}
 	s.chains.lower[string(chain)] = dirs
@@ -271,15 +324,9 @@ func (s *Store) lowerLocked(ctx context.Context, chain digest.Digest) ([]string,
 func (s *Store) dropUnheld(ctx context.Context) error {
 	s.chains.mu.Lock()
 	defer s.chains.mu.Unlock()
-	entries, err := os.ReadDir(filepath.Join(s.root, "leases"))
-	if err != nil {
-		return err
-	}
 	needed := map[string]struct{}{}
-	for _, e := range entries {
-		if key, err := os.Readlink(filepath.Join(s.root, "leases", e.Name())); err == nil {
-			needed[key] = struct{}{}
-		}
+	for _, key := range s.chains.links {
+		needed[key] = struct{}{}
 	}
 	var drop []string
 	for l := range s.chains.held {
@@ -291,7 +338,7 @@ func (s *Store) dropUnheld(ctx context.Context) error {
 	if len(drop) == 0 {
 		return nil
 	}
-	err = s.db.Update(func(tx *bolt.Tx) error {
+	err := s.db.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(Context(ctx), tx)
 		for _, l := range drop {
 			if err := s.Leases.Delete(ctx, leases.Lease{ID: chainLease + l}); err != nil && !errdefs.IsNotFound(err) {

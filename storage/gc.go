@@ -27,7 +27,7 @@ func (c *collector) start(s *Store) {
 	go func() {
 		defer close(c.done)
 		// Directories of layers whose removal a crash cut off.
-		if cl, ok := s.snaps.(snapshots.Cleaner); ok {
+		if cl, ok := s.driver.Snapshots().(snapshots.Cleaner); ok {
 			if err := cl.Cleanup(Context(context.Background())); err != nil && !errdefs.IsNotFound(err) {
 				slog.Warn("cleaning up layers failed", "error", err)
 			}

@@ -1,7 +1,7 @@
 // Package storage keeps what images and containers consist of on disk: blobs in a
-// content store, names, leases and labels in a bolt database, committed layers as
-// overlay snapshots (containerd's libraries, in this process), and the writable
-// layers of containers as plain directories. It knows nothing of registries or the API.
+// content store, names, leases and labels in a bolt database (containerd's libraries, in
+// this process), and, by a storage driver, the unpacked layers of images and the
+// writable layers of containers. It knows nothing of registries or the API.
 package storage
 
 import (
@@ -18,12 +18,11 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/snapshots"
-	snapshotdb "github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
-	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/log"
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/storage/driver"
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 )
@@ -31,8 +30,6 @@ import (
 const (
 	// Namespace is the one namespace of the metadata database that is used.
 	Namespace = "gantry"
-	// SnapshotterName names the snapshotter in the metadata database and in labels.
-	SnapshotterName = "overlayfs"
 	// lockTimeout is how long Open waits for another process that has the databases open.
 	lockTimeout = time.Second
 )
@@ -42,8 +39,8 @@ type Store struct {
 	root   string // <data-root>/image
 	db     *metadata.DB
 	bolt   *bolt.DB
-	snaps  snapshots.Snapshotter // the overlay snapshotter itself
-	layers *Layers
+	driver driver.Driver
+	about  driver.Description // of the driver
 
 	Content   content.Store
 	Snapshots snapshots.Snapshotter
@@ -57,10 +54,12 @@ type Store struct {
 	closeErr  error
 }
 
-// Open opens, or makes, the storage below the data-root. Its error is of class
-// FailedPrecondition when another process has it open, or the file system lacks what
-// overlay needs. The caller closes the Store.
-func Open(dataRoot string) (*Store, error) {
+// Open opens, or makes, the storage below the data-root, with the driver that open opens.
+// What another driver has unpacked stays there for it; images are unpacked again when
+// they are used. Its error is of class FailedPrecondition when another process has the
+// data-root open, or the file system lacks what the driver needs. The caller closes the
+// Store.
+func Open(dataRoot string, open driver.Open) (*Store, error) {
 	root := filepath.Join(dataRoot, "image")
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("opening image store: %w", err)
@@ -76,18 +75,14 @@ func Open(dataRoot string) (*Store, error) {
 	// The libraries log as they like; what goes wrong comes back as errors.
 	_ = log.SetLevel("error")
 	s := &Store{root: root}
-	if err := s.open(); err != nil {
+	if err := s.open(dataRoot, open); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening image store %s: %w", root, err), s.Close())
-	}
-	var err error
-	if s.layers, err = openLayers(filepath.Join(dataRoot, "layers")); err != nil {
-		return nil, errors.Join(err, s.Close())
 	}
 	s.gc.start(s)
 	return s, nil
 }
 
-func (s *Store) open() error {
+func (s *Store) open(dataRoot string, open driver.Open) error {
 	blobs, err := local.NewStore(filepath.Join(s.root, "content"))
 	if err != nil {
 		return err
@@ -101,30 +96,22 @@ func (s *Store) open() error {
 	if err != nil {
 		return err
 	}
-	snapRoot := filepath.Join(s.root, "overlay")
-	if err := os.MkdirAll(snapRoot, 0o700); err != nil {
+	if s.driver, err = open(dataRoot); err != nil {
 		return err
 	}
-	ms, err := snapshotdb.NewMetaStore(filepath.Join(snapRoot, "metadata.db"), func(o *bolt.Options) error {
-		o.Timeout, o.NoFreelistSync, o.FreelistType = lockTimeout, true, bolt.FreelistMapType
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	s.snaps, err = overlay.NewSnapshotter(snapRoot, overlay.WithMetaStore(ms), overlay.WithUpperdirLabel, overlay.AsynchronousRemove)
-	if err != nil {
-		return errclass.With(errPrecondition, err)
-	}
-	s.db = metadata.NewDB(s.bolt, blobs, map[string]snapshots.Snapshotter{SnapshotterName: s.snaps})
+	s.about = s.driver.Describe()
+	s.db = metadata.NewDB(s.bolt, blobs, map[string]snapshots.Snapshotter{s.about.Name: s.driver.Snapshots()})
 	if err := s.db.Init(Context(context.Background())); err != nil {
 		return err
 	}
 	s.Content = s.db.ContentStore()
-	s.Snapshots = s.db.Snapshotter(SnapshotterName)
+	s.Snapshots = s.db.Snapshotter(s.about.Name)
 	s.Images = metadata.NewImageStore(s.db)
 	s.Leases = metadata.NewLeaseManager(s.db)
-	return s.loadChains()
+	if err := s.loadChains(); err != nil {
+		return err
+	}
+	return s.noteDriver()
 }
 
 // Context returns ctx as the stores of this package want it.
@@ -132,8 +119,11 @@ func Context(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, Namespace)
 }
 
+// Driver tells the facts of the storage driver.
+func (s *Store) Driver() driver.Description { return s.about }
+
 // Layers are the writable layers beside the image store.
-func (s *Store) Layers() *Layers { return s.layers }
+func (s *Store) Layers() *Layers { return &Layers{s} }
 
 // Root is the directory of the image store.
 func (s *Store) Root() string { return s.root }
@@ -144,11 +134,8 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.gc.stop()
 		var errs []error
-		if s.layers != nil {
-			errs = append(errs, s.layers.close())
-		}
-		if s.snaps != nil {
-			errs = append(errs, s.snaps.Close())
+		if s.driver != nil {
+			errs = append(errs, s.driver.Close())
 		}
 		if s.bolt != nil {
 			errs = append(errs, s.bolt.Close())

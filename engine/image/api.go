@@ -1,5 +1,9 @@
-// Package image holds references, pull, load, save, inspection and deletion of
-// images over the storage package. Safe for concurrent use.
+// Package image is the images of one daemon as its API knows them: resolving references,
+// listing, inspecting, tagging, removing; what containers hold of them; and, through
+// packages pull and archive, getting them in and out.
+//
+// Beneath it, each importing only what stands after it: pull and archive; layers
+// (blobs → unpacked layers); names; document; manifest; progress.
 package image
 
 import (
@@ -7,7 +11,6 @@ import (
 
 	"github.com/gantry/gantry/internal/filter"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
-	"github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -28,36 +31,18 @@ type Image struct {
 	Names []string
 }
 
-// PullOptions as POST /images/create takes them.
-type PullOptions struct {
-	Ref      string // familiar reference, or "repo@digest"
-	AllTags  bool
-	Platform *ocispec.Platform
-	Auth     *registry.AuthConfig // nil: anonymous
-	// Headers of the client's request that go on to the registry (X-Meta-*).
-	Headers map[string][]string
-}
-
-// Progress receives what a pull, load or push does, in Docker's terms: the status
-// line of a layer or of the whole. Implementations are safe for concurrent use.
-type Progress interface {
-	// Update reports on one layer (short id, "" for the whole): status such as
-	// "Downloading", and how far it is, both 0 when that is not told.
-	Update(id, status string, current, total int64)
-	// Aux sends a machine-readable message.
-	Aux(v any)
-}
-
 // ListOptions as GET /images/json takes them.
 type ListOptions struct {
 	All, SharedSize, Manifests bool
 	Filters                    filter.Args
 }
 
-// RemoveOptions as DELETE /images/{name} takes them. InUse tells, for an image ID,
-// the short id of a container that uses it and whether that one runs; "" for none.
+// RemoveOptions as DELETE /images/{name} takes them.
 type RemoveOptions struct {
 	Force, NoPrune bool
+	// Running are the IDs of the containers that run, of whatever image. Which containers
+	// use the image their leases tell; whether they run only their owner knows.
+	Running []string
 }
 
 // RootfsLease is a container's hold on its image's layers: while it is there the

@@ -8,6 +8,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"github.com/gantry/gantry/engine/image/progress"
+	"github.com/gantry/gantry/engine/image/pull"
+	"github.com/gantry/gantry/test/testregistry"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -43,25 +46,25 @@ func benchLayer(b *testing.B, seed uint64, files int) []byte {
 	for i := range words {
 		words[i] = fmt.Sprintf("%x", r.Uint32()>>(r.Uint32()%16))
 	}
-	var list []testFile
+	var list []testregistry.File
 	for d := range files / 50 {
 		dir := fmt.Sprintf("usr/%d/", d)
-		list = append(list, testFile{name: dir, typ: tar.TypeDir})
+		list = append(list, testregistry.File{Name: dir, Typ: tar.TypeDir})
 		for f := range 50 {
 			var s strings.Builder
 			for size := 1 << (8 + r.IntN(10)); s.Len() < size; {
 				s.WriteString(words[r.IntN(len(words))] + " ")
 			}
-			list = append(list, testFile{name: fmt.Sprintf("%s%d", dir, f), body: s.String()})
+			list = append(list, testregistry.File{Name: fmt.Sprintf("%s%d", dir, f), Body: s.String()})
 		}
 	}
-	return tarLayer(b, list...)
+	return testregistry.TarLayer(b, list...)
 }
 
 // BenchmarkPull pulls an image of four layers from a registry in memory: fetched,
 // verified twice, stored, unpacked, committed. MB/s are of the unpacked archive.
 func BenchmarkPull(b *testing.B) {
-	reg := newTestRegistry(b, false)
+	reg := testregistry.New(b, false)
 	var layers [][]byte
 	var total int64
 	for i := range 4 {
@@ -69,7 +72,7 @@ func BenchmarkPull(b *testing.B) {
 		total += int64(len(l))
 		layers = append(layers, l)
 	}
-	reg.push(b, "a", "latest", layers...)
+	reg.Push(b, "a", "latest", layers...)
 	b.SetBytes(total)
 	var skip time.Duration
 	defer cpuTime(b, &skip)()
@@ -77,7 +80,7 @@ func BenchmarkPull(b *testing.B) {
 		b.StopTimer()
 		s, _ := newTestService(b, b.TempDir(), Config{})
 		b.StartTimer()
-		if err := s.Pull(context.Background(), PullOptions{Ref: reg.host() + "/a"}, noProgress{}); err != nil {
+		if err := s.Pull(context.Background(), pull.Options{Ref: reg.Host() + "/a"}, progress.Discard{}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -91,7 +94,7 @@ func BenchmarkFloor(b *testing.B) {
 	for i := range 4 {
 		l := benchLayer(b, uint64(i), 1500)
 		total += int64(len(l))
-		packed = append(packed, gz(b, l))
+		packed = append(packed, testregistry.Gz(b, l))
 	}
 	for name, open := range map[string]func(io.Reader) (io.Reader, error){
 		"std":       func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) },
@@ -134,7 +137,7 @@ func BenchmarkUntar(b *testing.B) {
 	for i := range 4 {
 		l := benchLayer(b, uint64(i), 1500)
 		total += int64(len(l))
-		packed = append(packed, gz(b, l))
+		packed = append(packed, testregistry.Gz(b, l))
 	}
 	b.SetBytes(total)
 	var skip time.Duration
@@ -187,15 +190,15 @@ func untar(b *testing.B, root string, t *tar.Reader) {
 
 // BenchmarkCreateRemove is what creating and removing a container asks of images.
 func BenchmarkCreateRemove(b *testing.B) {
-	reg := newTestRegistry(b, false)
-	reg.push(b, "a", "latest", tarLayer(b, baseLayer...), tarLayer(b, topLayer...))
+	reg := testregistry.New(b, false)
+	reg.Push(b, "a", "latest", testregistry.TarLayer(b, baseLayer...), testregistry.TarLayer(b, topLayer...))
 	s, _ := newTestService(b, b.TempDir(), Config{})
 	ctx := context.Background()
-	if err := s.Pull(ctx, PullOptions{Ref: reg.host() + "/a"}, noProgress{}); err != nil {
+	if err := s.Pull(ctx, pull.Options{Ref: reg.Host() + "/a"}, progress.Discard{}); err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		img, err := s.Resolve(ctx, reg.host()+"/a", nil)
+		img, err := s.Resolve(ctx, reg.Host()+"/a", nil)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/engine/image/document"
 	"github.com/gantry/gantry/engine/image/manifest"
 	"github.com/gantry/gantry/storage"
 	"github.com/opencontainers/go-digest"
@@ -40,12 +41,12 @@ func describe(img *Image) *facts {
 // factsOf returns the facts of the image at target. ctx is of a View of the store at
 // state. Of an image that is whole only sizes are looked up again in another state.
 func (s *Service) factsOf(ctx context.Context, state uint64, target ocispec.Descriptor) (*facts, error) {
-	old := s.facts.get(target.Digest)
-	if old != nil && old.state == state {
+	old, ok := s.facts.Get(target.Digest)
+	if ok && old.state == state {
 		return old, nil
 	}
 	var f *facts
-	if old != nil && old.whole {
+	if ok && old.whole {
 		same := *old
 		f = &same
 	} else {
@@ -59,13 +60,13 @@ func (s *Service) factsOf(ctx context.Context, state uint64, target ocispec.Desc
 		return nil, err
 	}
 	f.state = state
-	s.facts.put(target.Digest, f)
+	s.facts.Add(target.Digest, f)
 	return f, nil
 }
 
 // readFacts reads all but the size from an image's documents.
 func (s *Service) readFacts(ctx context.Context, target ocispec.Descriptor) (*facts, error) {
-	mans, err := s.manifests(ctx, target)
+	mans, err := s.docs.Platforms(ctx, target)
 	if err != nil {
 		return nil, err
 	}
@@ -77,24 +78,24 @@ func (s *Service) readFacts(ctx context.Context, target ocispec.Descriptor) (*fa
 	f.whole = true
 	for i := range mans {
 		m := &mans[i]
-		f.whole = f.whole && m.manifest != nil && (m.config != nil || manifest.IsAttestation(m.desc))
+		f.whole = f.whole && m.Manifest != nil && (m.Config != nil || manifest.IsAttestation(m.Desc))
 		f.parts = append(f.parts, partOf(m))
 	}
 	return f, nil
 }
 
 // partOf lists what a platform consists of, as far as its documents are here.
-func partOf(m *platformManifest) (p part) {
-	if m.manifest == nil {
+func partOf(m *document.Platform) (p part) {
+	if m.Manifest == nil {
 		return p
 	}
-	p.blobs = append(p.blobs, m.desc.Digest, m.manifest.Config.Digest)
-	for _, l := range m.manifest.Layers {
+	p.blobs = append(p.blobs, m.Desc.Digest, m.Manifest.Config.Digest)
+	for _, l := range m.Manifest.Layers {
 		p.blobs = append(p.blobs, l.Digest)
 	}
-	if m.config != nil {
+	if m.Config != nil {
 		// An image whose chain is not valid was never unpacked.
-		p.chains, _ = manifest.ChainIDs(m.manifest, m.config)
+		p.chains, _ = manifest.ChainIDs(m.Manifest, m.Config)
 	}
 	return p
 }
@@ -102,7 +103,7 @@ func partOf(m *platformManifest) (p part) {
 // size is what an image takes, in bytes: its blobs that are here and its unpacked
 // layers, each once.
 func (s *Service) size(ctx context.Context, target ocispec.Descriptor) (int64, error) {
-	mans, err := s.manifests(ctx, target)
+	mans, err := s.docs.Platforms(ctx, target)
 	if err != nil {
 		return 0, err
 	}

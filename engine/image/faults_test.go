@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"math/rand/v2"
+	"github.com/gantry/gantry/engine/image/progress"
+	"github.com/gantry/gantry/engine/image/pull"
+	"github.com/gantry/gantry/test/testregistry"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,20 +19,12 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/storage"
-	"github.com/gantry/gantry/test/poll"
+	"github.com/gantry/gantry/storage/driver/overlay"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// noise is a file body that does not compress.
-func noise(n int) string {
-	b := make([]byte, n)
-	r := rand.NewChaCha8([32]byte{byte(n)})
-	_, _ = r.Read(b)
-	return string(b)
-}
 
 // assertNothing fails when a refused pull left a name, a layer or a stage.
 func assertNothing(t *testing.T, s *Service) {
@@ -45,7 +39,7 @@ func assertNothing(t *testing.T, s *Service) {
 
 func stages(t *testing.T, s *Service) (n int) {
 	err := s.store.Snapshots.Walk(storage.Context(context.Background()), func(_ context.Context, i snapshots.Info) error {
-		if strings.HasPrefix(i.Name, stagePrefix) {
+		if strings.HasPrefix(i.Name, "extract/") {
 			n++
 		}
 		return nil
@@ -57,85 +51,89 @@ func stages(t *testing.T, s *Service) (n int) {
 }
 
 func TestPullFaults(t *testing.T) {
-	good := tarLayer(t, baseLayer...)
+	good := testregistry.TarLayer(t, baseLayer...)
 	other := ocispec.Platform{OS: "linux", Architecture: "s390x"}
 	if runtime.GOARCH == "s390x" {
 		other.Architecture = "amd64"
 	}
 	for _, c := range []struct {
 		name  string
-		setup func(r *testRegistry)
+		setup func(r *testregistry.Registry)
 		auth  *registry.AuthConfig
 		text  string // REF and REPO stand for what was asked for
 		class func(error) bool
 	}{
-		{"no manifest", func(*testRegistry) {}, nil, "manifest for REF not found: manifest unknown: manifest unknown", errdefs.IsNotFound},
+		{"no manifest", func(*testregistry.Registry) {}, nil, "manifest for REF not found: manifest unknown: manifest unknown", errdefs.IsNotFound},
 		{
-			"no access", func(r *testRegistry) { r.push(t, "a", "latest", good); r.user = "u" }, nil,
+			"no access", func(r *testregistry.Registry) { r.Push(t, "a", "latest", good); r.User = "u" }, nil,
 			"pull access denied for REPO, repository does not exist or may require 'docker login'", errdefs.IsNotFound,
 		},
 		{
-			"wrong password", func(r *testRegistry) { r.push(t, "a", "latest", good); r.user, r.password = "u", "p" },
+			"wrong password", func(r *testregistry.Registry) { r.Push(t, "a", "latest", good); r.User, r.Password = "u", "p" },
 			&registry.AuthConfig{Username: "u", Password: "x"}, "unauthorized: authentication required", errdefs.IsUnauthorized,
 		},
 		{
-			"other platform", func(r *testRegistry) { r.pushAs(t, "a", "latest", other, good) }, nil,
+			"other platform", func(r *testregistry.Registry) { r.PushAs(t, "a", "latest", other, good) }, nil,
 			"no matching manifest for linux/" + runtime.GOARCH + " in the manifest list entries", errdefs.IsNotFound,
 		},
-		{"index of other platforms", func(r *testRegistry) {
-			d := r.pushAs(t, "a", "x", other, good)
+		{"index of other platforms", func(r *testregistry.Registry) {
+			d := r.PushAs(t, "a", "x", other, good)
 			d.Platform = &other
-			r.pushDoc(t, "a", "latest", ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d}})
+			r.PushDoc(t, "a", "latest", ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d}})
 		}, nil, "no matching manifest for linux/" + runtime.GOARCH + " in the manifest list entries", errdefs.IsNotFound},
-		{"index in itself", func(r *testRegistry) {
-			d := r.push(t, "a", "x", good)
+		{"index in itself", func(r *testregistry.Registry) {
+			d := r.Push(t, "a", "x", good)
 			for range 6 {
-				d = r.pushDoc(t, "a", "latest", ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d}})
+				d = r.PushDoc(t, "a", "latest", ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d}})
 			}
 		}, nil, "nested too deeply", errdefs.IsInvalidArgument},
-		{"schema 1", func(r *testRegistry) {
-			r.pushRaw("a", "latest", "application/vnd.docker.distribution.manifest.v1+prettyjws", []byte(`{"schemaVersion":1,"fsLayers":[]}`))
+		{"schema 1", func(r *testregistry.Registry) {
+			r.PushRaw("a", "latest", "application/vnd.docker.distribution.manifest.v1+prettyjws", []byte(`{"schemaVersion":1,"fsLayers":[]}`))
 		}, nil, "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been removed", errdefs.IsInvalidArgument},
-		{"both kinds at once", func(r *testRegistry) {
-			r.pushRaw("a", "latest", ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"config":{},"layers":[],"manifests":[]}`))
+		{"both kinds at once", func(r *testregistry.Registry) {
+			r.PushRaw("a", "latest", ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"config":{},"layers":[],"manifests":[]}`))
 		}, nil, "both an index's and a manifest's members", errdefs.IsInvalidArgument},
-		{"type says other", func(r *testRegistry) {
-			r.pushRaw("a", "latest", ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"mediaType":"`+ocispec.MediaTypeImageManifest+`","config":{},"layers":[]}`))
+		{"type says other", func(r *testregistry.Registry) {
+			r.PushRaw("a", "latest", ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"mediaType":"`+ocispec.MediaTypeImageManifest+`","config":{},"layers":[]}`))
 		}, nil, "sent as", errdefs.IsInvalidArgument},
-		{"no JSON", func(r *testRegistry) { r.pushRaw("a", "latest", ocispec.MediaTypeImageManifest, []byte(`<html>`)) }, nil, "invalid manifest", errdefs.IsInvalidArgument},
-		{"digest of a layer", func(r *testRegistry) {
-			r.push(t, "a", "latest", good)
-			r.corrupt = digest.FromBytes(gz(t, good))
+		{"no JSON", func(r *testregistry.Registry) {
+			r.PushRaw("a", "latest", ocispec.MediaTypeImageManifest, []byte(`<html>`))
+		}, nil, "invalid manifest", errdefs.IsInvalidArgument},
+		{"digest of a layer", func(r *testregistry.Registry) {
+			r.Push(t, "a", "latest", good)
+			r.Corrupt = digest.FromBytes(testregistry.Gz(t, good))
 		}, nil, "failed verification", errdefs.IsDataLoss},
-		{"content of a layer", func(r *testRegistry) {
-			d := r.push(t, "a", "latest", good)
+		{"content of a layer", func(r *testregistry.Registry) {
+			d := r.Push(t, "a", "latest", good)
 			var m ocispec.Manifest
-			_ = json.Unmarshal(r.manifests["a:"+d.Digest.String()], &m)
-			m.Layers[0] = r.addBlob(m.Layers[0].MediaType, gz(t, tarLayer(t, topLayer...)))
-			r.pushDoc(t, "a", "latest", m.MediaType, m)
+			_ = json.Unmarshal(r.Manifests["a:"+d.Digest.String()], &m)
+			m.Layers[0] = r.AddBlob(m.Layers[0].MediaType, testregistry.Gz(t, testregistry.TarLayer(t, topLayer...)))
+			r.PushDoc(t, "a", "latest", m.MediaType, m)
 		}, nil, "content of layer failed verification", errdefs.IsDataLoss},
-		{"layer that is no archive", func(r *testRegistry) { r.push(t, "a", "latest", []byte(noise(5000))) }, nil, "no valid tar archive", errdefs.IsInvalidArgument},
-		{"evil layer", func(r *testRegistry) { r.push(t, "a", "latest", tarLayer(t, testFile{name: "../../evil", body: "x"})) }, nil, "outside its root", errdefs.IsInvalidArgument},
-		{"layer is missing", func(r *testRegistry) {
-			r.push(t, "a", "latest", good)
-			delete(r.blobs, digest.FromBytes(gz(t, good)))
+		{"layer that is no archive", func(r *testregistry.Registry) { r.Push(t, "a", "latest", []byte(testregistry.Noise(5000))) }, nil, "no valid tar archive", errdefs.IsInvalidArgument},
+		{"evil layer", func(r *testregistry.Registry) {
+			r.Push(t, "a", "latest", testregistry.TarLayer(t, testregistry.File{Name: "../../evil", Body: "x"}))
+		}, nil, "outside its root", errdefs.IsInvalidArgument},
+		{"layer is missing", func(r *testregistry.Registry) {
+			r.Push(t, "a", "latest", good)
+			delete(r.Blobs, digest.FromBytes(testregistry.Gz(t, good)))
 		}, nil, "not found", errdefs.IsNotFound},
-		{"fewer layers than the configuration has", func(r *testRegistry) {
-			d := r.push(t, "a", "latest", good, tarLayer(t, topLayer...))
+		{"fewer layers than the configuration has", func(r *testregistry.Registry) {
+			d := r.Push(t, "a", "latest", good, testregistry.TarLayer(t, topLayer...))
 			var m ocispec.Manifest
-			_ = json.Unmarshal(r.manifests["a:"+d.Digest.String()], &m)
+			_ = json.Unmarshal(r.Manifests["a:"+d.Digest.String()], &m)
 			m.Layers = m.Layers[:1]
-			r.pushDoc(t, "a", "latest", m.MediaType, m)
+			r.PushDoc(t, "a", "latest", m.MediaType, m)
 		}, nil, "invalid image: 1 layers, but the configuration has 2", errdefs.IsInvalidArgument},
-		{"unreachable", func(r *testRegistry) { r.Close() }, nil, "connect: connection refused", errdefs.IsUnavailable},
+		{"unreachable", func(r *testregistry.Registry) { r.Close() }, nil, "connect: connection refused", errdefs.IsUnavailable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			reg := newTestRegistry(t, false)
+			reg := testregistry.New(t, false)
 			c.setup(reg)
 			s, _ := newTestService(t, t.TempDir(), Config{MaxAttempts: 1})
-			repo := reg.host() + "/a"
-			err := s.Pull(context.Background(), PullOptions{Ref: repo, Auth: c.auth}, noProgress{})
+			repo := reg.Host() + "/a"
+			err := s.Pull(context.Background(), pull.Options{Ref: repo, Auth: c.auth}, progress.Discard{})
 			text := strings.ReplaceAll(strings.ReplaceAll(c.text, "REF", repo+":latest"), "REPO", repo)
 			if err == nil || !strings.Contains(err.Error(), text) || !c.class(err) {
 				t.Errorf("error %v (want %q)", err, text)
@@ -146,17 +144,17 @@ func TestPullFaults(t *testing.T) {
 }
 
 func TestPullPlatformFromIndex(t *testing.T) {
-	reg := newTestRegistry(t, false)
+	reg := testregistry.New(t, false)
 	host := ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	riscv := ocispec.Platform{OS: "linux", Architecture: "riscv64"}
-	a := reg.pushAs(t, "a", "x", riscv, tarLayer(t, topLayer[2:]...))
-	b := reg.pushAs(t, "a", "y", host, tarLayer(t, baseLayer...))
+	a := reg.PushAs(t, "a", "x", riscv, testregistry.TarLayer(t, topLayer[2:]...))
+	b := reg.PushAs(t, "a", "y", host, testregistry.TarLayer(t, baseLayer...))
 	a.Platform, b.Platform = &riscv, &host
-	ix := reg.pushDoc(t, "a", "latest", ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{a, b}})
+	ix := reg.PushDoc(t, "a", "latest", ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{a, b}})
 	s, _ := newTestService(t, t.TempDir(), Config{})
 	ctx := context.Background()
-	ref := reg.host() + "/a"
-	if err := s.Pull(ctx, PullOptions{Ref: ref}, noProgress{}); err != nil {
+	ref := reg.Host() + "/a"
+	if err := s.Pull(ctx, pull.Options{Ref: ref}, progress.Discard{}); err != nil {
 		t.Fatal(err)
 	}
 	img, err := s.Resolve(ctx, ref, nil)
@@ -166,7 +164,7 @@ func TestPullPlatformFromIndex(t *testing.T) {
 	if _, err := s.Resolve(ctx, ref, &riscv); !errdefs.IsNotFound(err) {
 		t.Errorf("platform that is not here: %v", err)
 	}
-	if err := s.Pull(ctx, PullOptions{Ref: ref, Platform: &riscv}, noProgress{}); err != nil {
+	if err := s.Pull(ctx, pull.Options{Ref: ref, Platform: &riscv}, progress.Discard{}); err != nil {
 		t.Fatal(err)
 	}
 	if img, err = s.Resolve(ctx, ref, &riscv); err != nil || img.Manifest.Digest != a.Digest {
@@ -184,31 +182,31 @@ func TestPullPlatformFromIndex(t *testing.T) {
 
 // TestPullCutConnection goes on where the connection broke off.
 func TestPullCutConnection(t *testing.T) {
-	reg := newTestRegistry(t, false)
-	reg.push(t, "a", "latest", tarLayer(t, testFile{name: "f", body: noise(3 << 20)}))
-	reg.cutAfter.Store(1 << 20)
-	reg.cuts.Store(2)
+	reg := testregistry.New(t, false)
+	reg.Push(t, "a", "latest", testregistry.TarLayer(t, testregistry.File{Name: "f", Body: testregistry.Noise(3 << 20)}))
+	reg.CutAfter.Store(1 << 20)
+	reg.Cuts.Store(2)
 	s, _ := newTestService(t, t.TempDir(), Config{})
-	if err := s.Pull(context.Background(), PullOptions{Ref: reg.host() + "/a"}, noProgress{}); err != nil {
+	if err := s.Pull(context.Background(), pull.Options{Ref: reg.Host() + "/a"}, progress.Discard{}); err != nil {
 		t.Fatal(err)
 	}
-	if len(reg.ranges) == 0 || reg.ranges[0] == "bytes=0-" {
-		t.Errorf("not resumed: %v", reg.ranges)
+	if len(reg.Ranges) == 0 || reg.Ranges[0] == "bytes=0-" {
+		t.Errorf("not resumed: %v", reg.Ranges)
 	}
 }
 
 // TestPullResumes: what a failed pull got is not fetched again by the next.
 func TestPullResumes(t *testing.T) {
-	reg := newTestRegistry(t, false)
-	body := noise(3 << 20)
-	reg.push(t, "a", "latest", tarLayer(t, baseLayer...), tarLayer(t, testFile{name: "f", body: body}))
-	reg.hold = make(chan struct{})
+	reg := testregistry.New(t, false)
+	body := testregistry.Noise(3 << 20)
+	reg.Push(t, "a", "latest", testregistry.TarLayer(t, baseLayer...), testregistry.TarLayer(t, testregistry.File{Name: "f", Body: body}))
+	reg.Hold = make(chan struct{})
 	root := t.TempDir()
 	s, _ := newTestService(t, root, Config{})
 	ctx, cancel := context.WithCancel(context.Background())
-	rec := &recorder{}
+	rec := &testregistry.Recorder{}
 	done := make(chan error, 1)
-	go func() { done <- s.Pull(ctx, PullOptions{Ref: reg.host() + "/a"}, rec) }()
+	go func() { done <- s.Pull(ctx, pull.Options{Ref: reg.Host() + "/a"}, rec) }()
 	waitFor(t, func() bool { return ingested(root) > 1<<20 })
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
@@ -219,16 +217,16 @@ func TestPullResumes(t *testing.T) {
 	if err := s.store.CollectNow(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	reg.mu.Lock()
-	reg.hold, reg.ranges = nil, nil
-	reg.mu.Unlock()
-	if err := s.Pull(context.Background(), PullOptions{Ref: reg.host() + "/a"}, noProgress{}); err != nil {
+	reg.Mu.Lock()
+	reg.Hold, reg.Ranges = nil, nil
+	reg.Mu.Unlock()
+	if err := s.Pull(context.Background(), pull.Options{Ref: reg.Host() + "/a"}, progress.Discard{}); err != nil {
 		t.Fatal(err)
 	}
-	if len(reg.ranges) == 0 {
+	if len(reg.Ranges) == 0 {
 		t.Error("the second pull fetched all again")
 	}
-	img, err := s.Resolve(context.Background(), reg.host()+"/a", nil)
+	img, err := s.Resolve(context.Background(), reg.Host()+"/a", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,8 +253,12 @@ func ingested(root string) int64 {
 
 func waitFor(t *testing.T, cond func() bool) {
 	t.Helper()
-	if !poll.Within(30*time.Second, cond) {
-		t.Fatal("waited too long")
+	deadline := time.Now().Add(30 * time.Second)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatal("waited too long")
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -272,7 +274,7 @@ func TestMain(m *testing.M) {
 }
 
 func childService(root string) *Service {
-	st, err := storage.Open(root)
+	st, err := storage.Open(root, overlay.Open)
 	if err != nil {
 		fatal(err)
 	}
@@ -290,7 +292,7 @@ func fatal(err error) {
 
 func childPull() {
 	s := childService(os.Getenv("GANTRY_TEST_ROOT"))
-	if err := s.Pull(context.Background(), PullOptions{Ref: os.Getenv("GANTRY_TEST_REF")}, noProgress{}); err != nil {
+	if err := s.Pull(context.Background(), pull.Options{Ref: os.Getenv("GANTRY_TEST_REF")}, progress.Discard{}); err != nil {
 		fatal(err)
 	}
 	os.Exit(0)
@@ -307,11 +309,11 @@ func child(t *testing.T, kind, root, ref string) *exec.Cmd {
 // TestPullKilled: kill -9 in the middle of a download leaves nothing broken.
 func TestPullKilled(t *testing.T) {
 	needRoot(t)
-	reg := newTestRegistry(t, false)
-	reg.push(t, "a", "latest", tarLayer(t, baseLayer...), tarLayer(t, testFile{name: "f", body: noise(3 << 20)}))
-	reg.hold = make(chan struct{})
+	reg := testregistry.New(t, false)
+	reg.Push(t, "a", "latest", testregistry.TarLayer(t, baseLayer...), testregistry.TarLayer(t, testregistry.File{Name: "f", Body: testregistry.Noise(3 << 20)}))
+	reg.Hold = make(chan struct{})
 	root := t.TempDir()
-	ref := reg.host() + "/a"
+	ref := reg.Host() + "/a"
 	c := child(t, "pull", root, ref)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -321,9 +323,9 @@ func TestPullKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = c.Wait()
-	reg.mu.Lock()
-	reg.hold, reg.ranges = nil, nil
-	reg.mu.Unlock()
+	reg.Mu.Lock()
+	reg.Hold, reg.Ranges = nil, nil
+	reg.Mu.Unlock()
 	s, _ := newTestService(t, root, Config{})
 	assertNothing(t, s)
 	if err := s.store.CollectNow(context.Background()); err != nil {
@@ -333,10 +335,10 @@ func TestPullKilled(t *testing.T) {
 	if dirs, _ := filepath.Glob(filepath.Join(root, "image/overlay/snapshots/*")); len(dirs) > 1 {
 		t.Errorf("directories left: %v", dirs)
 	}
-	if err := s.Pull(context.Background(), PullOptions{Ref: ref}, noProgress{}); err != nil {
+	if err := s.Pull(context.Background(), pull.Options{Ref: ref}, progress.Discard{}); err != nil {
 		t.Fatal(err)
 	}
-	if len(reg.ranges) == 0 {
+	if len(reg.Ranges) == 0 {
 		t.Error("the second pull fetched all again")
 	}
 }
@@ -352,7 +354,7 @@ func childFull() {
 	}
 	s := childService(root)
 	ctx := context.Background()
-	err := s.Pull(ctx, PullOptions{Ref: os.Getenv("GANTRY_TEST_REF")}, noProgress{})
+	err := s.Pull(ctx, pull.Options{Ref: os.Getenv("GANTRY_TEST_REF")}, progress.Discard{})
 	if err == nil || !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), "no space left on device") {
 		fatal(errors.Join(errors.New("pull onto a full disk"), err))
 	}
@@ -363,23 +365,25 @@ func childFull() {
 		fatal(errors.Join(errors.New("something is left"), err))
 	}
 	// What is removed may go a moment later.
-	given := poll.Within(10*time.Second, func() bool {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		var fs syscall.Statfs_t
-		err = syscall.Statfs(root, &fs)
-		return err != nil || int64(fs.Bfree)*fs.Bsize >= 3<<20
-	})
-	if err != nil || !given {
-		fatal(errors.Join(errors.New("space is not given back"), err))
+		err := syscall.Statfs(root, &fs)
+		if err == nil && int64(fs.Bfree)*fs.Bsize >= 3<<20 {
+			break
+		}
+		if err != nil || time.Now().After(end) {
+			fatal(errors.Join(errors.New("space is not given back"), err))
+		}
 	}
 	os.Exit(0)
 }
 
 func TestPullNoSpace(t *testing.T) {
 	needRoot(t)
-	reg := newTestRegistry(t, false)
-	reg.push(t, "a", "latest", tarLayer(t, baseLayer...), tarLayer(t, testFile{name: "f", body: noise(8 << 20)}), tarLayer(t, testFile{name: "g", body: noise(7 << 20)}),
-		tarLayer(t, testFile{name: "h", body: strings.Repeat("compresses well", 1<<19)}))
-	c := child(t, "full", t.TempDir(), reg.host()+"/a")
+	reg := testregistry.New(t, false)
+	reg.Push(t, "a", "latest", testregistry.TarLayer(t, baseLayer...), testregistry.TarLayer(t, testregistry.File{Name: "f", Body: testregistry.Noise(8 << 20)}), testregistry.TarLayer(t, testregistry.File{Name: "g", Body: testregistry.Noise(7 << 20)}),
+		testregistry.TarLayer(t, testregistry.File{Name: "h", Body: strings.Repeat("compresses well", 1<<19)}))
+	c := child(t, "full", t.TempDir(), reg.Host()+"/a")
 	c.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
 	if err := c.Run(); err != nil {
 		t.Fatal(err)
@@ -387,24 +391,24 @@ func TestPullNoSpace(t *testing.T) {
 }
 
 func TestTLSAndAuth(t *testing.T) {
-	reg := newTestRegistry(t, true)
-	reg.push(t, "a", "latest", tarLayer(t, baseLayer...))
-	reg.user, reg.password = "me", "secret"
-	auth := &registry.AuthConfig{Username: "me", Password: "secret", ServerAddress: reg.host()}
+	reg := testregistry.New(t, true)
+	reg.Push(t, "a", "latest", testregistry.TarLayer(t, baseLayer...))
+	reg.User, reg.Password = "me", "secret"
+	auth := &registry.AuthConfig{Username: "me", Password: "secret", ServerAddress: reg.Host()}
 	certs := t.TempDir()
-	reg.writeCA(t, certs)
+	reg.WriteCA(t, certs)
 	s, _ := newTestService(t, t.TempDir(), Config{CertsDir: certs})
 	ctx := context.Background()
-	ref := reg.host() + "/a"
-	if err := s.Pull(ctx, PullOptions{Ref: ref}, noProgress{}); !errdefs.IsNotFound(err) {
+	ref := reg.Host() + "/a"
+	if err := s.Pull(ctx, pull.Options{Ref: ref}, progress.Discard{}); !errdefs.IsNotFound(err) {
 		t.Errorf("without credentials: %v", err)
 	}
 	other := *auth
 	other.ServerAddress = "registry.example:5000"
-	if err := s.Pull(ctx, PullOptions{Ref: ref, Auth: &other}, noProgress{}); err == nil {
+	if err := s.Pull(ctx, pull.Options{Ref: ref, Auth: &other}, progress.Discard{}); err == nil {
 		t.Error("credentials of another registry were sent")
 	}
-	if err := s.Pull(ctx, PullOptions{Ref: ref, Auth: auth}, noProgress{}); err != nil {
+	if err := s.Pull(ctx, pull.Options{Ref: ref, Auth: auth}, progress.Discard{}); err != nil {
 		t.Error(err)
 	}
 	if r, err := s.Login(ctx, *auth); err != nil || r.Status != "Login Succeeded" {
@@ -416,29 +420,29 @@ func TestTLSAndAuth(t *testing.T) {
 		t.Errorf("login with a wrong password: %v", err)
 	}
 	// A CA for the host that is not the server's: no way around it.
-	wrong := newTestRegistry(t, true)
+	wrong := testregistry.New(t, true)
 	dir := filepath.Join(t.TempDir(), "certs")
-	wrong.writeCA(t, dir)
+	wrong.WriteCA(t, dir)
 	s2, _ := newTestService(t, t.TempDir(), Config{CertsDir: dir})
-	if err := os.Rename(filepath.Join(dir, wrong.host()), filepath.Join(dir, reg.host())); err != nil {
+	if err := os.Rename(filepath.Join(dir, wrong.Host()), filepath.Join(dir, reg.Host())); err != nil {
 		t.Fatal(err)
 	}
-	_ = os.WriteFile(filepath.Join(dir, reg.host(), "ca.crt"), selfSigned(t), 0o600)
-	if err := s2.Pull(ctx, PullOptions{Ref: ref, Auth: auth}, noProgress{}); err == nil || !strings.Contains(err.Error(), "certificate") {
+	_ = os.WriteFile(filepath.Join(dir, reg.Host(), "ca.crt"), selfSigned(t), 0o600)
+	if err := s2.Pull(ctx, pull.Options{Ref: ref, Auth: auth}, progress.Discard{}); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("wrong CA: %v", err)
 	}
 }
 
 func TestPullTogether(t *testing.T) {
-	reg := newTestRegistry(t, false)
-	l := tarLayer(t, testFile{name: "f", body: noise(1 << 20)})
-	reg.push(t, "a", "latest", l)
-	reg.push(t, "b", "latest", l, tarLayer(t, baseLayer...))
+	reg := testregistry.New(t, false)
+	l := testregistry.TarLayer(t, testregistry.File{Name: "f", Body: testregistry.Noise(1 << 20)})
+	reg.Push(t, "a", "latest", l)
+	reg.Push(t, "b", "latest", l, testregistry.TarLayer(t, baseLayer...))
 	s, _ := newTestService(t, t.TempDir(), Config{})
 	errs := make(chan error)
 	for _, ref := range []string{"a", "a", "a", "b"} {
 		go func() {
-			errs <- s.Pull(context.Background(), PullOptions{Ref: reg.host() + "/" + ref}, &recorder{})
+			errs <- s.Pull(context.Background(), pull.Options{Ref: reg.Host() + "/" + ref}, &testregistry.Recorder{})
 		}()
 	}
 	for range 4 {
@@ -446,7 +450,7 @@ func TestPullTogether(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if n := reg.count("GET /v2/a/blobs/"+digest.FromBytes(gz(t, l)).String()) + reg.count("GET /v2/b/blobs/"+digest.FromBytes(gz(t, l)).String()); n != 1 {
+	if n := reg.Count("GET /v2/a/blobs/"+digest.FromBytes(testregistry.Gz(t, l)).String()) + reg.Count("GET /v2/b/blobs/"+digest.FromBytes(testregistry.Gz(t, l)).String()); n != 1 {
 		t.Errorf("layer fetched %d times", n)
 	}
 }
@@ -458,7 +462,7 @@ func TestReadOnlyRoot(t *testing.T) {
 	if err := os.WriteFile(f, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := storage.Open(root); err == nil || !strings.Contains(err.Error(), f) {
+	if _, err := storage.Open(root, overlay.Open); err == nil || !strings.Contains(err.Error(), f) {
 		t.Errorf("opening where it cannot be: %v", err)
 	}
 }

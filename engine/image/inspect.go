@@ -9,7 +9,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
+	"github.com/gantry/gantry/engine/image/document"
 	"github.com/gantry/gantry/engine/image/manifest"
+	"github.com/gantry/gantry/engine/image/names"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/storage"
 	imagetypes "github.com/moby/moby/api/types/image"
@@ -28,22 +30,19 @@ func (s *Service) Inspect(ctx context.Context, ref string, platform *ocispec.Pla
 	if err != nil {
 		return r, err
 	}
-	g := s.groups()[img.ID]
+	g := s.names.Groups()[img.ID]
 	if g == nil {
-		return r, noSuchImage(ref)
+		return r, names.ErrNoSuchImage(ref)
 	}
 	d := img.Target
 	conf := img.Config.Config
 	r = imagetypes.InspectResponse{
-		ID: img.ID.String(), RepoTags: g.tags(), RepoDigests: repoDigests(g.names, img.ID.String()),
+		ID: img.ID.String(), RepoTags: g.Tags(), RepoDigests: g.RepoDigests(),
 		Author: img.Config.Author, Config: &conf,
 		Architecture: img.Config.Architecture, Variant: img.Config.Variant, Os: img.Config.OS, OsVersion: img.Config.OSVersion,
 		RootFS:     imagetypes.RootFS{Type: img.Config.RootFS.Type},
-		Metadata:   imagetypes.Metadata{LastTagTime: g.tagged},
+		Metadata:   imagetypes.Metadata{LastTagTime: g.Tagged},
 		Descriptor: &d,
-	}
-	if r.RepoDigests == nil {
-		r.RepoDigests = []string{}
 	}
 	if n := len(img.Config.History); n > 0 {
 		r.Comment = img.Config.History[n-1].Comment
@@ -57,7 +56,7 @@ func (s *Service) Inspect(ctx context.Context, ref string, platform *ocispec.Pla
 	if r.Size, err = s.size(ctx, img.Target); err != nil {
 		return r, err
 	}
-	r.GraphDriver = &storagetypes.DriverData{Name: storage.SnapshotterName, Data: map[string]string{}}
+	r.GraphDriver = &storagetypes.DriverData{Name: s.store.Driver().Name, Data: map[string]string{}}
 	if manifests {
 		r.Manifests, err = s.summaries(ctx, img.Target)
 	}
@@ -66,14 +65,14 @@ func (s *Service) Inspect(ctx context.Context, ref string, platform *ocispec.Pla
 
 // summaries describes every manifest of an image.
 func (s *Service) summaries(ctx context.Context, target ocispec.Descriptor) ([]imagetypes.ManifestSummary, error) {
-	mans, err := s.manifests(ctx, target)
+	mans, err := s.docs.Platforms(ctx, target)
 	if err != nil {
 		return nil, err
 	}
 	var out []imagetypes.ManifestSummary
 	for i := range mans {
 		m := &mans[i]
-		sum := imagetypes.ManifestSummary{ID: m.desc.Digest.String(), Descriptor: m.desc, Kind: imagetypes.ManifestKindUnknown}
+		sum := imagetypes.ManifestSummary{ID: m.Desc.Digest.String(), Descriptor: m.Desc, Kind: imagetypes.ManifestKindUnknown}
 		p := partOf(m)
 		blobs, unpacked, err := partSize(ctx, s.store, &p, map[digest.Digest]bool{})
 		if err != nil {
@@ -82,17 +81,15 @@ func (s *Service) summaries(ctx context.Context, target ocispec.Descriptor) ([]i
 		sum.Size.Content, sum.Size.Total = blobs, blobs+unpacked
 		sum.Available = s.available(ctx, m)
 		switch {
-		case manifest.IsAttestation(m.desc):
+		case manifest.IsAttestation(m.Desc):
 			sum.Kind = imagetypes.ManifestKindAttestation
-			sum.AttestationData = &imagetypes.AttestationProperties{For: digest.Digest(m.desc.Annotations["vnd.docker.reference.digest"])}
-		case m.config != nil || m.desc.Platform != nil:
+			sum.AttestationData = &imagetypes.AttestationProperties{For: digest.Digest(m.Desc.Annotations["vnd.docker.reference.digest"])}
+		case m.Config != nil || m.Desc.Platform != nil:
 			sum.Kind = imagetypes.ManifestKindImage
-			p := &imagetypes.ImageProperties{Platform: m.platform, Containers: []string{}}
+			p := &imagetypes.ImageProperties{Platform: m.Platform, Containers: []string{}}
 			p.Size.Unpacked = unpacked
-			for _, u := range s.uses(target.Digest) {
-				if platforms.Only(s.platform).Match(m.platform) {
-					p.Containers = append(p.Containers, u.ContainerID)
-				}
+			if platforms.Only(s.platform).Match(m.Platform) {
+				p.Containers = append(p.Containers, s.store.Users(target.Digest)...)
 			}
 			sum.ImageData = p
 		}
@@ -102,11 +99,11 @@ func (s *Service) summaries(ctx context.Context, target ocispec.Descriptor) ([]i
 }
 
 // available reports whether all blobs of a platform are here.
-func (s *Service) available(ctx context.Context, m *platformManifest) bool {
-	if m.manifest == nil {
+func (s *Service) available(ctx context.Context, m *document.Platform) bool {
+	if m.Manifest == nil {
 		return false
 	}
-	for _, d := range append([]ocispec.Descriptor{m.manifest.Config}, m.manifest.Layers...) {
+	for _, d := range append([]ocispec.Descriptor{m.Manifest.Config}, m.Manifest.Layers...) {
 		if _, err := s.store.Content.Info(storage.Context(ctx), d.Digest); err != nil {
 			return false
 		}
@@ -141,8 +138,8 @@ func (s *Service) History(ctx context.Context, ref string, platform *ocispec.Pla
 	}
 	if len(out) > 0 {
 		out[0].ID = img.ID.String()
-		if g := s.groups()[img.ID]; g != nil {
-			out[0].Tags = g.tags()
+		if g := s.names.Groups()[img.ID]; g != nil {
+			out[0].Tags = g.Tags()
 		}
 	}
 	return out, nil
@@ -160,11 +157,7 @@ func (s *Service) Unpacked(ctx context.Context, img *Image) (int64, error) {
 
 // layerSizes returns the unpacked size of each layer, the lowest first.
 func (s *Service) layerSizes(ctx context.Context, img *Image) ([]int64, error) {
-	data, err := s.readBlob(ctx, img.Manifest, manifest.MaxSize)
-	if err != nil {
-		return nil, fmt.Errorf("manifest of image: %w", err)
-	}
-	m, err := manifest.ParseManifest(data, img.Manifest.MediaType)
+	m, err := s.docs.Manifest(ctx, img.Manifest)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +178,7 @@ func (s *Service) layerSizes(ctx context.Context, img *Image) ([]int64, error) {
 
 // RawConfig returns the configuration of an image as it is stored.
 func (s *Service) RawConfig(ctx context.Context, img *Image) (json.RawMessage, error) {
-	return s.readBlob(ctx, img.ConfigDesc, manifest.MaxConfig)
+	return s.docs.Read(ctx, img.ConfigDesc, manifest.MaxConfig)
 }
 
 // parseTime reads what Docker takes for a point in time.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/engine/image/progress"
 	"github.com/gantry/gantry/storage"
 	"github.com/opencontainers/go-digest"
 )
@@ -16,7 +17,7 @@ func (s *Service) Lease(ctx context.Context, img *Image, containerID string) (*R
 	hold := storage.Hold{Chain: digest.Digest(img.Chain), Blobs: holdBlobs(img)}
 	lower, err := s.store.Lease(ctx, containerID, hold)
 	if errdefs.IsNotFound(err) {
-		if err := s.unpackStored(ctx, img); err != nil {
+		if err := s.unpack(ctx, img); err != nil {
 			return nil, err
 		}
 		lower, err = s.store.Lease(ctx, containerID, hold)
@@ -31,6 +32,17 @@ func (s *Service) Lease(ctx context.Context, img *Image, containerID string) (*R
 	return &RootfsLease{Lower: lower, Created: h.Created}, nil
 }
 
+// unpack unpacks an image whose blobs are here but whose layers are not.
+func (s *Service) unpack(ctx context.Context, img *Image) error {
+	ctx, done, err := s.store.Work(ctx)
+	if err != nil {
+		return err
+	}
+	err = s.layers.Unpack(ctx, img.Manifest, &img.Config, progress.Discard{})
+	done(err, false)
+	return err
+}
+
 func holdBlobs(img *Image) []digest.Digest {
 	blobs := []digest.Digest{img.Target.Digest}
 	if img.Manifest.Digest != img.Target.Digest {
@@ -42,11 +54,11 @@ func holdBlobs(img *Image) []digest.Digest {
 // Release ends a container's hold on its image; none is no error. The layers of
 // an image that has been removed meanwhile are collected.
 func (s *Service) Release(_ context.Context, containerID string) error {
-	h, _, err := s.store.LeaseOf(context.Background(), containerID)
+	h, _, _ := s.store.LeaseOf(context.Background(), containerID)
 	if err := s.store.Release(containerID); err != nil {
 		return err
 	}
-	if err == nil && len(h.Blobs) > 0 && len(s.namesOf(h.Blobs[0])) == 0 {
+	if len(h.Blobs) > 0 && len(s.names.Of(h.Blobs[0])) == 0 {
 		s.store.Collect()
 	}
 	return nil

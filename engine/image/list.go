@@ -7,67 +7,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/distribution/reference"
 	"github.com/gantry/gantry/engine/image/manifest"
+	"github.com/gantry/gantry/engine/image/names"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/gantry/gantry/storage"
 	imagetypes "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// group is one image with all its names.
-type group struct {
-	target ocispec.Descriptor
-	names  []string  // database names
-	stored time.Time // when the newest name was made
-	tagged time.Time // when a name was last set
-}
-
-// groups returns all images, by ID.
-func (s *Service) groups() map[digest.Digest]*group {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	all := map[digest.Digest]*group{}
-	for n, i := range s.names {
-		g := all[i.Target.Digest]
-		if g == nil {
-			g = &group{target: i.Target}
-			all[i.Target.Digest] = g
-		}
-		g.add(n, i)
-	}
-	for _, g := range all {
-		g.names = reference.Sort(g.names)
-	}
-	return all
-}
-
-func (g *group) add(name string, i images.Image) {
-	g.names = append(g.names, name)
-	g.stored = newest(g.stored, i.CreatedAt)
-	g.tagged = newest(g.tagged, i.UpdatedAt)
-}
-
-// tags returns the familiar names that are tags.
-func (g *group) tags() []string {
-	tags := []string{}
-	for _, n := range g.names {
-		if strings.HasPrefix(n, dangling) {
-			continue
-		}
-		if ref, err := reference.ParseNormalizedNamed(n); err == nil {
-			if _, ok := ref.(reference.Tagged); ok {
-				tags = append(tags, reference.FamiliarString(ref))
-			}
-		}
-	}
-	return tags
-}
-
-func (g *group) dangling() bool { return len(g.tags()) == 0 }
 
 // List returns a summary of each image that passes the filters, the newest first.
 // Filters: dangling, reference, label, before, since, until.
@@ -78,7 +26,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]imagetypes.Summary
 	}
 	out := []imagetypes.Summary{}
 	err = s.store.View(ctx, func(ctx context.Context, state uint64) error {
-		for id, g := range s.groups() {
+		for id, g := range s.names.Groups() {
 			sum, err := s.summary(ctx, state, g, keep, &o)
 			if err != nil {
 				return err
@@ -108,8 +56,8 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]imagetypes.Summary
 }
 
 // summary is an image's row but for its ID; nil when it is not in the list.
-func (s *Service) summary(ctx context.Context, state uint64, g *group, keep func(*group, *facts) bool, o *ListOptions) (*imagetypes.Summary, error) {
-	f, err := s.factsOf(ctx, state, g.target)
+func (s *Service) summary(ctx context.Context, state uint64, g *names.Group, keep func(*names.Group, *facts) bool, o *ListOptions) (*imagetypes.Summary, error) {
+	f, err := s.factsOf(ctx, state, g.Target)
 	if err != nil {
 		// What has no readable platform cannot be shown.
 		return nil, ctx.Err()
@@ -117,13 +65,10 @@ func (s *Service) summary(ctx context.Context, state uint64, g *group, keep func
 	if !keep(g, f) {
 		return nil, nil
 	}
-	d, id := g.target, g.target.Digest.String()
+	d := g.Target
 	sum := &imagetypes.Summary{
 		Containers: -1, Labels: f.labels, SharedSize: -1, Size: f.size, Descriptor: &d,
-		RepoTags: filterTags(g.tags(), o.Filters), RepoDigests: filterTags(repoDigests(g.names, id), o.Filters),
-	}
-	if sum.RepoDigests == nil {
-		sum.RepoDigests = []string{}
+		RepoTags: filterTags(g.Tags(), o.Filters), RepoDigests: filterTags(g.RepoDigests(), o.Filters),
 	}
 	if !f.created.IsZero() {
 		sum.Created = f.created.Unix()
@@ -132,7 +77,7 @@ func (s *Service) summary(ctx context.Context, state uint64, g *group, keep func
 		sum.SharedSize = 0
 	}
 	if o.Manifests {
-		if sum.Manifests, err = s.summaries(ctx, g.target); err != nil {
+		if sum.Manifests, err = s.summaries(ctx, g.Target); err != nil {
 			return nil, err
 		}
 	}
@@ -140,7 +85,7 @@ func (s *Service) summary(ctx context.Context, state uint64, g *group, keep func
 }
 
 // filter compiles the filters of a list.
-func (s *Service) filter(ctx context.Context, f filter.Args) (func(*group, *facts) bool, error) {
+func (s *Service) filter(ctx context.Context, f filter.Args) (func(*names.Group, *facts) bool, error) {
 	if err := f.Check("dangling", "reference", "label", "label!", "before", "since", "until"); err != nil {
 		return nil, err
 	}
@@ -177,16 +122,16 @@ func (s *Service) filter(ctx context.Context, f filter.Args) (func(*group, *fact
 			return nil, errclass.Invalid("invalid reference filter %q: %v", p, err)
 		}
 	}
-	return func(g *group, img *facts) bool {
+	return func(g *names.Group, img *facts) bool {
 		switch {
-		case hasDangling && g.dangling() != onlyDangling,
+		case hasDangling && g.Dangling() != onlyDangling,
 			!f.Labels("label", img.labels),
 			!before.IsZero() && !img.created.Before(before),
 			!since.IsZero() && !img.created.After(since),
 			!until.IsZero() && !img.created.Before(until):
 			return false
 		}
-		return len(f["reference"]) == 0 || len(filterTags(g.tags(), f)) > 0
+		return len(f["reference"]) == 0 || len(filterTags(g.Tags(), f)) > 0
 	}, nil
 }
 

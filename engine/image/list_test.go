@@ -3,6 +3,9 @@ package image
 import (
 	"context"
 	"fmt"
+	"github.com/gantry/gantry/engine/image/progress"
+	"github.com/gantry/gantry/engine/image/pull"
+	"github.com/gantry/gantry/test/testregistry"
 	"runtime"
 	"testing"
 
@@ -13,17 +16,17 @@ import (
 // A list remembers what it read, and yet tells what is there now: more when another
 // platform of a listed image arrives, less when blobs it shares no more are collected.
 func TestListFollowsTheStore(t *testing.T) {
-	reg := newTestRegistry(t, false)
+	reg := testregistry.New(t, false)
 	host := ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	riscv := ocispec.Platform{OS: "linux", Architecture: "riscv64"}
-	a := reg.pushAs(t, "a", "x", riscv, tarLayer(t, testFile{name: "f", body: noise(64 << 10)}))
-	b := reg.pushAs(t, "a", "y", host, tarLayer(t, testFile{name: "g", body: noise(16 << 10)}))
+	a := reg.PushAs(t, "a", "x", riscv, testregistry.TarLayer(t, testregistry.File{Name: "f", Body: testregistry.Noise(64 << 10)}))
+	b := reg.PushAs(t, "a", "y", host, testregistry.TarLayer(t, testregistry.File{Name: "g", Body: testregistry.Noise(16 << 10)}))
 	a.Platform, b.Platform = &riscv, &host
-	reg.pushDoc(t, "a", "latest", ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{a, b}})
+	reg.PushDoc(t, "a", "latest", ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{a, b}})
 	s, _ := newTestService(t, t.TempDir(), Config{})
 	ctx := context.Background()
-	ref := reg.host() + "/a"
-	if err := s.Pull(ctx, PullOptions{Ref: ref}, noProgress{}); err != nil {
+	ref := reg.Host() + "/a"
+	if err := s.Pull(ctx, pull.Options{Ref: ref}, progress.Discard{}); err != nil {
 		t.Fatal(err)
 	}
 	// listed checks the only image's size against a sum made without memory.
@@ -43,13 +46,13 @@ func TestListFollowsTheStore(t *testing.T) {
 		return sums[0].Size
 	}
 	one := listed("one platform")
-	if err := s.Pull(ctx, PullOptions{Ref: ref, Platform: &riscv}, noProgress{}); err != nil {
+	if err := s.Pull(ctx, pull.Options{Ref: ref, Platform: &riscv}, progress.Discard{}); err != nil {
 		t.Fatal(err)
 	}
 	if two := listed("two platforms"); two < one+64<<10 {
 		t.Errorf("the second platform of 64 KiB made %d of %d", two, one)
 	}
-	other := reg.host() + "/b"
+	other := reg.Host() + "/b"
 	if err := s.Tag(ctx, ref, other); err != nil {
 		t.Fatal(err)
 	}
@@ -57,19 +60,19 @@ func TestListFollowsTheStore(t *testing.T) {
 	if err != nil || len(sums) != 1 || len(sums[0].RepoTags) != 2 {
 		t.Errorf("a second name: %+v, %v", sums, err)
 	}
-	if f := s.facts.get(sums[0].Descriptor.Digest); f == nil || !f.whole {
+	if f, ok := s.facts.Get(sums[0].Descriptor.Digest); !ok || !f.whole {
 		t.Errorf("not remembered as whole: %+v", f)
 	}
 }
 
 func BenchmarkList300(b *testing.B) {
-	reg := newTestRegistry(b, false)
+	reg := testregistry.New(b, false)
 	s, _ := newTestService(b, b.TempDir(), Config{})
 	ctx := context.Background()
 	for i := range 300 {
 		repo := fmt.Sprintf("r%d", i)
-		reg.push(b, repo, "latest", tarLayer(b, testFile{name: "f", body: repo}))
-		if err := s.Pull(ctx, PullOptions{Ref: reg.host() + "/" + repo}, noProgress{}); err != nil {
+		reg.Push(b, repo, "latest", testregistry.TarLayer(b, testregistry.File{Name: "f", Body: repo}))
+		if err := s.Pull(ctx, pull.Options{Ref: reg.Host() + "/" + repo}, progress.Discard{}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -88,7 +91,7 @@ func BenchmarkList300(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
 			n++
-			if err := s.Tag(ctx, reg.host()+"/r0", fmt.Sprintf("%s/r0:%d", reg.host(), n)); err != nil {
+			if err := s.Tag(ctx, reg.Host()+"/r0", fmt.Sprintf("%s/r0:%d", reg.Host(), n)); err != nil {
 				b.Fatal(err)
 			}
 			b.StartTimer()
@@ -97,7 +100,7 @@ func BenchmarkList300(b *testing.B) {
 	})
 	b.Run("first", func(b *testing.B) {
 		for b.Loop() {
-			s.facts.clear()
+			s.facts.Purge()
 			list(b)
 		}
 	})

@@ -9,6 +9,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"github.com/gantry/gantry/engine/image/progress"
+	"github.com/gantry/gantry/engine/image/pull"
+	"github.com/gantry/gantry/test/testregistry"
 	"math/big"
 	"net"
 	"os"
@@ -22,46 +25,40 @@ import (
 	"github.com/gantry/gantry/internal/id"
 )
 
-func pemCert(c *x509.Certificate) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
-}
-
 var (
-	baseLayer = []testFile{
-		{name: "./", typ: tar.TypeDir},
-		{name: "bin/", typ: tar.TypeDir},
-		{name: "bin/sh", body: "#!shell", mode: 0o4755},
-		{name: "etc/", typ: tar.TypeDir, mode: 0o700},
-		{name: "etc/passwd", body: "root:x:0:0::/:/bin/sh\n"},
+	baseLayer = []testregistry.File{
+		{Name: "./", Typ: tar.TypeDir},
+		{Name: "bin/", Typ: tar.TypeDir},
+		{Name: "bin/sh", Body: "#!shell", Mode: 0o4755},
+		{Name: "etc/", Typ: tar.TypeDir, Mode: 0o700},
+		{Name: "etc/passwd", Body: "root:x:0:0::/:/bin/sh\n"},
 	}
-	topLayer = []testFile{
-		{name: "etc/motd", body: "hello"}, // etc is implied: its mode is the base's
-		{name: "bin/.wh.sh"},
-		{name: "bin/bash", body: strings.Repeat("bash", 100_000), mode: 0o755},
+	topLayer = []testregistry.File{
+		{Name: "etc/motd", Body: "hello"}, // etc is implied: its mode is the base's
+		{Name: "bin/.wh.sh"},
+		{Name: "bin/bash", Body: strings.Repeat("bash", 100_000), Mode: 0o755},
 	}
 )
 
 func TestPullAndLease(t *testing.T) {
-	reg := newTestRegistry(t, false)
-	desc := reg.push(t, "test/app", "latest", tarLayer(t, baseLayer...), tarLayer(t, topLayer...))
+	reg := testregistry.New(t, false)
+	desc := reg.Push(t, "test/app", "latest", testregistry.TarLayer(t, baseLayer...), testregistry.TarLayer(t, topLayer...))
 	root := t.TempDir()
 	s, _ := newTestService(t, root, Config{})
 	ctx := context.Background()
-	ref := reg.host() + "/test/app"
-	var rec recorder
-	if err := s.Pull(ctx, PullOptions{Ref: ref}, &rec); err != nil {
+	ref := reg.Host() + "/test/app"
+	var rec testregistry.Recorder
+	if err := s.Pull(ctx, pull.Options{Ref: ref}, &rec); err != nil {
 		t.Fatal(err)
 	}
-	t.Log(strings.Join(rec.lines, "\n"))
+	t.Log(strings.Join(rec.Lines, "\n"))
 	for _, want := range []string{
 		"latest: Pulling from test/app", "Pulling fs layer", "Download complete", "Pull complete",
 		"Digest: " + desc.Digest.String(), "Status: Downloaded newer image for " + ref + ":latest",
 	} {
-		t.Run(want, func(t *testing.T) {
-			if !rec.has(want) {
-				t.Errorf("no line %q", want)
-			}
-		})
+		if !rec.Has(want) {
+			t.Errorf("no line %q", want)
+		}
 	}
 	img, err := s.Resolve(ctx, ref, nil)
 	if err != nil {
@@ -87,12 +84,12 @@ func TestPullAndLease(t *testing.T) {
 	if fi, err := os.Lstat(filepath.Join(l.Lower[0], "bin/sh")); err != nil || fi.Mode()&os.ModeCharDevice == 0 {
 		t.Errorf("whiteout: %v", err)
 	}
-	rec = recorder{}
-	if err := s.Pull(ctx, PullOptions{Ref: ref}, &rec); err != nil {
+	rec = testregistry.Recorder{}
+	if err := s.Pull(ctx, pull.Options{Ref: ref}, &rec); err != nil {
 		t.Fatal(err)
 	}
-	if !rec.has("Status: Image is up to date for " + ref + ":latest") {
-		t.Errorf("second pull: %v", rec.lines)
+	if !rec.Has("Status: Image is up to date for " + ref + ":latest") {
+		t.Errorf("second pull: %v", rec.Lines)
 	}
 	again, err := s.LeaseOf(ctx, cid)
 	if err != nil || again.Lower[0] != l.Lower[0] {
@@ -119,44 +116,44 @@ func selfSigned(t *testing.T) []byte {
 }
 
 func TestPullAllTags(t *testing.T) {
-	reg := newTestRegistry(t, false)
+	reg := testregistry.New(t, false)
 	for _, tag := range []string{"1", "2", "latest"} {
-		reg.push(t, "x/a", tag, tarLayer(t, baseLayer...), tarLayer(t, testFile{name: tag, body: tag}))
+		reg.Push(t, "x/a", tag, testregistry.TarLayer(t, baseLayer...), testregistry.TarLayer(t, testregistry.File{Name: tag, Body: tag}))
 	}
 	s, _ := newTestService(t, t.TempDir(), Config{})
 	ctx := context.Background()
-	ref := reg.host() + "/x/a"
-	if err := s.Pull(ctx, PullOptions{Ref: ref, AllTags: true}, noProgress{}); err != nil || s.Len() != 3 {
+	ref := reg.Host() + "/x/a"
+	if err := s.Pull(ctx, pull.Options{Ref: ref, AllTags: true}, progress.Discard{}); err != nil || s.Len() != 3 {
 		t.Errorf("%d images, %v", s.Len(), err)
 	}
-	if err := s.Pull(ctx, PullOptions{Ref: ref + ":1", AllTags: true}, noProgress{}); err == nil {
+	if err := s.Pull(ctx, pull.Options{Ref: ref + ":1", AllTags: true}, progress.Discard{}); err == nil {
 		t.Error("a tag and all tags")
 	}
 	img, err := s.Resolve(ctx, ref+":1", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Pull(ctx, PullOptions{Ref: ref + "@" + img.ID.String()}, noProgress{}); err != nil {
+	if err := s.Pull(ctx, pull.Options{Ref: ref + "@" + img.ID.String()}, progress.Discard{}); err != nil {
 		t.Error(err)
 	}
 }
 
 // TestPullOddLayers: links into the layers below, a repeated layer, no layers at all.
 func TestPullOddLayers(t *testing.T) {
-	reg := newTestRegistry(t, false)
-	base := tarLayer(t, append([]testFile{{name: "usr/", typ: tar.TypeDir}, {name: "lib", typ: tar.TypeSymlink, link: "usr"}}, baseLayer...)...)
-	odd := tarLayer(t, testFile{name: "lib/f", body: "through"}, testFile{name: "copy", typ: tar.TypeLink, link: "etc/passwd"})
-	empty := tarLayer(t)
-	reg.push(t, "a", "latest", base, empty, odd, empty)
-	reg.push(t, "scratch", "latest")
+	reg := testregistry.New(t, false)
+	base := testregistry.TarLayer(t, append([]testregistry.File{{Name: "usr/", Typ: tar.TypeDir}, {Name: "lib", Typ: tar.TypeSymlink, Link: "usr"}}, baseLayer...)...)
+	odd := testregistry.TarLayer(t, testregistry.File{Name: "lib/f", Body: "through"}, testregistry.File{Name: "copy", Typ: tar.TypeLink, Link: "etc/passwd"})
+	empty := testregistry.TarLayer(t)
+	reg.Push(t, "a", "latest", base, empty, odd, empty)
+	reg.Push(t, "scratch", "latest")
 	s, _ := newTestService(t, t.TempDir(), Config{})
 	ctx := context.Background()
 	for _, r := range []string{"/a", "/scratch"} {
-		if err := s.Pull(ctx, PullOptions{Ref: reg.host() + r}, noProgress{}); err != nil {
+		if err := s.Pull(ctx, pull.Options{Ref: reg.Host() + r}, progress.Discard{}); err != nil {
 			t.Fatal(r, err)
 		}
 	}
-	img, err := s.Resolve(ctx, reg.host()+"/a", nil)
+	img, err := s.Resolve(ctx, reg.Host()+"/a", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,13 +162,11 @@ func TestPullOddLayers(t *testing.T) {
 		t.Fatal(l, err)
 	}
 	for name, want := range map[string]string{"usr/f": "through", "copy": "root:x:0:0::/:/bin/sh\n", "etc/passwd": "root:x:0:0::/:/bin/sh\n"} {
-		t.Run(name, func(t *testing.T) {
-			if b, err := os.ReadFile(filepath.Join(l.Lower[1], name)); err != nil || string(b) != want {
-				t.Errorf("%s: %q, %v", name, b, err)
-			}
-		})
+		if b, err := os.ReadFile(filepath.Join(l.Lower[1], name)); err != nil || string(b) != want {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
 	}
-	if img, err = s.Resolve(ctx, reg.host()+"/scratch", nil); err != nil {
+	if img, err = s.Resolve(ctx, reg.Host()+"/scratch", nil); err != nil {
 		t.Fatal(err)
 	}
 	if l, err = s.Lease(ctx, img, id.New()); err != nil || len(l.Lower) != 1 {
@@ -221,8 +216,8 @@ func TestDockerRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	var name string
-	for _, g := range s.groups() {
-		if n := g.tags(); strings.HasSuffix(n[0], "/a:latest") {
+	for _, g := range s.names.Groups() {
+		if n := g.Tags(); strings.HasSuffix(n[0], "/a:latest") {
 			name = n[0]
 		}
 	}
@@ -246,12 +241,12 @@ func TestDockerRegistry(t *testing.T) {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			s2, _ := newTestService(t, t.TempDir(), Config{})
-			if err := s2.Pull(ctx, PullOptions{Ref: repo + ":1"}, noProgress{}); err != nil {
+			if err := s2.Pull(ctx, pull.Options{Ref: repo + ":1"}, progress.Discard{}); err != nil {
 				t.Error(repo, err)
 			}
 		}
 	}
-	err = s.Pull(ctx, PullOptions{Ref: addr + "/lib/oci:2"}, noProgress{})
+	err = s.Pull(ctx, pull.Options{Ref: addr + "/lib/oci:2"}, progress.Discard{})
 	if err == nil || err.Error() != "manifest for "+addr+"/lib/oci:2 not found: manifest unknown: manifest unknown" {
 		t.Errorf("missing tag: %v", err)
 	}

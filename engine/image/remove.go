@@ -3,10 +3,12 @@ package image
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
+	"github.com/gantry/gantry/engine/image/names"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/gantry/gantry/internal/id"
@@ -27,59 +29,71 @@ func (s *Service) Tag(ctx context.Context, ref, newRef string) error {
 	if reference.FamiliarName(named) == string(digest.Canonical) {
 		return errclass.Invalid("refusing to create an ambiguous tag using digest algorithm as name")
 	}
-	// Looked up under the lock: as long as it has a name it is not collected.
-	s.change.Lock()
-	defer s.change.Unlock()
-	f, err := s.find(ref)
-	if err != nil {
-		return err
-	}
-	named = reference.TagNameOnly(named)
-	if _, err := s.setNameLocked(ctx, named.String(), f.target); err != nil {
-		return err
-	}
-	s.emit(events.ActionTag, f.target.Digest.String(), reference.FamiliarString(named))
-	return nil
+	return s.names.Update(ctx, func(tx names.Tx) error {
+		// Looked up while nothing changes: as long as it has a name it is not collected.
+		f, err := s.names.Find(ref)
+		if err != nil {
+			return err
+		}
+		named = reference.TagNameOnly(named)
+		if _, err := tx.Set(named.String(), f.Target); err != nil {
+			return err
+		}
+		s.names.Emit(events.ActionTag, f.Target.Digest.String(), reference.FamiliarString(named))
+		return nil
+	})
 }
 
 // Remove removes a name, and the image with its last one. By ID an image with several
 // names is removed only by force. Errors of class Conflict say, in Docker's words, what
 // stands against it. Layers that containers use stay until those are gone.
-func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) ([]imagetypes.DeleteResponse, error) {
-	s.change.Lock()
-	defer s.change.Unlock()
-	f, err := s.find(ref)
+func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) (gone []imagetypes.DeleteResponse, err error) {
+	err = s.names.Update(ctx, func(tx names.Tx) error {
+		gone, err = s.remove(tx, ref, &o)
+		return err
+	})
+	return gone, err
+}
+
+// victim is an image that is to be removed, or one of its names.
+type victim struct {
+	names.Found
+	all   []string // its names
+	users []string // containers that hold it
+}
+
+func (s *Service) remove(tx names.Tx, ref string, o *RemoveOptions) ([]imagetypes.DeleteResponse, error) {
+	f, err := s.names.Find(ref)
 	if err != nil {
 		return nil, err
 	}
-	names := s.namesOf(f.target.Digest)
-	uses := s.uses(f.target.Digest)
-	if f.name == "" && f.repo != "" {
-		return s.removeDigestRef(ctx, f, names, uses, o)
+	v := &victim{Found: f, all: s.names.Of(f.Target.Digest), users: s.store.Users(f.Target.Digest)}
+	switch {
+	case v.Name != "":
+		return s.removeName(tx, v, o)
+	case v.Repo != "":
+		return s.removeDigestRef(tx, v, o)
 	}
-	if f.name != "" {
-		return s.removeName(ctx, f, names, uses, o)
-	}
-	if err := mayRemoveID(f.target.Digest, names, uses, o.Force); err != nil {
+	if err := v.mayRemoveID(o); err != nil {
 		return nil, err
 	}
-	return s.removeNames(ctx, f.target.Digest, names, true)
+	return s.removeNames(tx, v.Target.Digest, v.all, true)
 }
 
 // mayRemoveID decides whether an image may be removed by its ID.
-func mayRemoveID(image digest.Digest, names []string, uses []Use, force bool) error {
-	short := id.Short(image.String())
-	for _, u := range uses {
-		if u.Running {
-			return errclass.Conflict("conflict: unable to delete %s (cannot be forced) - image is being used by running container %s", short, id.Short(u.ContainerID))
+func (v *victim) mayRemoveID(o *RemoveOptions) error {
+	short := id.Short(v.Target.Digest.String())
+	for _, u := range v.users {
+		if slices.Contains(o.Running, u) {
+			return errclass.Conflict("conflict: unable to delete %s (cannot be forced) - image is being used by running container %s", short, id.Short(u))
 		}
 	}
-	if force {
+	if o.Force {
 		return nil
 	}
 	repos := map[string]bool{}
-	for _, n := range names {
-		if strings.HasPrefix(n, dangling) {
+	for _, n := range v.all {
+		if names.IsDangling(n) {
 			continue
 		}
 		if r, err := reference.ParseNormalizedNamed(n); err == nil {
@@ -98,64 +112,65 @@ func mayRemoveID(image digest.Digest, names []string, uses []Use, force bool) er
 	if tags > 1 || len(repos)-tags > 1 {
 		return errclass.Conflict("conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", short)
 	}
-	for _, u := range uses {
-		return errclass.Conflict("conflict: unable to delete %s (must be forced) - image is being used by stopped container %s", short, id.Short(u.ContainerID))
+	for _, u := range v.users {
+		return errclass.Conflict("conflict: unable to delete %s (must be forced) - image is being used by stopped container %s", short, id.Short(u))
 	}
 	return nil
 }
 
 // removeName removes one name.
-func (s *Service) removeName(ctx context.Context, f found, names []string, uses []Use, o RemoveOptions) ([]imagetypes.DeleteResponse, error) {
-	if len(names) > 1 {
-		return s.removeNames(ctx, f.target.Digest, []string{f.name}, false)
+func (s *Service) removeName(tx names.Tx, v *victim, o *RemoveOptions) ([]imagetypes.DeleteResponse, error) {
+	image := v.Target.Digest
+	if len(v.all) > 1 {
+		return s.removeNames(tx, image, []string{v.Name}, false)
 	}
-	if len(uses) == 0 {
-		return s.removeNames(ctx, f.target.Digest, names, true)
+	if len(v.users) == 0 {
+		return s.removeNames(tx, image, v.all, true)
 	}
 	if !o.Force {
 		return nil, errclass.Conflict("conflict: unable to delete %s (must be forced) - container %s is using its referenced image %s",
-			familiar(f.name), id.Short(uses[0].ContainerID), id.Short(f.target.Digest.String()))
+			names.Familiar(v.Name), id.Short(v.users[0]), id.Short(image.String()))
 	}
 	// The image stays, without a name, for those who use it.
-	if err := s.putName(ctx, dangling+string(f.target.Digest), f.target); err != nil {
+	if err := tx.Put(names.Dangling(image), v.Target); err != nil {
 		return nil, err
 	}
-	return s.removeNames(ctx, f.target.Digest, []string{f.name}, false)
+	return s.removeNames(tx, image, []string{v.Name}, false)
 }
 
 // removeDigestRef removes what "repo@digest" stands for: all names of that repository,
 // when they are the only ones.
-func (s *Service) removeDigestRef(ctx context.Context, f found, names []string, uses []Use, o RemoveOptions) ([]imagetypes.DeleteResponse, error) {
+func (s *Service) removeDigestRef(tx names.Tx, v *victim, o *RemoveOptions) ([]imagetypes.DeleteResponse, error) {
 	var mine []string
-	for _, n := range names {
-		if r, err := reference.ParseNormalizedNamed(n); err == nil && r.Name() == f.repo {
+	for _, n := range v.all {
+		if r, err := reference.ParseNormalizedNamed(n); err == nil && r.Name() == v.Repo {
 			mine = append(mine, n)
 		}
 	}
-	if len(mine) == len(names) {
-		if err := mayRemoveID(f.target.Digest, names, uses, o.Force); err != nil {
+	if len(mine) == len(v.all) {
+		if err := v.mayRemoveID(o); err != nil {
 			return nil, err
 		}
 	}
-	return s.removeNames(ctx, f.target.Digest, mine, len(mine) == len(names))
+	return s.removeNames(tx, v.Target.Digest, mine, len(mine) == len(v.all))
 }
 
 // removeNames deletes names; last says that the image goes with them.
-func (s *Service) removeNames(ctx context.Context, image digest.Digest, names []string, last bool) ([]imagetypes.DeleteResponse, error) {
+func (s *Service) removeNames(tx names.Tx, image digest.Digest, list []string, last bool) ([]imagetypes.DeleteResponse, error) {
 	out := []imagetypes.DeleteResponse{}
-	for _, n := range names {
-		if err := s.deleteName(ctx, n); err != nil {
+	for _, n := range list {
+		if err := tx.Delete(n); err != nil {
 			return out, err
 		}
-		if strings.HasPrefix(n, dangling) {
+		if names.IsDangling(n) {
 			continue
 		}
-		out = append(out, imagetypes.DeleteResponse{Untagged: familiar(n)})
-		s.emit(events.ActionUnTag, image.String(), familiar(n))
+		out = append(out, imagetypes.DeleteResponse{Untagged: names.Familiar(n)})
+		s.names.Emit(events.ActionUnTag, image.String(), names.Familiar(n))
 	}
 	if last {
 		out = append(out, imagetypes.DeleteResponse{Deleted: image.String()})
-		s.emit(events.ActionDelete, image.String(), image.String())
+		s.names.Emit(events.ActionDelete, image.String(), image.String())
 		s.store.Collect()
 	}
 	return out, nil
@@ -186,14 +201,14 @@ func (s *Service) Prune(ctx context.Context, f filter.Args) (imagetypes.PruneRep
 	if err != nil {
 		return report, err
 	}
-	for image, g := range s.groups() {
+	for image, g := range s.names.Groups() {
 		if ctx.Err() != nil {
 			break
 		}
-		if onlyDangling && !g.dangling() || len(s.uses(image)) > 0 {
+		if onlyDangling && !g.Dangling() || len(s.store.Users(image)) > 0 {
 			continue
 		}
-		img, err := s.load(ctx, image.String(), g.target, nil)
+		img, err := s.load(ctx, image.String(), g.Target, nil)
 		if errdefs.IsNotFound(err) {
 			img, err = &Image{ID: image}, nil
 		}
@@ -219,18 +234,18 @@ func (s *Service) Prune(ctx context.Context, f filter.Args) (imagetypes.PruneRep
 	if before > after {
 		report.SpaceReclaimed = uint64(before - after)
 	}
-	if s.bus != nil {
-		s.bus.Emit(events.ImageEventType, events.ActionPrune, "", map[string]string{"reclaimed": formatUint(report.SpaceReclaimed)})
-	}
+	s.names.EmitWith(events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(report.SpaceReclaimed, 10)})
 	return report, nil
 }
 
-func (s *Service) pruneOne(ctx context.Context, image digest.Digest, g *group) ([]imagetypes.DeleteResponse, error) {
-	s.change.Lock()
-	defer s.change.Unlock()
-	// It may have got a name, or a container, since it was looked at.
-	if names := s.namesOf(image); !slices.Equal(names, g.names) || len(s.uses(image)) > 0 {
-		return nil, nil
-	}
-	return s.removeNames(ctx, image, g.names, true)
+func (s *Service) pruneOne(ctx context.Context, image digest.Digest, g *names.Group) (gone []imagetypes.DeleteResponse, err error) {
+	err = s.names.Update(ctx, func(tx names.Tx) error {
+		// It may have got a name, or a container, since it was looked at.
+		if !slices.Equal(s.names.Of(image), g.Names) || len(s.store.Users(image)) > 0 {
+			return nil
+		}
+		gone, err = s.removeNames(tx, image, g.Names, true)
+		return err
+	})
+	return gone, err
 }

@@ -6,7 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
+	"github.com/gantry/gantry/engine/image/progress"
+	"github.com/gantry/gantry/engine/image/pull"
+	"github.com/gantry/gantry/test/testregistry"
 	"io"
 	"os"
 	"os/exec"
@@ -20,20 +22,21 @@ import (
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/gantry/gantry/internal/id"
 	"github.com/gantry/gantry/storage"
+	"github.com/gantry/gantry/storage/driver/overlay"
 	imagetypes "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // withImages starts a service that has pulled a:latest (two layers) and b:1 (one of them).
-func withImages(t *testing.T) (s *Service, reg *testRegistry, a, b ocispec.Descriptor) {
+func withImages(t *testing.T) (s *Service, reg *testregistry.Registry, a, b ocispec.Descriptor) {
 	t.Helper()
-	reg = newTestRegistry(t, false)
-	a = reg.push(t, "a", "latest", tarLayer(t, baseLayer...), tarLayer(t, topLayer...))
-	b = reg.push(t, "b", "1", tarLayer(t, baseLayer...))
+	reg = testregistry.New(t, false)
+	a = reg.Push(t, "a", "latest", testregistry.TarLayer(t, baseLayer...), testregistry.TarLayer(t, topLayer...))
+	b = reg.Push(t, "b", "1", testregistry.TarLayer(t, baseLayer...))
 	s, _ = newTestService(t, t.TempDir(), Config{})
 	for _, r := range []string{"/a", "/b:1"} {
-		if err := s.Pull(context.Background(), PullOptions{Ref: reg.host() + r}, noProgress{}); err != nil {
+		if err := s.Pull(context.Background(), pull.Options{Ref: reg.Host() + r}, progress.Discard{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -43,7 +46,7 @@ func withImages(t *testing.T) (s *Service, reg *testRegistry, a, b ocispec.Descr
 func TestResolve(t *testing.T) {
 	s, reg, a, b := withImages(t)
 	ctx := context.Background()
-	h := reg.host()
+	h := reg.Host()
 	for _, c := range []struct {
 		ref  string
 		want digest.Digest
@@ -67,15 +70,13 @@ func TestResolve(t *testing.T) {
 		{"", "", "invalid reference format"},
 		{"a b", "", "invalid reference format"},
 	} {
-		t.Run(c.ref, func(t *testing.T) {
-			img, err := s.Resolve(ctx, c.ref, nil)
-			switch {
-			case c.text == "" && (err != nil || img.ID != c.want):
-				t.Errorf("%q: %v", c.ref, err)
-			case c.text != "" && (err == nil || err.Error() != c.text):
-				t.Errorf("%q: %v, want %q", c.ref, err, c.text)
-			}
-		})
+		img, err := s.Resolve(ctx, c.ref, nil)
+		switch {
+		case c.text == "" && (err != nil || img.ID != c.want):
+			t.Errorf("%q: %v", c.ref, err)
+		case c.text != "" && (err == nil || err.Error() != c.text):
+			t.Errorf("%q: %v, want %q", c.ref, err, c.text)
+		}
 	}
 	if a.Digest.Encoded()[0] == b.Digest.Encoded()[0] {
 		if _, err := s.Resolve(ctx, a.Digest.Encoded()[:1], nil); !errdefs.IsInvalidArgument(err) {
@@ -96,36 +97,34 @@ func TestListInspectHistory(t *testing.T) {
 			t.Errorf("%+v", sum)
 		}
 	}
-	for n, c := range []struct {
+	for _, c := range []struct {
 		f    filter.Args
 		want int
 	}{
 		{filter.Args{"reference": {"*/a"}}, 1},
-		{filter.Args{"reference": {reg.host() + "/b:1"}}, 1},
+		{filter.Args{"reference": {reg.Host() + "/b:1"}}, 1},
 		{filter.Args{"reference": {"nope"}}, 0},
 		{filter.Args{"dangling": {"true"}}, 0},
 		{filter.Args{"dangling": {"false"}}, 2},
 		{filter.Args{"label": {"made=here"}}, 2},
 		{filter.Args{"label": {"made=there"}}, 0},
-		{filter.Args{"before": {reg.host() + "/a"}}, 0},
+		{filter.Args{"before": {reg.Host() + "/a"}}, 0},
 		{filter.Args{"until": {"2024-01-01"}}, 2},
 		{filter.Args{"until": {"2020-01-01"}}, 0},
 	} {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			if l, err := s.List(ctx, ListOptions{Filters: c.f}); err != nil || len(l) != c.want {
-				t.Errorf("%v: %d, %v", c.f, len(l), err)
-			}
-		})
+		if l, err := s.List(ctx, ListOptions{Filters: c.f}); err != nil || len(l) != c.want {
+			t.Errorf("%v: %d, %v", c.f, len(l), err)
+		}
 	}
 	if _, err := s.List(ctx, ListOptions{Filters: filter.Args{"nope": {"x"}}}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("unknown filter: %v", err)
 	}
-	in, err := s.Inspect(ctx, reg.host()+"/a", nil, true)
+	in, err := s.Inspect(ctx, reg.Host()+"/a", nil, true)
 	if err != nil || in.ID != a.Digest.String() || len(in.RootFS.Layers) != 2 || in.Config.Labels["made"] != "here" || in.Descriptor.Digest != a.Digest || len(in.Manifests) != 1 || !in.Manifests[0].Available {
 		t.Errorf("%+v, %v", in, err)
 	}
 	h, err := s.History(ctx, b.Digest.String(), nil)
-	if err != nil || len(h) != 1 || h[0].ID != b.Digest.String() || h[0].Size <= 0 || h[0].Tags[0] != reg.host()+"/b:1" {
+	if err != nil || len(h) != 1 || h[0].ID != b.Digest.String() || h[0].Size <= 0 || h[0].Tags[0] != reg.Host()+"/b:1" {
 		t.Errorf("%+v, %v", h, err)
 	}
 }
@@ -133,16 +132,14 @@ func TestListInspectHistory(t *testing.T) {
 func TestTagAndRemove(t *testing.T) {
 	s, reg, a, b := withImages(t)
 	ctx := context.Background()
-	ra, rb := reg.host()+"/a:latest", reg.host()+"/b:1"
+	ra, rb := reg.Host()+"/a:latest", reg.Host()+"/b:1"
 	for bad, text := range map[string]string{
 		"UPPER": "invalid reference format: repository name (library/UPPER) must be lowercase", "sha256:x": "refusing to create an ambiguous tag using digest algorithm as name",
 		"x@" + a.Digest.String(): "refusing to create a tag with a digest reference",
 	} {
-		t.Run(bad, func(t *testing.T) {
-			if err := s.Tag(ctx, ra, bad); err == nil || err.Error() != text || !errdefs.IsInvalidArgument(err) {
-				t.Errorf("tag %q: %v", bad, err)
-			}
-		})
+		if err := s.Tag(ctx, ra, bad); err == nil || err.Error() != text || !errdefs.IsInvalidArgument(err) {
+			t.Errorf("tag %q: %v", bad, err)
+		}
 	}
 	if err := s.Tag(ctx, "nope", "x"); !errdefs.IsNotFound(err) {
 		t.Errorf("tag of nothing: %v", err)
@@ -177,14 +174,7 @@ func TestTagAndRemove(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	running := true
-	s.InUse = func(d digest.Digest) []Use {
-		if d == a.Digest {
-			return []Use{{cid, running}}
-		}
-		return nil
-	}
-	if _, err := s.Remove(ctx, short, RemoveOptions{Force: true}); err == nil || !strings.HasSuffix(err.Error(), "(cannot be forced) - image is being used by running container "+id.Short(cid)) {
+	if _, err := s.Remove(ctx, short, RemoveOptions{Force: true, Running: []string{id.New(), cid}}); err == nil || !strings.HasSuffix(err.Error(), "(cannot be forced) - image is being used by running container "+id.Short(cid)) {
 		t.Errorf("in use: %v", err)
 	}
 	got, err = s.Remove(ctx, "one", RemoveOptions{})
@@ -192,7 +182,6 @@ func TestTagAndRemove(t *testing.T) {
 	if _, err := s.Remove(ctx, ra, RemoveOptions{}); !errdefs.IsConflict(err) {
 		t.Errorf("last name of a used image: %v", err)
 	}
-	running = false
 	if _, err := s.Remove(ctx, short, RemoveOptions{}); err == nil || !strings.HasSuffix(err.Error(), "(must be forced) - image is being used by stopped container "+id.Short(cid)) {
 		t.Errorf("in use by stopped: %v", err)
 	}
@@ -207,7 +196,6 @@ func TestTagAndRemove(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(lease.Lower[1], "bin/sh")); err != nil {
 		t.Error(err)
 	}
-	s.InUse = nil
 	if err := s.Release(ctx, cid); err != nil {
 		t.Fatal(err)
 	}
@@ -221,12 +209,12 @@ func TestTagAndRemove(t *testing.T) {
 }
 
 func TestLeaseSurvivesRestart(t *testing.T) {
-	reg := newTestRegistry(t, false)
-	reg.push(t, "a", "latest", tarLayer(t, baseLayer...))
+	reg := testregistry.New(t, false)
+	reg.Push(t, "a", "latest", testregistry.TarLayer(t, baseLayer...))
 	root := t.TempDir()
 	needRoot(t)
 	ctx := context.Background()
-	st, err := storage.Open(root)
+	st, err := storage.Open(root, overlay.Open)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,10 +222,10 @@ func TestLeaseSurvivesRestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Pull(ctx, PullOptions{Ref: reg.host() + "/a"}, noProgress{}); err != nil {
+	if err := s.Pull(ctx, pull.Options{Ref: reg.Host() + "/a"}, progress.Discard{}); err != nil {
 		t.Fatal(err)
 	}
-	img, err := s.Resolve(ctx, reg.host()+"/a", nil)
+	img, err := s.Resolve(ctx, reg.Host()+"/a", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +233,10 @@ func TestLeaseSurvivesRestart(t *testing.T) {
 	if _, err := s.Lease(ctx, img, cid); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Remove(ctx, reg.host()+"/a", RemoveOptions{}); err != nil {
+	if _, err := s.Remove(ctx, reg.Host()+"/a", RemoveOptions{}); !errdefs.IsConflict(err) {
+		t.Errorf("removing the image of a container: %v", err)
+	}
+	if _, err := s.Remove(ctx, img.ID.String(), RemoveOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := st.Close(); err != nil {
@@ -270,7 +261,7 @@ func TestLeaseSurvivesRestart(t *testing.T) {
 func TestRetagMakesDangling(t *testing.T) {
 	s, reg, a, b := withImages(t)
 	ctx := context.Background()
-	if err := s.Tag(ctx, reg.host()+"/b:1", reg.host()+"/a"); err != nil {
+	if err := s.Tag(ctx, reg.Host()+"/b:1", reg.Host()+"/a"); err != nil {
 		t.Fatal(err)
 	}
 	l, err := s.List(ctx, ListOptions{Filters: filter.Args{"dangling": {"true"}}})
@@ -293,11 +284,11 @@ func TestRetagMakesDangling(t *testing.T) {
 func TestSaveLoad(t *testing.T) {
 	s, reg, a, b := withImages(t)
 	ctx := context.Background()
-	if err := s.Tag(ctx, reg.host()+"/a", "app:v1"); err != nil {
+	if err := s.Tag(ctx, reg.Host()+"/a", "app:v1"); err != nil {
 		t.Fatal(err)
 	}
 	var out, again bytes.Buffer
-	refs := []string{reg.host() + "/a", "app", b.Digest.String()}
+	refs := []string{reg.Host() + "/a", "app", b.Digest.String()}
 	if err := s.Save(ctx, refs, nil, &out); err != nil {
 		t.Fatal(err)
 	}
@@ -316,43 +307,39 @@ func TestSaveLoad(t *testing.T) {
 		}
 		names = append(names, h.Name)
 		if h.Name == "manifest.json" {
-			var m []dockerEntry
-			if err := json.NewDecoder(tr).Decode(&m); err != nil || len(m) != 2 || !slices.Equal(m[0].RepoTags, []string{reg.host() + "/a:latest", "app:v1"}) || len(m[0].Layers) != 2 {
+			var m []struct{ RepoTags, Layers []string }
+			if err := json.NewDecoder(tr).Decode(&m); err != nil || len(m) != 2 || !slices.Equal(m[0].RepoTags, []string{reg.Host() + "/a:latest", "app:v1"}) || len(m[0].Layers) != 2 {
 				t.Errorf("manifest.json: %+v, %v", m, err)
 			}
 		}
 	}
 	for _, n := range []string{"index.json", "oci-layout", "repositories", "manifest.json"} {
-		t.Run(n, func(t *testing.T) {
-			if !slices.Contains(names, n) {
-				t.Errorf("no %s in %v", n, names)
-			}
-		})
+		if !slices.Contains(names, n) {
+			t.Errorf("no %s in %v", n, names)
+		}
 	}
-	for name, archive := range map[string][]byte{"plain": out.Bytes(), "packed": gz(t, out.Bytes())} {
-		t.Run(name, func(t *testing.T) {
-			s2, _ := newTestService(t, t.TempDir(), Config{})
-			var rec recorder
-			if err := s2.Load(ctx, bytes.NewReader(archive), false, &rec); err != nil {
-				t.Fatal(name, err)
-			}
-			if !rec.has("Loaded image: app:v1") || !rec.has("Loaded image: "+reg.host()+"/a:latest") || !rec.has("Loaded image ID: "+b.Digest.String()) {
-				t.Errorf("%s: %v", name, rec.lines)
-			}
-			img, err := s2.Resolve(ctx, "app:v1", nil)
-			if err != nil || img.ID != a.Digest {
-				t.Errorf("%s: %+v, %v", name, img, err)
-			}
-			if err := s2.store.CollectNow(ctx); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := s2.Lease(ctx, img, id.New()); err != nil {
-				t.Error(err)
-			}
-			if i, err := s2.Inspect(ctx, "app:v1", nil, true); err != nil || !i.Manifests[0].Available {
-				t.Errorf("%+v, %v", i.Manifests, err)
-			}
-		})
+	for name, archive := range map[string][]byte{"plain": out.Bytes(), "packed": testregistry.Gz(t, out.Bytes())} {
+		s2, _ := newTestService(t, t.TempDir(), Config{})
+		var rec testregistry.Recorder
+		if err := s2.Load(ctx, bytes.NewReader(archive), false, &rec); err != nil {
+			t.Fatal(name, err)
+		}
+		if !rec.Has("Loaded image: app:v1") || !rec.Has("Loaded image: "+reg.Host()+"/a:latest") || !rec.Has("Loaded image ID: "+b.Digest.String()) {
+			t.Errorf("%s: %v", name, rec.Lines)
+		}
+		img, err := s2.Resolve(ctx, "app:v1", nil)
+		if err != nil || img.ID != a.Digest {
+			t.Errorf("%s: %+v, %v", name, img, err)
+		}
+		if err := s2.store.CollectNow(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s2.Lease(ctx, img, id.New()); err != nil {
+			t.Error(err)
+		}
+		if i, err := s2.Inspect(ctx, "app:v1", nil, true); err != nil || !i.Manifests[0].Available {
+			t.Errorf("%+v, %v", i.Manifests, err)
+		}
 	}
 	if err := s.Save(ctx, []string{"nope"}, nil, io.Discard); err == nil || err.Error() != "No such image: nope:latest" {
 		t.Errorf("save of nothing: %v", err)
@@ -362,50 +349,48 @@ func TestSaveLoad(t *testing.T) {
 func TestLoadDockerArchive(t *testing.T) {
 	s, _ := newTestService(t, t.TempDir(), Config{})
 	ctx := context.Background()
-	layer := tarLayer(t, baseLayer...)
+	layer := testregistry.TarLayer(t, baseLayer...)
 	conf, _ := json.Marshal(ocispec.Image{Platform: s.platform, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer), digest.FromBytes(layer)}}})
 	man := `[{"Config":"c.json","RepoTags":["old:1"],"Layers":["x/layer.tar","y/layer.tar"]}]`
-	files := []testFile{
-		{name: "x/", typ: tar.TypeDir},
-		{name: "x/layer.tar", body: string(layer)},
-		{name: "y/layer.tar", typ: tar.TypeSymlink, link: "../x/layer.tar"},
-		{name: "c.json", body: string(conf)},
-		{name: "manifest.json", body: man},
+	files := []testregistry.File{
+		{Name: "x/", Typ: tar.TypeDir},
+		{Name: "x/layer.tar", Body: string(layer)},
+		{Name: "y/layer.tar", Typ: tar.TypeSymlink, Link: "../x/layer.tar"},
+		{Name: "c.json", Body: string(conf)},
+		{Name: "manifest.json", Body: man},
 	}
-	var rec recorder
-	if err := s.Load(ctx, bytes.NewReader(tarLayer(t, files...)), true, &rec); err != nil || !rec.has("Loaded image: old:1") {
-		t.Fatal(err, rec.lines)
+	var rec testregistry.Recorder
+	if err := s.Load(ctx, bytes.NewReader(testregistry.TarLayer(t, files...)), true, &rec); err != nil || !rec.Has("Loaded image: old:1") {
+		t.Fatal(err, rec.Lines)
 	}
 	if _, err := s.Resolve(ctx, "old:1", nil); err != nil {
 		t.Error(err)
 	}
 	for name, c := range map[string]struct {
-		files []testFile
+		files []testregistry.File
 		text  string
 	}{
 		"no list":       {files[:3], "neither index.json nor manifest.json"},
-		"missing layer": {[]testFile{files[3], files[4]}, "x/layer.tar is missing from the archive"},
-		"bad JSON":      {[]testFile{{name: "manifest.json", body: "x"}}, "invalid manifest.json"},
-		"bad digest":    {[]testFile{{name: "blobs/sha256/" + strings.Repeat("0", 64), body: "x"}}, "failed verification"},
-		"no digest":     {[]testFile{{name: "blobs/sha256/../x", body: "x"}, {name: "blobs/sha256/x", body: "x"}}, "invalid digest"},
-		"wrong layer":   {[]testFile{{name: "x/layer.tar", body: string(tarLayer(t, topLayer...))}, files[2], files[3], files[4]}, "failed verification"},
-		"link loop":     {[]testFile{{name: "x/layer.tar", typ: tar.TypeSymlink, link: "layer.tar"}, files[3], files[4]}, "too many links"},
+		"missing layer": {[]testregistry.File{files[3], files[4]}, "x/layer.tar is missing from the archive"},
+		"bad JSON":      {[]testregistry.File{{Name: "manifest.json", Body: "x"}}, "invalid manifest.json"},
+		"bad digest":    {[]testregistry.File{{Name: "blobs/sha256/" + strings.Repeat("0", 64), Body: "x"}}, "failed verification"},
+		"no digest":     {[]testregistry.File{{Name: "blobs/sha256/../x", Body: "x"}, {Name: "blobs/sha256/x", Body: "x"}}, "invalid digest"},
+		"wrong layer":   {[]testregistry.File{{Name: "x/layer.tar", Body: string(testregistry.TarLayer(t, topLayer...))}, files[2], files[3], files[4]}, "failed verification"},
+		"link loop":     {[]testregistry.File{{Name: "x/layer.tar", Typ: tar.TypeSymlink, Link: "layer.tar"}, files[3], files[4]}, "too many links"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			s2, _ := newTestService(t, t.TempDir(), Config{})
-			err := s2.Load(ctx, bytes.NewReader(tarLayer(t, c.files...)), true, noProgress{})
-			if err == nil || !strings.Contains(err.Error(), c.text) {
-				t.Errorf("%s: %v", name, err)
-			}
-			if err := s2.store.CollectNow(ctx); err != nil {
-				t.Fatal(err)
-			}
-			if n, err := s2.DiskUsage(ctx); err != nil || n != 0 {
-				t.Errorf("%s: %d bytes left, %v", name, n, err)
-			}
-		})
+		s2, _ := newTestService(t, t.TempDir(), Config{})
+		err := s2.Load(ctx, bytes.NewReader(testregistry.TarLayer(t, c.files...)), true, progress.Discard{})
+		if err == nil || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := s2.store.CollectNow(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := s2.DiskUsage(ctx); err != nil || n != 0 {
+			t.Errorf("%s: %d bytes left, %v", name, n, err)
+		}
 	}
-	if err := s.Load(ctx, strings.NewReader("no archive"), true, noProgress{}); !errdefs.IsInvalidArgument(err) {
+	if err := s.Load(ctx, strings.NewReader("no archive"), true, progress.Discard{}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("no archive: %v", err)
 	}
 }
@@ -424,7 +409,7 @@ func TestSkopeo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Save(ctx, []string{reg.host() + "/a"}, nil, f); err != nil {
+	if err := s.Save(ctx, []string{reg.Host() + "/a"}, nil, f); err != nil {
 		t.Fatal(err)
 	}
 	f.Close()
@@ -437,29 +422,27 @@ func TestSkopeo(t *testing.T) {
 		}
 	}
 	for file, name := range map[string]string{"d.tar": "x/d:1", "o.tar": "x/o:1"} {
-		t.Run(file, func(t *testing.T) {
-			f, err := os.Open(filepath.Join(dir, file))
-			if err != nil {
-				t.Fatal(err)
-			}
-			var rec recorder
-			if err := s.Load(ctx, f, false, &rec); err != nil || !rec.has("Loaded image: "+name) {
-				t.Errorf("%s: %v %v", file, err, rec.lines)
-			}
-			f.Close()
-		})
+		f, err := os.Open(filepath.Join(dir, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rec testregistry.Recorder
+		if err := s.Load(ctx, f, false, &rec); err != nil || !rec.Has("Loaded image: "+name) {
+			t.Errorf("%s: %v %v", file, err, rec.Lines)
+		}
+		f.Close()
 	}
 }
 
 func TestEvents(t *testing.T) {
-	reg := newTestRegistry(t, false)
-	reg.push(t, "a", "latest", tarLayer(t, baseLayer...))
+	reg := testregistry.New(t, false)
+	reg.Push(t, "a", "latest", testregistry.TarLayer(t, baseLayer...))
 	s, bus := newTestService(t, t.TempDir(), Config{})
 	ctx := context.Background()
 	_, sub := bus.Subscribe(time.Time{})
 	defer sub.Close()
-	ref := reg.host() + "/a"
-	if err := errors.Join(s.Pull(ctx, PullOptions{Ref: ref}, noProgress{}), s.Tag(ctx, ref, "t"), s.Save(ctx, []string{"t"}, nil, io.Discard)); err != nil {
+	ref := reg.Host() + "/a"
+	if err := errors.Join(s.Pull(ctx, pull.Options{Ref: ref}, progress.Discard{}), s.Tag(ctx, ref, "t"), s.Save(ctx, []string{"t"}, nil, io.Discard)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Remove(ctx, "t", RemoveOptions{}); err != nil {
@@ -469,10 +452,8 @@ func TestEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"pull", "tag", "save", "untag", "untag", "delete"} {
-		t.Run(want, func(t *testing.T) {
-			if m := <-sub.C(); string(m.Action) != want || m.Type != "image" || m.Actor.Attributes["name"] == "" {
-				t.Errorf("%+v, want %s", m, want)
-			}
-		})
+		if m := <-sub.C(); string(m.Action) != want || m.Type != "image" || m.Actor.Attributes["name"] == "" {
+			t.Errorf("%+v, want %s", m, want)
+		}
 	}
 }

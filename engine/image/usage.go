@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"strconv"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -10,15 +9,13 @@ import (
 	"github.com/gantry/gantry/storage"
 )
 
-func formatUint(n uint64) string { return strconv.FormatUint(n, 10) }
-
 // DiskUsage is what all blobs and unpacked layers take, in bytes.
 func (s *Service) DiskUsage(ctx context.Context) (int64, error) {
 	return diskUsage(ctx, s.store)
 }
 
 // Len is how many images there are.
-func (s *Service) Len() int { return len(s.groups()) }
+func (s *Service) Len() int { return len(s.names.Groups()) }
 
 func diskUsage(ctx context.Context, store *storage.Store) (int64, error) {
 	ctx = storage.Context(ctx)

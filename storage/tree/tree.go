@@ -1,5 +1,5 @@
-// Package tree removes and measures directory trees that somebody hostile may have
-// written, by descriptors: no symbolic link is followed, no depth exhausts
+// Package tree removes, measures and copies directory trees that somebody hostile may
+// have written, by descriptors: no symbolic link is followed, no depth exhausts
 // descriptors or stack, no mode or attribute stops it.
 package tree
 
@@ -182,9 +182,23 @@ type Total struct {
 // Usage measures the tree at name. What vanishes meanwhile is not counted; below
 // 1024 levels nothing is.
 func Usage(ctx context.Context, at int, name string) (Total, error) {
+	return UsageAbove(ctx, at, name, -1)
+}
+
+// UsageAbove is Usage without what is in the tree of the directory base as well, with the
+// same kind, size, owner, mode and time of modification. base is an open descriptor, or
+// -1 for none.
+func UsageAbove(ctx context.Context, at int, name string, base int) (Total, error) {
 	u := &usage{ctx: ctx, seen: map[inode]struct{}{}}
-	err := u.dir(at, name, 0)
-	if err != nil {
+	if base >= 0 {
+		dup, err := unix.FcntlInt(uintptr(base), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return Total{}, fmt.Errorf("measuring %s: %w", name, err)
+		}
+		defer unix.Close(dup)
+		base = dup
+	}
+	if err := u.dir(at, name, base, 0); err != nil {
 		return Total{}, fmt.Errorf("measuring %s: %w", name, err)
 	}
 	return u.total, nil
@@ -198,7 +212,8 @@ type usage struct {
 	total Total
 }
 
-func (u *usage) dir(at int, name string, depth int) error {
+// dir measures a directory; base is the one of the same name in the tree below, or -1.
+func (u *usage) dir(at int, name string, base, depth int) error {
 	if err := u.ctx.Err(); err != nil {
 		return err
 	}
@@ -211,11 +226,13 @@ func (u *usage) dir(at int, name string, depth int) error {
 	}
 	dir := os.NewFile(uintptr(fd), name)
 	defer dir.Close()
-	u.total.Inodes++
+	if base < 0 {
+		u.total.Inodes++
+	}
 	for {
 		names, err := dir.Readdirnames(batch)
 		for _, n := range names {
-			if err := u.entry(fd, n, depth); err != nil {
+			if err := u.entry(fd, n, base, depth); err != nil {
 				return err
 			}
 		}
@@ -228,7 +245,7 @@ func (u *usage) dir(at int, name string, depth int) error {
 	}
 }
 
-func (u *usage) entry(at int, name string, depth int) error {
+func (u *usage) entry(at int, name string, base, depth int) error {
 	var st unix.Stat_t
 	switch err := unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW); {
 	case errors.Is(err, unix.ENOENT):
@@ -240,7 +257,17 @@ func (u *usage) entry(at int, name string, depth int) error {
 		if depth >= maxDepth {
 			return nil
 		}
-		return u.dir(at, name, depth+1)
+		below := -1
+		if base >= 0 {
+			if fd, err := unix.Openat(base, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err == nil {
+				defer unix.Close(fd)
+				below = fd
+			}
+		}
+		return u.dir(at, name, below, depth+1)
+	}
+	if base >= 0 && sameFile(base, name, &st) {
+		return nil
 	}
 	if st.Nlink > 1 {
 		k := inode{st.Dev, st.Ino}
@@ -252,4 +279,11 @@ func (u *usage) entry(at int, name string, depth int) error {
 	u.total.Inodes++
 	u.total.Size += st.Size
 	return nil
+}
+
+func sameFile(at int, name string, st *unix.Stat_t) bool {
+	var old unix.Stat_t
+	err := unix.Fstatat(at, name, &old, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && old.Mode == st.Mode && old.Size == st.Size && old.Uid == st.Uid && old.Gid == st.Gid &&
+		old.Rdev == st.Rdev && old.Mtim == st.Mtim
 }

@@ -52,22 +52,19 @@ func lookupIn(layer int, name string, st *unix.Stat_t) (found, masked bool, err 
 	if name == "." {
 		return true, false, unix.Fstat(layer, st)
 	}
-	for end := 0; end < len(name); {
-		next := strings.IndexByte(name[end:], '/')
-		last := next < 0
-		if last {
-			end = len(name)
-		} else {
-			end += next
+	at := layer
+	defer func() {
+		if at != layer {
+			unix.Close(at)
 		}
-		parent, base := path.Split(name[:end])
-		at, err := openBeneath(layer, path.Clean(parent), unix.O_PATH|unix.O_DIRECTORY)
-		if err != nil {
-			return false, false, fmt.Errorf("layer: %w", err)
-		}
+	}()
+	// Step by step, each from the directory before: a deep path from the root at every
+	// step would take its depth to the power of three for an archive's directories.
+	for rest, more := name, true; more; {
+		var base string
+		base, rest, more = strings.Cut(rest, "/")
 		err = unix.Fstatat(at, base, st, unix.AT_SYMLINK_NOFOLLOW)
 		opaque := isOpaque(at)
-		unix.Close(at)
 		switch {
 		case errors.Is(err, unix.ENOENT):
 			return false, masked || opaque, nil
@@ -75,13 +72,20 @@ func lookupIn(layer int, name string, st *unix.Stat_t) (found, masked bool, err 
 			return false, false, err
 		case isWhiteout(st):
 			return false, true, nil
-		case last:
+		case !more:
 			return true, false, nil
 		case st.Mode&unix.S_IFMT != unix.S_IFDIR:
 			return false, true, nil
 		}
 		masked = masked || opaque
-		end++
+		next, err := openBeneath(at, base, unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return false, false, fmt.Errorf("layer: %w", err)
+		}
+		if at != layer {
+			unix.Close(at)
+		}
+		at = next
 	}
 	return false, masked, nil
 }

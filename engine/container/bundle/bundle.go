@@ -121,7 +121,7 @@ func (b *Builder) Start(ctx context.Context, r *store.Record, key shim.Key, join
 	}
 	req := &shim.StartRequest{
 		Key: key, Spec: sp, NamespaceFDs: joined,
-		Rootfs:    oci.Rootfs{Overlay: &oci.Overlay{Lower: root.lower, Upper: root.layer.Upper, Work: root.layer.Work}, Readonly: h.ReadonlyRootfs},
+		Rootfs:    root.rootfs(h.ReadonlyRootfs),
 		OpenStdin: r.Config.OpenStdin, StdinOnce: r.Config.StdinOnce,
 		ConsoleSize: oci.WinSize{Rows: uint16(h.ConsoleSize[0]), Cols: uint16(h.ConsoleSize[1])},
 		InitReaper:  h.Init != nil && *h.Init || h.Init == nil && b.cfg.Init,
@@ -205,6 +205,15 @@ type root struct {
 	layer storage.Layer
 }
 
+// rootfs is how the root is put together: mounted as an overlay of the writable layer above
+// the image's, or complete in the layer, as the storage driver has it.
+func (r root) rootfs(readonly bool) oci.Rootfs {
+	if r.layer.Path != "" {
+		return oci.Rootfs{Path: r.layer.Path, Readonly: readonly}
+	}
+	return oci.Rootfs{Overlay: &oci.Overlay{Lower: r.lower, Upper: r.layer.Upper, Work: r.layer.Work}, Readonly: readonly}
+}
+
 func (b *Builder) rootOf(ctx context.Context, cid string) (root, error) {
 	lease, err := b.images.LeaseOf(ctx, cid)
 	if err != nil {
@@ -223,7 +232,7 @@ func (b *Builder) user(r *store.Record, root root, name string) (spec.User, erro
 		b.users[r.ID] = cache
 	}
 	b.mu.Unlock()
-	files, err := cache.Read(userdb.Root(append([]string{root.layer.Upper}, root.lower...)))
+	files, err := cache.Read(userdb.Root(root.layer.Dirs(root.lower)))
 	if err != nil {
 		return spec.User{}, fmt.Errorf("reading the container's users: %w", err)
 	}
