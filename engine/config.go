@@ -13,6 +13,7 @@ import (
 	"github.com/gantry/gantry/engine/container/validate"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/logs"
+	"github.com/gantry/gantry/shim/ociruntime"
 )
 
 // Config is what flags and daemon.json say, checked. The names are those of the
@@ -39,6 +40,7 @@ type Config struct {
 	ShutdownTimeout int // seconds
 
 	DefaultRuntime     string
+	Runtimes           map[string]ociruntime.Ref // external OCI runtimes by name
 	CgroupParent       string
 	ExecOpts           []string
 	Init               bool
@@ -91,7 +93,8 @@ func defaultConfig() *Config {
 		Pidfile: DefaultPidfile, Group: "docker", LogLevel: "info", LogFormat: "text", ShutdownTimeout: 15,
 		DefaultRuntime: RuntimeName, SeccompProfile: "builtin", DefaultShmSize: 64 << 20, DefaultStopTimeout: 10,
 		LogDriver: "json-file", LogOpts: map[string]string{}, MaxConcurrentDownloads: 3, MaxDownloadAttempts: 5,
-		MTU: 1500, ICC: true, IPMasq: true, IPForward: true, IPTables: true, IP6Tables: true, UserlandProxy: true,
+		Runtimes: map[string]ociruntime.Ref{},
+		MTU:      1500, ICC: true, IPMasq: true, IPForward: true, IPTables: true, IP6Tables: true, UserlandProxy: true,
 		TLSCACert: "/etc/docker/ca.pem", TLSCert: "/etc/docker/cert.pem", TLSKey: "/etc/docker/key.pem",
 	}
 }
@@ -139,7 +142,7 @@ func (c *Config) checkWords() error {
 	if err := c.checkLog(); err != nil {
 		return err
 	}
-	if c.DefaultRuntime != RuntimeName && c.DefaultRuntime != "runc" {
+	if _, ok := c.runtimes()[c.DefaultRuntime]; !ok {
 		return errclass.Invalid("specified default runtime '%s' does not exist", c.DefaultRuntime)
 	}
 	if _, err := findStorageDriver(c.StorageDriver); err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/gantry/gantry/shim/ociruntime"
 )
 
 // parseWith parses args with a configuration file of the given content.
@@ -59,7 +60,14 @@ func TestConfigErrors(t *testing.T) {
 		{`{"config-file": "x"}`, nil, "the following directives don't match any configuration option: config-file"},
 		{`{"metrics-addr": "127.0.0.1:9323"}`, nil, "the following directives are known from Docker but not built yet in this engine: metrics-addr"},
 		{`{"builder": {"gc": {"enabled": true}}}`, nil, "not built yet in this engine: builder"},
-		{`{"runtimes": {"x": {"path": "/x"}}}`, nil, "not built yet in this engine: runtimes"},
+		{`{"runtimes": {"x": {}}}`, nil, "runtime 'x': either path or runtimeType must be configured"},
+		{`{"runtimes": {"x": {"runtimeType": "io.containerd.kata.v2"}}}`, nil, "runtime 'x': runtimeType is not built yet"},
+		{`{"runtimes": {"x": "/x"}}`, nil, "runtime 'x' is no object"},
+		{`{"runtimes": ["x"]}`, nil, `invalid value for "runtimes"`},
+		{`{"runtimes": {"runc": {"path": "/x"}}}`, nil, "runtime name 'runc' is reserved"},
+		{`{"runtimes": {"x": {"path": "/x"}}}`, []string{"--add-runtime", "y=/y"}, "specified both as a flag and in the configuration file: runtimes"},
+		{``, []string{"--add-runtime", "x"}, "invalid runtime argument: x"},
+		{``, []string{"--add-runtime", "x=/x", "--add-runtime", "x=/y"}, "runtime 'x' was already defined"},
 		{`{"debug": true, "labels": ["a=b"]}`, []string{"--debug=false", "--label", "c=d"}, "the following directives are specified both as a flag and in the configuration file: debug: (from flag: false, from file: true), labels: (from flag: [c=d], from file: [a=b])"},
 		{`{"debug": "yes"}`, nil, `invalid value for "debug": json: cannot unmarshal string`},
 		{`{"hosts": "unix:///x"}`, nil, `invalid value for "hosts"`},
@@ -145,5 +153,28 @@ func TestLogDrivers(t *testing.T) {
 		if _, err := parseWith(t, ``, args...); err != nil {
 			t.Errorf("%v: %v", args, err)
 		}
+	}
+}
+
+func TestRuntimes(t *testing.T) {
+	c, err := parseWith(t, `{"runtimes": {"Crun": {"path": "crun"}, "runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--debug", "--platform=kvm"]}}, "default-runtime": "crun"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]*ociruntime.Ref{
+		"gantry": nil, "runc": nil, "crun": {Path: "crun"}, "runsc": {Path: "/usr/bin/runsc", Args: []string{"--debug", "--platform=kvm"}},
+	}
+	if got := c.runtimes(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
+	info := c.runtimeInfo("/own")
+	if info["runc"].Path != "/own" || info["runsc"].Path != "/usr/bin/runsc" || len(info["runsc"].Args) != 2 || len(info) != 4 {
+		t.Errorf("%+v", info)
+	}
+	if s := c.set["add-runtime"]; s != "[crun=crun runsc=/usr/bin/runsc --debug --platform=kvm]" {
+		t.Errorf("%q", s)
+	}
+	if c, err = parseWith(t, ``, "--add-runtime", "a=/a", "--add-runtime", "b=b"); err != nil || !reflect.DeepEqual(c.Runtimes, map[string]ociruntime.Ref{"a": {Path: "/a"}, "b": {Path: "b"}}) {
+		t.Errorf("%+v %v", c, err)
 	}
 }

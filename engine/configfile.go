@@ -266,6 +266,8 @@ func fileValues(f *pflag.Flag, raw json.RawMessage) ([]string, error) {
 			out = append(out, k+"="+m[k])
 		}
 		return out, nil
+	case "runtimes":
+		return runtimeValues(raw)
 	case "mapmap":
 		m := map[string]map[string]string{}
 		if err := json.Unmarshal(raw, &m); err != nil {

@@ -217,7 +217,7 @@ func (c *Config) imageConfig() image.Config {
 // containerConfig is the part of the configuration that engine/container takes.
 func (c *Config) containerConfig() (container.Config, error) {
 	cc := container.Config{
-		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, Runtimes: []string{RuntimeName, "runc"}, DefaultRuntime: c.DefaultRuntime,
+		DataRoot: c.DataRoot, ExecRoot: c.ExecRoot, Runtimes: c.runtimes(), DefaultRuntime: c.DefaultRuntime,
 		CgroupParent: c.CgroupParent, SystemdCgroup: c.systemdCgroup(), LogOpts: c.LogOpts, LogDriver: c.LogDriver, Init: c.Init, ShmSize: c.DefaultShmSize,
 		NoNewPrivileges: c.NoNewPrivileges, StopTimeout: c.stopTimeout(),
 	}

@@ -34,6 +34,7 @@ func flagSet(c *Config) *pflag.FlagSet {
 	fs.StringVar(&c.TLSKey, "tlskey", c.TLSKey, "Path to TLS key file")
 
 	fs.StringVar(&c.DefaultRuntime, "default-runtime", c.DefaultRuntime, "Default OCI runtime for containers")
+	fs.Var(runtimesValue{c.Runtimes}, "add-runtime", "Register an additional OCI compatible runtime")
 	fs.StringVar(&c.CgroupParent, "cgroup-parent", "", "Set parent cgroup for all containers")
 	fs.Var(listValue{&c.ExecOpts}, "exec-opt", "Runtime execution options")
 	fs.BoolVar(&c.Init, "init", false, "Run an init in the container to forward signals and reap processes")
@@ -99,7 +100,7 @@ func unbuiltFlags(fs *pflag.FlagSet) {
 		"string": `containerd containerd-namespace containerd-plugins-namespace default-cgroupns-mode
 			default-ipc-mode http-proxy https-proxy no-proxy init-path metrics-addr swarm-default-advertise-addr
 			userns-remap cpu-rt-period cpu-rt-runtime max-concurrent-uploads network-diagnostic-port`,
-		"list": "add-runtime authorization-plugin cdi-spec-dir node-generic-resource storage-opt default-ulimit",
+		"list": "authorization-plugin cdi-spec-dir node-generic-resource storage-opt default-ulimit",
 		"map":  "feature nri-opts",
 	} {
 		for name := range strings.FieldsSeq(names) {

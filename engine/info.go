@@ -59,9 +59,7 @@ func (e *Engine) Info(context.Context) (system.Info, error) {
 		NCPU: runtime.NumCPU(), MemTotal: e.host.memory, DockerRootDir: cfg.DataRoot,
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: registryConfig(cfg),
 		HTTPProxy: proxyURL("HTTP_PROXY"), HTTPSProxy: proxyURL("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),
-		Runtimes: map[string]system.RuntimeWithStatus{
-			RuntimeName: {Runtime: system.Runtime{Path: e.runtimePath}}, "runc": {Runtime: system.Runtime{Path: e.runtimePath}},
-		},
+		Runtimes:       cfg.runtimeInfo(e.runtimePath),
 		DefaultRuntime: cfg.DefaultRuntime, Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
 		LiveRestoreEnabled: true, InitBinary: "gantry-runtime",
 		ContainerdCommit: system.Commit{ID: moduleVersion("github.com/containerd/containerd/v2")},

@@ -225,7 +225,7 @@ func (w *Wire) Send(e *Envelope, fds ...int) error {
 		var serr error
 		err := w.raw.Write(func(fd uintptr) bool {
 			n, serr = fdpass.Send(int(fd), b, unix.MSG_DONTWAIT, fds...)
-			return serr != unix.EAGAIN
+			return !errors.Is(serr, unix.EAGAIN)
 		})
 		if err == nil {
 			err = serr

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/gantry/gantry/engine/container/bundle"
@@ -15,6 +17,7 @@ import (
 	"github.com/gantry/gantry/engine/container/validate"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/gantry/gantry/internal/scope"
+	"github.com/gantry/gantry/shim/ociruntime"
 	"github.com/moby/moby/api/types/container"
 	"github.com/opencontainers/go-digest"
 )
@@ -23,8 +26,9 @@ import (
 type Config struct {
 	DataRoot string // absolute; records, logs and volumes are below it
 	ExecRoot string // absolute, on tmpfs; run records are below it
-	// Runtimes are the names --runtime may give, besides DefaultRuntime.
-	Runtimes       []string
+	// Runtimes are the OCI runtimes that --runtime may name, besides DefaultRuntime; nil
+	// is our own.
+	Runtimes       map[string]*ociruntime.Ref
 	DefaultRuntime string // "" is "gantry"
 	CgroupParent   string // "" is "/docker", with SystemdCgroup "system.slice"
 	SystemdCgroup  bool
@@ -74,14 +78,14 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.validate = validate.New(validate.Config{
-		Runtimes: cfg.Runtimes, DefaultRuntime: cmp.Or(cfg.DefaultRuntime, "gantry"),
+		Runtimes: slices.Sorted(maps.Keys(cfg.Runtimes)), DefaultRuntime: cmp.Or(cfg.DefaultRuntime, "gantry"),
 		SystemdCgroup: cfg.SystemdCgroup, Cgroup2: cfg.Cgroup2,
 		LogDriver: cmp.Or(cfg.LogDriver, "json-file"), LogOpts: cfg.LogOpts, Logs: deps.Logs,
 		ShmSize: cmp.Or(cfg.ShmSize, 64<<20), StopTimeout: cmp.Or(cfg.StopTimeout, 10*time.Second),
 	}, s.index, deps.Networks)
 	b, err := bundle.New(bundle.Config{
 		CgroupParent: cfg.CgroupParent, SystemdCgroup: cfg.SystemdCgroup, Init: cfg.Init,
-		NoNewPrivileges: cfg.NoNewPrivileges, SeccompProfile: cfg.SeccompProfile, Logs: deps.Logs,
+		NoNewPrivileges: cfg.NoNewPrivileges, SeccompProfile: cfg.SeccompProfile, Logs: deps.Logs, Runtimes: cfg.Runtimes,
 	}, deps.Images, deps.Layers, files, s.index, deps.Seccomp)
 	if err != nil {
 		return nil, err

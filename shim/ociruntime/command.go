@@ -82,7 +82,7 @@ func (r *Command) Start(ctx context.Context, o *StartOpts) (_ *oci.Process, err 
 	defer func() {
 		if err != nil {
 			if derr := r.Delete(context.WithoutCancel(ctx), c); derr != nil {
-				err = fmt.Errorf("%w (and what is left of it could not be removed: %v)", err, derr)
+				err = fmt.Errorf("%w (and what is left of it could not be removed: %w)", err, derr)
 			}
 		}
 	}()

@@ -108,8 +108,8 @@ func (s *staging) started() {
 
 // failure is why the stage did not come to the runtime; nil: it did.
 func (s *staging) failure() error {
-	b, err := io.ReadAll(io.LimitReader(s.in, 4<<10))
-	if err != nil || len(b) == 0 {
+	b, _ := io.ReadAll(io.LimitReader(s.in, 4<<10))
+	if len(b) == 0 {
 		return nil
 	}
 	return errors.New(string(b))
@@ -339,7 +339,8 @@ func sameContent(a, b io.Reader) bool {
 			return false
 		}
 		if err != nil || berr != nil {
-			return (err == io.EOF || err == io.ErrUnexpectedEOF) && err == berr
+			ends := func(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+			return ends(err) && ends(berr)
 		}
 	}
 }

@@ -19,10 +19,12 @@ import (
 	"github.com/gantry/gantry/engine/container/store"
 	"github.com/gantry/gantry/engine/container/userdb"
 	"github.com/gantry/gantry/engine/image"
+	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/logs"
 	"github.com/gantry/gantry/logs/attrs"
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
+	"github.com/gantry/gantry/shim/ociruntime"
 	"github.com/gantry/gantry/storage"
 	"github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -49,6 +51,8 @@ type Config struct {
 	// SeccompProfile is a profile's JSON, "unconfined", or "" for the built-in one.
 	SeccompProfile string
 	Logs           logs.Drivers // those there are
+	// Runtimes are the OCI runtimes by name; nil is our own.
+	Runtimes map[string]*ociruntime.Ref
 }
 
 // Builder makes requests for the shim. Safe for concurrent use.
@@ -119,8 +123,13 @@ func (b *Builder) Start(ctx context.Context, r *store.Record, key shim.Key, join
 	if err != nil {
 		return nil, err
 	}
+	rt, err := b.runtime(h.Runtime)
+	if err != nil {
+		return nil, err
+	}
 	req := &shim.StartRequest{
-		Key: key, Spec: sp, NamespaceFDs: joined,
+		Runtime: rt,
+		Key:     key, Spec: sp, NamespaceFDs: joined,
 		Rootfs:    root.rootfs(h.ReadonlyRootfs),
 		OpenStdin: r.Config.OpenStdin, StdinOnce: r.Config.StdinOnce,
 		ConsoleSize: oci.WinSize{Rows: uint16(h.ConsoleSize[0]), Cols: uint16(h.ConsoleSize[1])},
@@ -131,7 +140,7 @@ func (b *Builder) Start(ctx context.Context, r *store.Record, key shim.Key, join
 	if req.Log, err = b.log(r); err != nil {
 		return nil, err
 	}
-	if req.Seccomp, req.SeccompFlags, err = b.filter(h, sp); err != nil {
+	if req.Seccomp, req.SeccompFlags, err = b.filter(h, sp, rt != nil); err != nil {
 		return nil, err
 	}
 	return req, nil
@@ -149,6 +158,16 @@ func (b *Builder) log(r *store.Record) (*logs.Config, error) {
 		Labels:  r.Config.Labels, Env: r.Config.Env,
 	}, lc.Config)
 	return c, nil
+}
+
+// runtime finds a container's OCI runtime, which the daemon's settings may not have any
+// more; nil is our own. Class InvalidArgument then.
+func (b *Builder) runtime(name string) (*ociruntime.Ref, error) {
+	r, ok := b.cfg.Runtimes[name]
+	if !ok && name != "" && len(b.cfg.Runtimes) != 0 {
+		return nil, errclass.Invalid("unknown or invalid runtime name: %s", name)
+	}
+	return r, nil
 }
 
 // Exec is the request for a further process: the container's own settings, with the exec's
@@ -186,7 +205,7 @@ func (b *Builder) Exec(ctx context.Context, r *store.Record, key shim.Key, x *co
 	req := &shim.ExecRequest{Key: key, Process: sp.Process, OpenStdin: x.AttachStdin}
 	// The filter is the container's, whatever the exec may do.
 	plain := &specs.Spec{Process: sp.Process, Linux: &specs.Linux{}}
-	if req.Seccomp, req.SeccompFlags, err = b.filter(r.HostConfig, plain); err != nil {
+	if req.Seccomp, req.SeccompFlags, err = b.filter(r.HostConfig, plain, false); err != nil {
 		return nil, err
 	}
 	return req, nil

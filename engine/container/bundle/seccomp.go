@@ -27,36 +27,26 @@ type program struct {
 	flags uint32
 }
 
-// filter is the compiled filter for a spec, nil for none. Without a compiler the
-// spec's own profile is set for the runtime to compile.
-func (b *Builder) filter(h *container.HostConfig, sp *specs.Spec) ([]byte, uint32, error) {
-	sec, err := spec.ParseSecurity(h.SecurityOpt)
-	if err != nil {
+// filter is the compiled filter for a spec, nil for none. Without a compiler, and for an
+// external runtime, the spec's own profile is set for the runtime to compile.
+func (b *Builder) filter(h *container.HostConfig, sp *specs.Spec, external bool) ([]byte, uint32, error) {
+	profile, err := b.profile(h)
+	if err != nil || profile == spec.Unconfined {
 		return nil, 0, err
 	}
-	profile := sec.Seccomp
-	if profile == "" {
-		profile = b.cfg.SeccompProfile
-	}
-	if h.Privileged && sec.Seccomp == "" {
-		profile = spec.Unconfined
-	}
-	if profile == spec.Unconfined {
-		return nil, 0, nil
+	if b.compile == nil || external {
+		sp.Linux.Seccomp, err = spec.Seccomp(profile, sp)
+		return nil, 0, err
 	}
 	key := profile + "\x00" + strings.Join(sp.Process.Capabilities.Bounding, ",")
 	b.programs.mu.Lock()
 	defer b.programs.mu.Unlock()
-	if p, ok := b.programs.byKey[key]; ok && b.compile != nil {
+	if p, ok := b.programs.byKey[key]; ok {
 		return p.code, p.flags, nil
 	}
 	f, err := spec.Seccomp(profile, sp)
 	if err != nil || f == nil {
 		return nil, 0, err
-	}
-	if b.compile == nil {
-		sp.Linux.Seccomp = f
-		return nil, 0, nil
 	}
 	p := program{}
 	if p.code, p.flags, err = b.compile(f); err != nil {
@@ -67,4 +57,19 @@ func (b *Builder) filter(h *container.HostConfig, sp *specs.Spec) ([]byte, uint3
 	}
 	b.programs.byKey[key] = p
 	return p.code, p.flags, nil
+}
+
+// profile is the seccomp profile that counts for a container: JSON, spec.Unconfined, or ""
+// for the built-in one.
+func (b *Builder) profile(h *container.HostConfig) (string, error) {
+	sec, err := spec.ParseSecurity(h.SecurityOpt)
+	switch {
+	case err != nil:
+		return "", err
+	case sec.Seccomp != "":
+		return sec.Seccomp, nil
+	case h.Privileged:
+		return spec.Unconfined, nil
+	}
+	return b.cfg.SeccompProfile, nil
 }

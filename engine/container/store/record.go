@@ -10,6 +10,7 @@ import (
 	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/engine/network"
 	"github.com/gantry/gantry/oci"
+	"github.com/gantry/gantry/shim/ociruntime"
 	"github.com/moby/moby/api/types/container"
 	networktypes "github.com/moby/moby/api/types/network"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -73,14 +74,16 @@ func LastOf(st fsm.State, started time.Time) Last {
 // Run is run.json on tmpfs: what a run holds, written before it takes it. Once published
 // it is never changed in place.
 type Run struct {
-	Schema     int             `json:"schema"`
-	Number     uint64          `json:"run"`
-	Phase      string          `json:"phase"` // "starting" or "running"
-	Pid        int             `json:"pid,omitempty"`
-	StartTicks uint64          `json:"ticks,omitempty"` // of /proc/<pid>/stat
-	Started    time.Time       `json:"started"`
-	Cgroup     oci.CgroupRef   `json:"cgroup"`
-	Sandbox    *network.Record `json:"sandbox,omitempty"`
+	Schema     int           `json:"schema"`
+	Number     uint64        `json:"run"`
+	Phase      string        `json:"phase"` // "starting" or "running"
+	Pid        int           `json:"pid,omitempty"`
+	StartTicks uint64        `json:"ticks,omitempty"` // of /proc/<pid>/stat
+	Started    time.Time     `json:"started"`
+	Cgroup     oci.CgroupRef `json:"cgroup"`
+	// Runtime has made it; nil is our own.
+	Runtime *ociruntime.Ref `json:"runtime,omitempty"`
+	Sandbox *network.Record `json:"sandbox,omitempty"`
 	// Endpoints and Ports as inspect shows them.
 	Endpoints map[string]*networktypes.EndpointSettings `json:"endpoints,omitempty"`
 	Ports     networktypes.PortMap                      `json:"ports,omitempty"`

@@ -174,7 +174,7 @@ func (m *Manager) adopt(ctx context.Context, cid string, run *store.Run, held ma
 		if pidfd, err := shim.OpenRunning(run.Pid, run.StartTicks); err == nil {
 			status = &shim.Status{Key: key, Started: shim.Started{
 				Pid: run.Pid, StartTicks: run.StartTicks,
-				Started: run.Started, Cgroup: run.Cgroup,
+				Started: run.Started, Cgroup: run.Cgroup, Runtime: run.Runtime,
 			}, Adopted: true, LostOutput: true}
 			if err := m.Shim.Adopt(ctx, *status, pidfd); err != nil {
 				m.Log.Error("adopting a container", "container", cid, "error", err)

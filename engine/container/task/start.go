@@ -105,6 +105,7 @@ func (st *starting) start(ctx context.Context) (err error) {
 	if cg, err := oci.CgroupOf(ctx, st.c.ID, req.Spec, req.SystemdCgroup); err == nil {
 		st.run.Cgroup = cg
 	}
+	st.run.Runtime = req.Runtime
 	if err := file.Save(&st.run); err != nil {
 		return err
 	}
