@@ -451,6 +451,11 @@ func resourceSettings() map[string]*setting {
 func mountSettings() map[string]*setting {
 	mounted := func(m mount.Mount) func(*rig, *request) {
 		return func(r *rig, q *request) {
+			m := m // requests share nothing
+			if m.BindOptions != nil {
+				options := *m.BindOptions
+				m.BindOptions = &options
+			}
 			for _, dir := range []string{"one", "two"} {
 				r.must(os.MkdirAll(filepath.Join(r.dir, dir), 0o755))
 			}
