@@ -419,7 +419,12 @@ type rig struct {
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	dir := t.TempDir()
+	return newRigIn(t, t.TempDir())
+}
+
+// newRigIn is newRig with all files below dir.
+func newRigIn(t testing.TB, dir string) *rig {
+	t.Helper()
 	root := filepath.Join(dir, "image")
 	if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/api/stream"
 	"github.com/gantry/gantry/engine/container/fsm"
+	"github.com/gantry/gantry/engine/container/store"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
 	"github.com/gantry/gantry/shim"
@@ -592,6 +593,26 @@ func TestRestore(t *testing.T) {
 		r.must(r.Start(bg, "fresh"))
 		r.must(r.Remove(bg, "lost", RemoveOptions{Force: true}))
 	})
+}
+
+// A teardown that was cut off after the shim was told to forget the run: the exit is on record.
+func TestRestoreAfterATeardown(t *testing.T) {
+	r := newRig(t)
+	id := r.create("web", nil, "sleep")
+	r.must(r.Start(bg, id))
+	r.must(r.Stop(bg, id, StopOptions{}))
+	r.stop()
+	file, err := r.files.OpenRun(id)
+	r.must(err)
+	r.must(file.Save(&store.Run{Schema: store.Schema, Number: 1, Phase: "running", Pid: 1 << 30, StartTicks: 1}))
+	r.must(file.Close())
+	r.start()
+	if st := r.state(id); st.Status != "exited" || st.ExitCode != 143 || st.Error != "" {
+		t.Errorf("%+v", st)
+	}
+	if _, err := r.files.Run(id); !errdefs.IsNotFound(err) {
+		t.Errorf("the run's record is still there: %v", err)
+	}
 }
 
 // A start that was given up while the shim carried it out after all: its end is not kept.

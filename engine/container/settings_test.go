@@ -140,7 +140,7 @@ type seen struct {
 
 // try makes and starts a container, with the field at path set or without.
 func (s *setting) try(t *testing.T, path string, set bool) (string, *seen, error) {
-	r := newRig(t)
+	r := newRigIn(t, memory(t))
 	r.nets.lenient = true
 	q := &request{Config: container.Config{Image: "busybox", Cmd: []string{"sleep"}}}
 	if s.with != nil {
@@ -195,6 +195,16 @@ func (s *setting) try(t *testing.T, path string, set bool) (string, *seen, error
 	text, err = json.Marshal(got)
 	r.must(err)
 	return r.scrub(c.ID, string(text)), got, nil
+}
+
+// memory is a directory where writing to the disk takes no time, if there is one.
+func memory(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "gantry-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // scrub takes out what differs between any two containers.
@@ -441,6 +451,11 @@ func resourceSettings() map[string]*setting {
 func mountSettings() map[string]*setting {
 	mounted := func(m mount.Mount) func(*rig, *request) {
 		return func(r *rig, q *request) {
+			m := m // requests share nothing
+			if m.BindOptions != nil {
+				options := *m.BindOptions
+				m.BindOptions = &options
+			}
 			for _, dir := range []string{"one", "two"} {
 				r.must(os.MkdirAll(filepath.Join(r.dir, dir), 0o755))
 			}

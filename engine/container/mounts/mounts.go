@@ -241,80 +241,90 @@ func bindMode(m *Point, mode string) error {
 
 // fromMount reads one entry of HostConfig.Mounts, as --mount gives it.
 func fromMount(mm mount.Mount) (Point, error) {
-	bad := func(format string, a ...any) (Point, error) {
-		return Point{}, errclass.Invalid("invalid mount config for type %q: %s", mm.Type, fmt.Sprintf(format, a...))
-	}
 	switch {
 	case mm.Target == "":
-		return bad("field Target must not be empty")
+		return badMount(mm, "field Target must not be empty")
 	case !path.IsAbs(mm.Target):
-		return bad("invalid mount path: '%s' mount path must be absolute", mm.Target)
+		return badMount(mm, "invalid mount path: '%s' mount path must be absolute", mm.Target)
 	case path.Clean(mm.Target) == "/":
-		return bad("invalid specification: destination can't be '/'")
+		return badMount(mm, "invalid specification: destination can't be '/'")
+	case mm.Type == mount.TypeBind && mm.Source == "":
+		return badMount(mm, "field Source must not be empty")
 	}
 	if f := strangeOptions(mm); f != "" {
-		return bad("field %s must not be specified", f)
+		return badMount(mm, "field %s must not be specified", f)
 	}
 	m := Point{Type: mm.Type, Source: mm.Source, Destination: path.Clean(mm.Target), RW: !mm.ReadOnly, Listed: true}
 	switch mm.Type {
 	case mount.TypeBind:
-		if mm.Source == "" {
-			return bad("field Source must not be empty")
-		}
-		if !path.IsAbs(mm.Source) {
-			return bad("invalid mount path: '%s' mount path must be absolute", mm.Source)
-		}
-		m.Source = path.Clean(mm.Source)
-		m.Propagation = mount.PropagationRPrivate
-		if b := mm.BindOptions; b != nil {
-			if b.Propagation != "" {
-				if !slices.Contains(mount.Propagations, b.Propagation) {
-					return bad("invalid propagation mode: %s", b.Propagation)
-				}
-				m.Propagation = b.Propagation
-			}
-			m.NonRec, m.MayCreate, m.RONonRec = b.NonRecursive, b.CreateMountpoint, b.ReadOnlyNonRecursive
-			if err := checkReadOnly(mm, m.Propagation); err != nil {
-				return m, err
-			}
-		}
-		if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) && !m.MayCreate {
-			return bad("bind source path does not exist: %s", m.Source)
-		}
+		return bindMount(m, mm)
 	case mount.TypeTmpfs:
-		if mm.Source != "" {
-			return bad("field Source must not be specified")
-		}
-		m.Options = []string{"noexec", "nosuid", "nodev"}
-		if o := mm.TmpfsOptions; o != nil {
-			if o.SizeBytes < 0 {
-				return bad("invalid tmpfs size: %d", o.SizeBytes)
-			}
-			if o.SizeBytes > 0 {
-				m.Options = append(m.Options, "size="+strconv.FormatInt(o.SizeBytes, 10))
-			}
-			if o.Mode != 0 {
-				m.Options = append(m.Options, fmt.Sprintf("mode=%o", o.Mode))
-			}
-			for _, kv := range o.Options {
-				switch {
-				case len(kv) != 1 && len(kv) != 2:
-					return bad("invalid option array length: %d", len(kv))
-				case len(kv) != 1 || kv[0] != "exec" && kv[0] != "noexec":
-					return bad("invalid option: %q", kv[0])
-				}
-				m.Options = append(m.Options, kv[0]) // the last one counts
-			}
-		}
-		if mm.ReadOnly {
-			m.Options = append(m.Options, "ro")
-		}
+		return tmpfsMount(m, mm)
 	case mount.TypeVolume:
 		return volumeMount(m, mm)
 	case mount.TypeCluster, mount.TypeImage:
 		return Point{}, errclass.NotImplemented("mounts of type %q are not built yet", mm.Type)
-	default:
-		return bad("mount type unknown")
+	}
+	return badMount(mm, "mount type unknown")
+}
+
+func badMount(mm mount.Mount, format string, a ...any) (Point, error) {
+	return Point{}, errclass.Invalid("invalid mount config for type %q: %s", mm.Type, fmt.Sprintf(format, a...))
+}
+
+// bindMount is the rest of fromMount for binds.
+func bindMount(m Point, mm mount.Mount) (Point, error) {
+	if !path.IsAbs(mm.Source) {
+		return badMount(mm, "invalid mount path: '%s' mount path must be absolute", mm.Source)
+	}
+	m.Source = path.Clean(mm.Source)
+	m.Propagation = mount.PropagationRPrivate
+	if b := mm.BindOptions; b != nil {
+		if b.Propagation != "" {
+			if !slices.Contains(mount.Propagations, b.Propagation) {
+				return badMount(mm, "invalid propagation mode: %s", b.Propagation)
+			}
+			m.Propagation = b.Propagation
+		}
+		m.NonRec, m.MayCreate, m.RONonRec = b.NonRecursive, b.CreateMountpoint, b.ReadOnlyNonRecursive
+		if err := checkReadOnly(mm, m.Propagation); err != nil {
+			return m, err
+		}
+	}
+	if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) && !m.MayCreate {
+		return badMount(mm, "bind source path does not exist: %s", m.Source)
+	}
+	return m, nil
+}
+
+// tmpfsMount is the rest of fromMount for tmpfs.
+func tmpfsMount(m Point, mm mount.Mount) (Point, error) {
+	if mm.Source != "" {
+		return badMount(mm, "field Source must not be specified")
+	}
+	m.Options = []string{"noexec", "nosuid", "nodev"}
+	if o := mm.TmpfsOptions; o != nil {
+		if o.SizeBytes < 0 {
+			return badMount(mm, "invalid tmpfs size: %d", o.SizeBytes)
+		}
+		if o.SizeBytes > 0 {
+			m.Options = append(m.Options, "size="+strconv.FormatInt(o.SizeBytes, 10))
+		}
+		if o.Mode != 0 {
+			m.Options = append(m.Options, fmt.Sprintf("mode=%o", o.Mode))
+		}
+		for _, kv := range o.Options {
+			switch {
+			case len(kv) != 1 && len(kv) != 2:
+				return badMount(mm, "invalid option array length: %d", len(kv))
+			case len(kv) != 1 || kv[0] != "exec" && kv[0] != "noexec":
+				return badMount(mm, "invalid option: %q", kv[0])
+			}
+			m.Options = append(m.Options, kv[0]) // the last one counts
+		}
+	}
+	if mm.ReadOnly {
+		m.Options = append(m.Options, "ro")
 	}
 	return m, nil
 }
@@ -356,13 +366,10 @@ func checkReadOnly(mm mount.Mount, p mount.Propagation) error {
 
 // volumeMount is the rest of fromMount for volumes.
 func volumeMount(m Point, mm mount.Mount) (Point, error) {
-	bad := func(text string) (Point, error) {
-		return m, errclass.Invalid("invalid mount config for type %q: %s", mm.Type, text)
-	}
 	m.Name, m.Source, m.Anonymous, m.Mode = mm.Source, "", mm.Source == "", "z"
 	switch o := mm.VolumeOptions; {
 	case m.Anonymous && mm.ReadOnly:
-		return bad("must not set ReadOnly mode when using anonymous volumes")
+		return badMount(mm, "must not set ReadOnly mode when using anonymous volumes")
 	case o == nil:
 	case o.Subpath != "":
 		return m, errclass.NotImplemented("subpaths of volumes are not built yet")

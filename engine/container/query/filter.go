@@ -112,16 +112,12 @@ func (sel *selection) match(c *store.Container, r *store.Record, v *store.View) 
 	anyOf := func(fs []func(string) bool, ss ...string) bool {
 		return len(fs) == 0 || slices.ContainsFunc(fs, func(m func(string) bool) bool { return slices.ContainsFunc(ss, m) })
 	}
-	state := string(stateOf(v.State))
 	switch {
 	case !anyOf(sel.ids, c.ID), !anyOf(sel.names, r.Name, "/"+r.Name):
-	case !f.Any("status", func(s string) bool { return s == state }):
 	case !f.Labels("label", r.Config.Labels), !f.Labels("annotation", r.HostConfig.Annotations):
-	case len(sel.exited) > 0 && (v.Phase != fsm.Exited || !slices.Contains(sel.exited, v.Last.Code)):
+	case !sel.state(v):
 	case !sel.before.IsZero() && !r.Created.Before(sel.before), !sel.since.IsZero() && !r.Created.After(sel.since):
 	case sel.images != nil && !sel.images[r.Image]:
-	case !f.Any("health", func(h string) bool { return h == string(healthOf(v).Status) }):
-	case !f.Any("is-task", func(b string) bool { return b == "false" }):
 	case !f.Any("network", func(n string) bool { return onNetwork(r, v, n) }):
 	case !f.Any("volume", func(vol string) bool {
 		return slices.ContainsFunc(r.Mounts, func(m mounts.Point) bool { return m.Name == vol || m.Source == vol || m.Destination == vol })
@@ -131,6 +127,17 @@ func (sel *selection) match(c *store.Container, r *store.Record, v *store.View) 
 		return true
 	}
 	return false
+}
+
+// state matches the filters that ask how the container is.
+func (sel *selection) state(v *store.View) bool {
+	if len(sel.exited) > 0 && (v.Phase != fsm.Exited || !slices.Contains(sel.exited, v.Last.Code)) {
+		return false
+	}
+	state, health := string(stateOf(v.State)), string(healthOf(v).Status)
+	return sel.f.Any("status", func(s string) bool { return s == state }) &&
+		sel.f.Any("health", func(h string) bool { return h == health }) &&
+		sel.f.Any("is-task", func(b string) bool { return b == "false" })
 }
 
 func (sel *selection) ports(r *store.Record, v *store.View) bool {

@@ -157,7 +157,7 @@ func (m *Manager) loadState(ctx context.Context, r *store.Record, held map[shim.
 	var current *store.Run
 	if err == nil {
 		st.Run = max(st.Run, run.Number)
-		current, started = m.adopt(ctx, r.ID, run, held, &st, f, started)
+		current, started = m.adopt(ctx, r.ID, run, last, held, &st, f, started)
 	} else if st.Phase == fsm.Exited && last.Running {
 		st.Last.At = time.Now().UTC()
 	}
@@ -167,7 +167,7 @@ func (m *Manager) loadState(ctx context.Context, r *store.Record, held map[shim.
 
 // adopt takes over the run of a run record, if its process is held by the shim or still
 // runs without one.
-func (m *Manager) adopt(ctx context.Context, cid string, run *store.Run, held map[shim.Key]*shim.Status, st *fsm.State, f *restored, started time.Time) (*store.Run, time.Time) {
+func (m *Manager) adopt(ctx context.Context, cid string, run *store.Run, last *store.Last, held map[shim.Key]*shim.Status, st *fsm.State, f *restored, started time.Time) (*store.Run, time.Time) {
 	key := shim.Key{Container: cid, Run: run.Number}
 	status := held[key]
 	if status == nil && run.Pid > 0 {
@@ -184,6 +184,9 @@ func (m *Manager) adopt(ctx context.Context, cid string, run *store.Run, held ma
 		}
 	}
 	if status == nil {
+		if last.Run == run.Number && last.Ran && !last.Running {
+			return nil, started // its exit is on record, and the shim was told so: the teardown was cut off
+		}
 		if run.Pid > 0 { // it ran, and is gone without a trace
 			st.Phase, st.Ran = fsm.Exited, true
 			st.Last = fsm.Exit{Code: 255, Unknown: true, At: time.Now().UTC()}

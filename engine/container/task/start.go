@@ -36,8 +36,9 @@ func (t *Task) start(number uint64) {
 		return
 	}
 	tellVolumes(t.m.Bus, st.r, events.ActionMount)
+	run := st.run // all that stays of the start
 	t.send(message{
-		do:   func() { t.current = &st.run; t.keepSources(st.r.Mounts) },
+		do:   func() { t.current = &run; t.keepSources(st.r.Mounts) },
 		ev:   fsm.Started{Run: number},
 		seen: func() { t.clients.Begin(number) },
 	})

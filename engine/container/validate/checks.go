@@ -87,6 +87,27 @@ func checkModes(h *container.HostConfig) error {
 
 // checkResources validates limits, on a machine with ncpu processors.
 func checkResources(h *container.HostConfig, ncpu int) error {
+	for _, err := range []error{
+		checkMemory(h), checkCPU(h, ncpu), checkPriority(h), checkWindows(h), checkSets(h), checkUlimits(h),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkPriority(h *container.HostConfig) error {
+	switch {
+	case h.BlkioWeight > 0 && (h.BlkioWeight < 10 || h.BlkioWeight > 1000):
+		return errclass.Invalid("Range of blkio weight is from 10 to 1000")
+	case h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000:
+		return errclass.Invalid("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)
+	}
+	return nil
+}
+
+func checkMemory(h *container.HostConfig) error {
 	switch {
 	case h.Memory != 0 && h.Memory < minMemory:
 		return errclass.Invalid("Minimum memory limit allowed is 6MB")
@@ -100,6 +121,12 @@ func checkResources(h *container.HostConfig, ncpu int) error {
 		return errclass.Invalid("Minimum memory limit can not be less than memory reservation limit, see usage")
 	case h.MemorySwappiness != nil && *h.MemorySwappiness != -1 && (*h.MemorySwappiness < 0 || *h.MemorySwappiness > 100):
 		return errclass.Invalid("Invalid value: %v, valid memory swappiness range is 0-100", *h.MemorySwappiness)
+	}
+	return nil
+}
+
+func checkCPU(h *container.HostConfig, ncpu int) error {
+	switch {
 	case h.NanoCPUs > 0 && h.CPUPeriod > 0:
 		return errclass.Invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set")
 	case h.NanoCPUs > 0 && h.CPUQuota > 0:
@@ -110,17 +137,11 @@ func checkResources(h *container.HostConfig, ncpu int) error {
 		return errclass.Invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
 	case h.CPUQuota > 0 && h.CPUQuota < 1000:
 		return errclass.Invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)")
-	case h.BlkioWeight > 0 && (h.BlkioWeight < 10 || h.BlkioWeight > 1000):
-		return errclass.Invalid("Range of blkio weight is from 10 to 1000")
-	case h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000:
-		return errclass.Invalid("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)
 	}
-	if err := checkWindows(h); err != nil {
-		return err
-	}
-	if err := cpuset(h); err != nil {
-		return err
-	}
+	return nil
+}
+
+func checkUlimits(h *container.HostConfig) error {
 	for _, u := range h.Ulimits {
 		if u.Hard != -1 && (u.Soft > u.Hard || u.Soft == -1) {
 			return errclass.Invalid("ulimit soft limit must be less than or equal to hard limit: %d > %d", u.Soft, u.Hard)
@@ -145,7 +166,7 @@ func checkWindows(h *container.HostConfig) error {
 	return nil
 }
 
-func cpuset(h *container.HostConfig) error {
+func checkSets(h *container.HostConfig) error {
 	cpus, err := parseSet(h.CpusetCpus)
 	if err != nil {
 		return errclass.Invalid("Invalid value %s for cpuset cpus: invalid format: %s", h.CpusetCpus, h.CpusetCpus)

@@ -79,6 +79,8 @@ func (v *Validator) Normalize(c *container.Config, h *container.HostConfig) (war
 		func() error { return checkConfig(c, h) },
 		func() error { return checkHealth(c, h) },
 		func() error { return checkNetwork(c, h) },
+		func() error { return checkHosts(h) },
+		func() error { return checkPorts(h) },
 		func() error { return checkModes(h) },
 		func() error { return checkRestart(h) },
 		func() error { return v.checkRuntime(h) },
@@ -101,26 +103,10 @@ func (v *Validator) Normalize(c *container.Config, h *container.HostConfig) (war
 }
 
 func (v *Validator) defaults(h *container.HostConfig) {
-	if h.NetworkMode == "" || h.NetworkMode.IsDefault() {
-		h.NetworkMode = networktypes.NetworkBridge
-	}
-	if h.IpcMode.IsEmpty() {
-		h.IpcMode = container.IPCModePrivate
-	}
-	if h.CgroupnsMode.IsEmpty() {
-		h.CgroupnsMode = container.CgroupnsModePrivate
-		if h.Privileged && !v.cfg.Cgroup2 {
-			h.CgroupnsMode = container.CgroupnsModeHost
-		}
-	}
-	if h.OomKillDisable == nil && !v.cfg.Cgroup2 { // version 2 cannot
-		h.OomKillDisable = new(bool)
-	}
+	v.defaultModes(h)
+	v.defaultLimits(h)
 	if h.SecurityOpt == nil && (h.Privileged || h.IpcMode.IsHost() || h.PidMode.IsHost()) {
 		h.SecurityOpt = []string{"label=disable"}
-	}
-	if h.ShmSize == 0 {
-		h.ShmSize = v.now.Load().shmSize
 	}
 	if h.RestartPolicy.Name == "" {
 		h.RestartPolicy.Name = container.RestartPolicyDisabled
@@ -148,6 +134,33 @@ func (v *Validator) defaults(h *container.HostConfig) {
 			h.ReadonlyPaths = spec.ReadonlyPaths()
 		}
 	}
+	if h.PortBindings == nil {
+		h.PortBindings = networktypes.PortMap{}
+	}
+}
+
+func (v *Validator) defaultModes(h *container.HostConfig) {
+	if h.NetworkMode == "" || h.NetworkMode.IsDefault() {
+		h.NetworkMode = networktypes.NetworkBridge
+	}
+	if h.IpcMode.IsEmpty() {
+		h.IpcMode = container.IPCModePrivate
+	}
+	if h.CgroupnsMode.IsEmpty() {
+		h.CgroupnsMode = container.CgroupnsModePrivate
+		if h.Privileged && !v.cfg.Cgroup2 {
+			h.CgroupnsMode = container.CgroupnsModeHost
+		}
+	}
+}
+
+func (v *Validator) defaultLimits(h *container.HostConfig) {
+	if h.OomKillDisable == nil && !v.cfg.Cgroup2 { // version 2 cannot
+		h.OomKillDisable = new(bool)
+	}
+	if h.ShmSize == 0 {
+		h.ShmSize = v.now.Load().shmSize
+	}
 	if h.Memory > 0 && h.MemorySwap == 0 {
 		h.MemorySwap = 2 * h.Memory
 	}
@@ -156,9 +169,6 @@ func (v *Validator) defaults(h *container.HostConfig) {
 	}
 	if h.MemorySwappiness != nil && *h.MemorySwappiness == -1 {
 		h.MemorySwappiness = nil // the command line's way not to say
-	}
-	if h.PortBindings == nil {
-		h.PortBindings = networktypes.PortMap{}
 	}
 }
 
@@ -197,34 +207,53 @@ func checkConfig(c *container.Config, h *container.HostConfig) error {
 }
 
 func checkNetwork(c *container.Config, h *container.HostConfig) error {
-	m := h.NetworkMode
-	conflict := func(what string) error { return errclass.Invalid("conflicting options: %s", what) }
 	switch {
-	case m.IsContainer() && m.ConnectedContainer() == "":
-		return errclass.Invalid("invalid container format container:<name|id>")
-	case m.IsContainer() && c.Hostname != "":
-		return conflict("hostname and the network mode")
+	case h.NetworkMode.IsContainer():
+		return checkJoined(c, h)
 	case h.UTSMode.IsHost() && c.Hostname != "":
 		return conflict("hostname and the UTS mode")
-	case m.IsHost() && len(h.Links) > 0:
+	case h.NetworkMode.IsHost() && len(h.Links) > 0:
 		return conflict("host type networking can't be used with links. This would result in undefined behavior")
-	case m.IsContainer() && len(h.Links) > 0:
-		return conflict("container type network can't be used with links. This would result in undefined behavior")
-	case (m.IsContainer() || m.IsHost()) && len(h.DNS) > 0:
+	case h.NetworkMode.IsHost() && len(h.DNS) > 0:
 		return conflict("dns and the network mode")
-	case m.IsContainer() && len(h.ExtraHosts) > 0:
-		return conflict("custom host-to-IP mapping and the network mode")
-	case m.IsContainer() && (len(h.PortBindings) > 0 || h.PublishAllPorts):
-		return conflict("port publishing and the container type network mode")
-	case m.IsContainer() && len(c.ExposedPorts) > 0:
-		// An image's ports say nothing here: those of the other container count.
-		c.ExposedPorts = nil
 	}
+	return nil
+}
+
+// checkJoined validates what goes with the network of another container.
+func checkJoined(c *container.Config, h *container.HostConfig) error {
+	switch {
+	case h.NetworkMode.ConnectedContainer() == "":
+		return errclass.Invalid("invalid container format container:<name|id>")
+	case c.Hostname != "":
+		return conflict("hostname and the network mode")
+	case len(h.Links) > 0:
+		return conflict("container type network can't be used with links. This would result in undefined behavior")
+	case len(h.DNS) > 0:
+		return conflict("dns and the network mode")
+	case len(h.ExtraHosts) > 0:
+		return conflict("custom host-to-IP mapping and the network mode")
+	case len(h.PortBindings) > 0 || h.PublishAllPorts:
+		return conflict("port publishing and the container type network mode")
+	}
+	// An image's ports say nothing here: those of the other container count.
+	c.ExposedPorts = nil
+	return nil
+}
+
+func conflict(what string) error { return errclass.Invalid("conflicting options: %s", what) }
+
+// checkHosts validates what is added to the hosts file.
+func checkHosts(h *container.HostConfig) error {
 	for _, e := range h.ExtraHosts {
 		if name, addr, ok := strings.Cut(e, ":"); !ok || name == "" || addr == "" {
 			return errclass.Invalid("invalid IP address in add-host: %q", addr)
 		}
 	}
+	return nil
+}
+
+func checkPorts(h *container.HostConfig) error {
 	for p, bs := range h.PortBindings {
 		for _, b := range bs {
 			if b.HostPort == "" {
