@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -309,4 +310,43 @@ func TestTornFile(t *testing.T) {
 			t.Errorf("cut at %d: %q", n, got)
 		}
 	}
+}
+
+// FuzzSplit: whatever stands in a file, Split goes on and stays within it, and a line that comes
+// in pieces is the same as in one.
+func FuzzSplit(f *testing.F) {
+	f.Add([]byte(line(1)+line(2)), 7)
+	f.Add([]byte("\x00\x00"+line(1)+`{"log":"torn`+line(2)), 3)
+	f.Add([]byte("\n\n\x00\n"), 1)
+	f.Fuzz(func(t *testing.T, in []byte, step int) {
+		if step < 1 || len(in) > 1<<16 {
+			return
+		}
+		entries := func(step int) (all []string) {
+			fm, buf, rest := &format{}, []byte{}, in
+			for {
+				gap, size := fm.Split(buf, len(rest) == 0)
+				if gap < 0 || size < 0 || gap+size > len(buf) {
+					t.Fatalf("%d, %d of %d", gap, size, len(buf))
+				}
+				if size > 0 {
+					var rec logs.Record
+					_ = fm.Decode(buf[gap:gap+size], &rec)
+					all = append(all, string(buf[gap:gap+size]))
+				}
+				buf = buf[gap+size:]
+				if size > 0 {
+					continue
+				}
+				if len(rest) == 0 {
+					return all
+				}
+				n := min(step, len(rest))
+				buf, rest = append(buf, rest[:n]...), rest[n:]
+			}
+		}
+		if whole, pieces := entries(len(in)+1), entries(step); !slices.Equal(whole, pieces) {
+			t.Errorf("%q in pieces of %d: %q, in one: %q", in, step, pieces, whole)
+		}
+	})
 }
