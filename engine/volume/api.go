@@ -126,7 +126,7 @@ func (s *Service) all(ctx context.Context, want func(driver string) bool) (list 
 			mu.Lock()
 			defer mu.Unlock()
 			list = append(list, got...)
-			if err != nil && !(errdefs.IsNotFound(err) && len(known) == 0) { // a plugin of another kind
+			if err != nil && (!errdefs.IsNotFound(err) || len(known) > 0) { // else a plugin of another kind
 				warnings = append(warnings, fmt.Sprintf("list %s: %v", name, err))
 			}
 		})

@@ -81,7 +81,7 @@ func (s *Service) Unmount(ctx context.Context, name, container string) error {
 	defer s.names.lock(name)()
 	v, err := s.get(name)
 	if err != nil {
-		return nil //nolint:nilerr // it is gone
+		return nil // it is gone
 	}
 	s.mu.Lock()
 	_, mounted := v.mounts[container]
@@ -166,7 +166,7 @@ func (s *Service) unmountStale(ctx context.Context, name, container string) erro
 	defer s.names.lock(name)()
 	v, err := s.get(name)
 	if err != nil {
-		return nil //nolint:nilerr // it is gone
+		return nil // it is gone
 	}
 	s.mu.Lock()
 	u, mounted := v.mounts[container]

@@ -62,7 +62,7 @@ func (s *Service) Release(ctx context.Context, name, container string, remove bo
 	defer s.names.lock(name)()
 	v, err := s.get(name)
 	if err != nil {
-		return nil //nolint:nilerr // it is gone
+		return nil // it is gone
 	}
 	s.mu.Lock()
 	delete(v.users, container)

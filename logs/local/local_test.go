@@ -26,20 +26,28 @@ func TestBytes(t *testing.T) {
 		want  string
 	}{
 		{
-			"a line", logfile.Entry{Line: []byte("hi\n"), Time: at}, nil,
+			"a line",
+			logfile.Entry{Line: []byte("hi\n"), Time: at},
+			nil,
 			"00000016" + "0a06" + hex.EncodeToString([]byte("stdout")) + "10959a97ece39fe7cb17" + "1a02" + hex.EncodeToString([]byte("hi")) + "00000016",
 		},
 		{"an empty line of stderr", logfile.Entry{Line: []byte("\n"), Stream: logs.Stderr, Time: at}, nil, "00000012" + "0a06" + hex.EncodeToString([]byte("stderr")) + "10959a97ece39fe7cb17" + "00000012"},
 		{
-			"a part", logfile.Entry{Line: []byte("hi"), Time: at, ID: "ab", Ordinal: 1}, nil,
+			"a part",
+			logfile.Entry{Line: []byte("hi"), Time: at, ID: "ab", Ordinal: 1},
+			nil,
 			"00000020" + "0a06" + hex.EncodeToString([]byte("stdout")) + "10959a97ece39fe7cb17" + "1a02" + hex.EncodeToString([]byte("hi")) + "2001" + "2a06" + "12026162" + "1801" + "00000020",
 		},
 		{
-			"the last part", logfile.Entry{Line: []byte("hi\n"), Time: at, ID: "ab", Ordinal: 2, Last: true}, nil,
+			"the last part",
+			logfile.Entry{Line: []byte("hi\n"), Time: at, ID: "ab", Ordinal: 2, Last: true},
+			nil,
 			"00000022" + "0a06" + hex.EncodeToString([]byte("stdout")) + "10959a97ece39fe7cb17" + "1a02" + hex.EncodeToString([]byte("hi")) + "2001" + "2a08" + "0801" + "12026162" + "1802" + "00000022",
 		},
 		{
-			"attributes", logfile.Entry{Line: []byte("\n"), Time: at}, appendAttr(nil, "k", "v"),
+			"attributes",
+			logfile.Entry{Line: []byte("\n"), Time: at},
+			appendAttr(nil, "k", "v"),
 			"0000001a" + "0a06" + hex.EncodeToString([]byte("stdout")) + "10959a97ece39fe7cb17" + "3206" + "0a016b" + "120176" + "0000001a",
 		},
 	} {
