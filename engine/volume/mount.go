@@ -109,6 +109,18 @@ func (s *Service) unmount(ctx context.Context, d driver.Driver, v *vol, containe
 	return errors.Join(err, s.unremember(v, container))
 }
 
+// abandonMount ends the use of a container that goes: when its driver cannot be told, nobody will
+// ask again. The lock of the name is held.
+func (s *Service) abandonMount(ctx context.Context, v *vol, container string) {
+	d, err := s.driver(ctx, v.driver())
+	if err == nil {
+		err = d.Unmount(ctx, v.Name, container)
+	}
+	if err = errors.Join(err, s.unremember(v, container)); err != nil {
+		s.log.Warn("unmounting a volume", "volume", v.Name, "container", container, "error", err)
+	}
+}
+
 // remember notes on the disk that a container has a volume mounted.
 func (s *Service) remember(v *vol, container string) error {
 	s.mu.Lock()

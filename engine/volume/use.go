@@ -67,7 +67,11 @@ func (s *Service) Release(ctx context.Context, name, container string, remove bo
 	s.mu.Lock()
 	delete(v.users, container)
 	last := len(v.users) == 0
+	_, mounted := v.mounts[container]
 	s.mu.Unlock()
+	if mounted {
+		s.abandonMount(ctx, v, container)
+	}
 	if remove && last {
 		return s.delete(ctx, v)
 	}
