@@ -350,3 +350,21 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+// A time that is read out of the minute before is the one that is read as a whole.
+func TestTimes(t *testing.T) {
+	var d decoder
+	for _, s := range []string{
+		"2026-01-02T03:04:05Z", "2026-01-02T03:04:05.5Z", "2026-01-02T03:04:59.999999999Z", "2026-01-02T03:04:00.000000001Z", "2026-01-02T03:04:60Z",
+		"2026-01-02T03:04:61.5Z", "2026-01-02T03:05:07.123Z", "2026-01-02T03:05:0Z", "2026-01-02T03:05:0.5Z", "2026-01-02T03:05:07.Z", "2026-01-02T03:05:07.1234567891Z",
+		"2026-01-02T03:05:07.12x4Z", "2026-01-02T03:05:07+02:00", "2026-01-02T03:05:07,5Z", "2026-01-02T03:05:08Z", "2026-02-30T03:05:08Z", "", "Z", "2026-01-02T03:05:007Z",
+	} {
+		for range 2 {
+			got, ok := d.time([]byte(s))
+			want, err := time.Parse(time.RFC3339Nano, s)
+			if ok != (err == nil) || ok && !got.Equal(want) {
+				t.Errorf("%s: %s %t, want %s %v", s, got, ok, want, err)
+			}
+		}
+	}
+}
