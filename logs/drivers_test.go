@@ -1,11 +1,11 @@
 package logs_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
-	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/logs"
 	"github.com/gantry/gantry/logs/jsonfile"
 	"github.com/gantry/gantry/logs/local"
@@ -58,7 +58,7 @@ func TestDrivers(t *testing.T) {
 		{"json-file", opts{"max-file": "0"}, errdefs.ErrInvalidArgument, "max-file cannot be less than 1"},
 		{"json-file", opts{"compress": "y"}, errdefs.ErrInvalidArgument, "invalid value for compress: y"},
 	} {
-		if _, err := drivers.Configure(c.name, place, c.opts); errclass.Of(err) != c.class || err.Error() != c.text {
+		if _, err := drivers.Configure(c.name, place, c.opts); !errors.Is(err, c.class) || err.Error() != c.text {
 			t.Errorf("%s %v: %v, want %s", c.name, c.opts, err, c.text)
 		}
 	}

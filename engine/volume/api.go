@@ -39,6 +39,10 @@ func (s *Service) tell(ctx context.Context, v *vol) (volumetypes.Volume, error) 
 	if err != nil {
 		return volumetypes.Volume{}, fmt.Errorf("get %s: %w", v.Name, err)
 	}
+	if s.isBuiltin(v.driver()) { // the record tells that it is there
+		path, err := d.Path(ctx, v.Name)
+		return public(d.Describe(ctx), driver.Volume{Name: v.Name, Path: path}, &v.record), err
+	}
 	got, err := d.Get(ctx, v.Name)
 	if errdefs.IsNotFound(err) {
 		return volumetypes.Volume{}, errclass.NotFound("get %s: no such volume", v.Name)
@@ -126,7 +130,7 @@ func (s *Service) all(ctx context.Context, want func(driver string) bool) (list 
 			mu.Lock()
 			defer mu.Unlock()
 			list = append(list, got...)
-			if err != nil && !(errdefs.IsNotFound(err) && len(known) == 0) { // a plugin of another kind
+			if err != nil && (!errdefs.IsNotFound(err) || len(known) > 0) { // else a plugin of another kind
 				warnings = append(warnings, fmt.Sprintf("list %s: %v", name, err))
 			}
 		})

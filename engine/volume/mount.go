@@ -81,7 +81,7 @@ func (s *Service) Unmount(ctx context.Context, name, container string) error {
 	defer s.names.lock(name)()
 	v, err := s.get(name)
 	if err != nil {
-		return nil //nolint:nilerr // it is gone
+		return nil // it is gone
 	}
 	s.mu.Lock()
 	_, mounted := v.mounts[container]
@@ -107,6 +107,18 @@ func (s *Service) unmount(ctx context.Context, d driver.Driver, v *vol, containe
 		}
 	}
 	return errors.Join(err, s.unremember(v, container))
+}
+
+// abandonMount ends the use of a container that goes: when its driver cannot be told, nobody will
+// ask again. The lock of the name is held.
+func (s *Service) abandonMount(ctx context.Context, v *vol, container string) {
+	d, err := s.driver(ctx, v.driver())
+	if err == nil {
+		err = d.Unmount(ctx, v.Name, container)
+	}
+	if err = errors.Join(err, s.unremember(v, container)); err != nil {
+		s.log.Warn("unmounting a volume", "volume", v.Name, "container", container, "error", err)
+	}
 }
 
 // remember notes on the disk that a container has a volume mounted.
@@ -166,7 +178,7 @@ func (s *Service) unmountStale(ctx context.Context, name, container string) erro
 	defer s.names.lock(name)()
 	v, err := s.get(name)
 	if err != nil {
-		return nil //nolint:nilerr // it is gone
+		return nil // it is gone
 	}
 	s.mu.Lock()
 	u, mounted := v.mounts[container]

@@ -225,6 +225,20 @@ func TestMountsOutliveDaemons(t *testing.T) {
 	w.users("vv")
 }
 
+// A container that is removed leaves no mount behind.
+func TestReleaseUnmounts(t *testing.T) {
+	w := newWorld(t)
+	s := w.open()
+	w.create(s, "vv", nil)
+	_, err := s.Acquire(t.Context(), volumetypes.CreateRequest{Name: "vv"}, c1)
+	w.must(err)
+	_, err = s.Mount(t.Context(), "vv", c1)
+	w.must(err)
+	w.must(s.Release(t.Context(), "vv", c1, false))
+	w.users("vv")
+	w.must(s.Remove(t.Context(), "vv", false))
+}
+
 // The image's content goes into a plugin's volume, which is mounted for it alone.
 func TestPluginFill(t *testing.T) {
 	w := newWorld(t)

@@ -62,12 +62,16 @@ func (s *Service) Release(ctx context.Context, name, container string, remove bo
 	defer s.names.lock(name)()
 	v, err := s.get(name)
 	if err != nil {
-		return nil //nolint:nilerr // it is gone
+		return nil // it is gone
 	}
 	s.mu.Lock()
 	delete(v.users, container)
 	last := len(v.users) == 0
+	_, mounted := v.mounts[container]
 	s.mu.Unlock()
+	if mounted {
+		s.abandonMount(ctx, v, container)
+	}
 	if remove && last {
 		return s.delete(ctx, v)
 	}

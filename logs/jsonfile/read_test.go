@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -307,6 +308,63 @@ func TestTornFile(t *testing.T) {
 		}
 		if got := read(t, Options{Path: path, Tail: -1}); !strings.HasSuffix(got, texted(50, 52)) {
 			t.Errorf("cut at %d: %q", n, got)
+		}
+	}
+}
+
+// FuzzSplit: whatever stands in a file, Split goes on and stays within it, and a line that comes
+// in pieces is the same as in one.
+func FuzzSplit(f *testing.F) {
+	f.Add([]byte(line(1)+line(2)), 7)
+	f.Add([]byte("\x00\x00"+line(1)+`{"log":"torn`+line(2)), 3)
+	f.Add([]byte("\n\n\x00\n"), 1)
+	f.Fuzz(func(t *testing.T, in []byte, step int) {
+		if step < 1 || len(in) > 1<<16 {
+			return
+		}
+		entries := func(step int) (all []string) {
+			fm, buf, rest := &format{}, []byte{}, in
+			for {
+				gap, size := fm.Split(buf, len(rest) == 0)
+				if gap < 0 || size < 0 || gap+size > len(buf) {
+					t.Fatalf("%d, %d of %d", gap, size, len(buf))
+				}
+				if size > 0 {
+					var rec logs.Record
+					_ = fm.Decode(buf[gap:gap+size], &rec)
+					all = append(all, string(buf[gap:gap+size]))
+				}
+				buf = buf[gap+size:]
+				if size > 0 {
+					continue
+				}
+				if len(rest) == 0 {
+					return all
+				}
+				n := min(step, len(rest))
+				buf, rest = append(buf, rest[:n]...), rest[n:]
+			}
+		}
+		if whole, pieces := entries(len(in)+1), entries(step); !slices.Equal(whole, pieces) {
+			t.Errorf("%q in pieces of %d: %q, in one: %q", in, step, pieces, whole)
+		}
+	})
+}
+
+// A time that is read out of the minute before is the one that is read as a whole.
+func TestTimes(t *testing.T) {
+	var d decoder
+	for _, s := range []string{
+		"2026-01-02T03:04:05Z", "2026-01-02T03:04:05.5Z", "2026-01-02T03:04:59.999999999Z", "2026-01-02T03:04:00.000000001Z", "2026-01-02T03:04:60Z",
+		"2026-01-02T03:04:61.5Z", "2026-01-02T03:05:07.123Z", "2026-01-02T03:05:0Z", "2026-01-02T03:05:0.5Z", "2026-01-02T03:05:07.Z", "2026-01-02T03:05:07.1234567891Z",
+		"2026-01-02T03:05:07.12x4Z", "2026-01-02T03:05:07+02:00", "2026-01-02T03:05:07,5Z", "2026-01-02T03:05:08Z", "2026-02-30T03:05:08Z", "", "Z", "2026-01-02T03:05:007Z",
+	} {
+		for range 2 {
+			got, ok := d.time([]byte(s))
+			want, err := time.Parse(time.RFC3339Nano, s)
+			if ok != (err == nil) || ok && !got.Equal(want) {
+				t.Errorf("%s: %s %t, want %s %v", s, got, ok, want, err)
+			}
 		}
 	}
 }

@@ -5,8 +5,11 @@ package local
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -48,6 +51,10 @@ func (Driver) OpenWriter(c *logs.Config, logf func(string, ...any)) (logs.Writer
 	f := &format{}
 	for _, k := range slices.Sorted(maps.Keys(attrs)) {
 		f.attrs = appendAttr(f.attrs, k, attrs[k])
+	}
+	// The container's own directory is not made: when it is gone, so is the container.
+	if err := os.Mkdir(filepath.Dir(c.Path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("open log: %w", err)
 	}
 	return logfile.OpenWriter(c, f, logf)
 }

@@ -19,21 +19,24 @@ import (
 //	message PartialLogEntryMetadata { bool last = 1; string id = 2; int32 ordinal = 3; }
 //	message LogAttr { string key = 1; string value = 2; }
 //
-// The tags below are number<<3 | wire type (0 varint, 2 bytes).
+// The tags below are number<<3 | wire type.
 const (
-	tagSource  = 1<<3 | 2
-	tagTime    = 2<<3 | 0
-	tagLine    = 3<<3 | 2
-	tagPartial = 4<<3 | 0
-	tagMeta    = 5<<3 | 2
-	tagAttr    = 6<<3 | 2
+	varint    = 0
+	bytesType = 2
 
-	tagMetaLast    = 1<<3 | 0
-	tagMetaID      = 2<<3 | 2
-	tagMetaOrdinal = 3<<3 | 0
+	tagSource  = 1<<3 | bytesType
+	tagTime    = 2<<3 | varint
+	tagLine    = 3<<3 | bytesType
+	tagPartial = 4<<3 | varint
+	tagMeta    = 5<<3 | bytesType
+	tagAttr    = 6<<3 | bytesType
 
-	tagAttrKey   = 1<<3 | 2
-	tagAttrValue = 2<<3 | 2
+	tagMetaLast    = 1<<3 | varint
+	tagMetaID      = 2<<3 | bytesType
+	tagMetaOrdinal = 3<<3 | varint
+
+	tagAttrKey   = 1<<3 | bytesType
+	tagAttrValue = 2<<3 | bytesType
 )
 
 var errFormat = errors.New("not an entry of a log")

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -46,14 +45,11 @@ type partial struct {
 // buffers hold encoded lines on their way to the file: a cache without meaning.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 16<<10); return &b }}
 
-// OpenWriter opens or makes the log for appending, with its directory. An unfinished last
-// record, left by a crash of the machine, is ended first.
+// OpenWriter opens or makes the log for appending, in a directory that is there. An unfinished
+// last record, left by a crash of the machine, is ended first.
 func OpenWriter(c *logs.Config, format Format, logf func(string, ...any)) (*Writer, error) {
 	w := &Writer{cfg: *c, format: format, logf: logf}
 	w.cfg.MaxFiles = max(c.MaxFiles, 1)
-	if err := os.MkdirAll(filepath.Dir(c.Path), 0o700); err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
-	}
 	if err := w.open(); err != nil {
 		return nil, err
 	}

@@ -100,7 +100,7 @@ func (s *sandbox) daemonEnv(ts *testscript.TestScript) []string {
 	return env
 }
 
-// cmdDaemon: daemon start [-activate] [flags] | stop | kill9 | wait | try [flags] | log REGEXP | pid
+// cmdDaemon: daemon start [-activate | -plugins DIR] [flags] | stop | kill9 | wait | try [flags] | log REGEXP | pid
 func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	s := of(ts)
 	if len(args) == 0 {
@@ -160,6 +160,10 @@ func (s *sandbox) startDaemon(ts *testscript.TestScript, flags []string) error {
 		args = append([]string{s.socket(), bin}, s.daemonArgs(ts, flags[1:])...)
 		args[slices.Index(args, "-H")+1] = "fd://"
 		bin = lookup(ts, "activate")
+	}
+	if len(flags) > 1 && flags[0] == "-plugins" {
+		args = append([]string{flags[1], bin}, s.daemonArgs(ts, flags[2:])...)
+		bin = lookup(ts, "pluginplace")
 	}
 	p, err := s.spawn("daemon.log", s.daemonEnv(ts), nil, bin, args...)
 	if err != nil {

@@ -25,16 +25,18 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(realMain{m}, map[string]func(){
-		"mkimage":   mkimageMain,
-		"slowproxy": slowproxyMain,
-		"dnsserver": dnsserverMain,
-		"gen":       genMain,
-		"netplugin": netpluginMain,
-		"storm":     stormMain,
-		"sum":       sumMain,
-		"apiget":    apigetMain,
-		"activate":  activateMain,
-		"notified":  notifiedMain,
+		"mkimage":     mkimageMain,
+		"slowproxy":   slowproxyMain,
+		"dnsserver":   dnsserverMain,
+		"gen":         genMain,
+		"netplugin":   netpluginMain,
+		"volplugin":   volpluginMain,
+		"pluginplace": pluginplaceMain,
+		"storm":       stormMain,
+		"sum":         sumMain,
+		"apiget":      apigetMain,
+		"activate":    activateMain,
+		"notified":    notifiedMain,
 	})
 }
 

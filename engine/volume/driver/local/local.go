@@ -131,7 +131,7 @@ func (d *Driver) has(name string) bool {
 // Remove implements driver.Driver.
 func (d *Driver) Remove(_ context.Context, name string) error {
 	if CheckName(name) != nil {
-		return nil // none is called so
+		return nil //nolint:nilerr // none is called so
 	}
 	err := unix.Renameat(d.at(), name, d.at(), removing+name)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
