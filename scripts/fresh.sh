@@ -91,6 +91,7 @@ done < <(apt-config dump 2>/dev/null | grep -E '^Acquire::https?::Proxy(::[^ ]+)
 .cache/tools/bin/mmdebstrap --quiet --variant=minbase --include=git,make,ca-certificates "${options[@]}" \
 	"$suite" "$ROOT" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
 # How this machine reaches Debian's archive and Go's module proxy.
+[ ! -s /etc/apt/sources.list ] && [ -z "$(ls -A /etc/apt/sources.list.d 2>/dev/null)" ] || rm -f "$ROOT/etc/apt/sources.list"
 for path in sources.list sources.list.d trusted.gpg trusted.gpg.d keyrings apt.conf apt.conf.d auth.conf auth.conf.d preferences.d; do
 	[ ! -e "/etc/apt/$path" ] || { rm -rf "$ROOT/etc/apt/$path"; cp -RL "/etc/apt/$path" "$ROOT/etc/apt/"; }
 done
