@@ -249,23 +249,23 @@ func (l Line) run(t *testing.T, do runner) Outcome {
 func Words(s string) []string {
 	var out []string
 	var word strings.Builder
-	quoted, any := false, false
+	quoted, begun := false, false
 	for _, r := range s {
 		switch {
 		case r == '\'':
-			quoted, any = !quoted, true
+			quoted, begun = !quoted, true
 		case r == ' ' && !quoted:
-			if any {
+			if begun {
 				out = append(out, word.String())
 			}
 			word.Reset()
-			any = false
+			begun = false
 		default:
 			word.WriteRune(r)
-			any = true
+			begun = true
 		}
 	}
-	if any {
+	if begun {
 		out = append(out, word.String())
 	}
 	return out
