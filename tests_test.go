@@ -135,7 +135,7 @@ func bareLoops(fd *ast.FuncDecl) (out []*ast.RangeStmt) {
 
 func isTable(x ast.Expr) bool {
 	lit, ok := x.(*ast.CompositeLit)
-	if !ok {
+	if !ok || len(lit.Elts) == 0 {
 		return false
 	}
 	switch typ := lit.Type.(type) {
