@@ -1,6 +1,7 @@
 package container_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -240,14 +241,16 @@ func TestCIDFile(t *testing.T) {
 		{"made", "create --cidfile new hello", 0, "ID"},
 		{"detached", "run -d --cidfile new hello", 0, "ID"},
 		{"not started", "run -d --cidfile new nostart", 125, "ID"},
-		{"not made", "create --cidfile new gone", 1, ""},
+		{"not made", "create --cidfile new gone", 1, "none"},
 		{"there already", "create --cidfile old hello", 1, "older"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got string
 			o := clitest.Line{Args: c.args, Files: map[string]string{"old": "older"}, After: func(dir string) {
-				b, _ := os.ReadFile(filepath.Join(dir, clitest.Words(c.args[strings.Index(c.args, "--cidfile"):])[1]))
-				got = string(b)
+				b, err := os.ReadFile(filepath.Join(dir, clitest.Words(c.args[strings.Index(c.args, "--cidfile"):])[1]))
+				if got = string(b); errors.Is(err, os.ErrNotExist) {
+					got = "none"
+				}
 			}}.Run(t)
 			if o.Code != c.code {
 				t.Errorf("exit %d, want %d: %s", o.Code, c.code, o.Err)
