@@ -23,6 +23,7 @@ func allowedSleeps() map[string]struct {
 		reason string
 	}{
 		"engine/container/health_test.go":   {1, "a helper of tests that run in a synctest bubble"},
+		"logs/ring_test.go":                 {1, "a slow writer of tests that run in a synctest bubble"},
 		"engine/network/path_ratio_test.go": {1, "a benchmark counts what is on its way between two kernels' queues"},
 		"shim/shimd/faults_test.go":         {1, "kills at another instant in each round"},
 		"shim/shimd/server_test.go":         {1, "measures an idle process, on request only"},
