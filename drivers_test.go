@@ -51,9 +51,11 @@ func TestNoDriverNamesItself(t *testing.T) {
 		`strings.EqualFold(d, "macvlan")`:              1,
 		`if strings.HasPrefix(d, "ipvlan") { return }`: 1,
 	} {
-		if got := len(namedDrivers(parseBody(t, src))); got != want {
-			t.Errorf("%s: %d, want %d", src, got, want)
-		}
+		t.Run(src, func(t *testing.T) {
+			if got := len(namedDrivers(parseBody(t, src))); got != want {
+				t.Errorf("%s: %d, want %d", src, got, want)
+			}
+		})
 	}
 }
 

@@ -628,9 +628,11 @@ func TestMethodsAreCounted(t *testing.T) {
 	for typ, want := range map[string]int{
 		"a.Plain": 3, "a.Embeds": 2, "a.Far": 1, "b.Other": 2, "a.List": 2, "a.Iface": 3, "a.Holds": 3,
 	} {
-		if got[typ] != want {
-			t.Errorf("%s has %d methods, want %d", typ, got[typ], want)
-		}
+		t.Run(typ, func(t *testing.T) {
+			if got[typ] != want {
+				t.Errorf("%s has %d methods, want %d", typ, got[typ], want)
+			}
+		})
 	}
 }
 

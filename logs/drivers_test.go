@@ -58,9 +58,11 @@ func TestDrivers(t *testing.T) {
 		{"json-file", opts{"max-file": "0"}, errdefs.ErrInvalidArgument, "max-file cannot be less than 1"},
 		{"json-file", opts{"compress": "y"}, errdefs.ErrInvalidArgument, "invalid value for compress: y"},
 	} {
-		if _, err := drivers.Configure(c.name, place, c.opts); !errors.Is(err, c.class) || err.Error() != c.text {
-			t.Errorf("%s %v: %v, want %s", c.name, c.opts, err, c.text)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := drivers.Configure(c.name, place, c.opts); !errors.Is(err, c.class) || err.Error() != c.text {
+				t.Errorf("%s %v: %v, want %s", c.name, c.opts, err, c.text)
+			}
+		})
 	}
 	if c, err := drivers.Configure("none", place, opts{"x": "y"}); c != nil || err != nil {
 		t.Errorf("none: %+v %v", c, err)

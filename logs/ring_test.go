@@ -91,8 +91,10 @@ func TestNonBlockingRecovers(t *testing.T) {
 func TestTag(t *testing.T) {
 	s := Subject{ID: "0123456789abcdef", Name: "web"}
 	for tag, want := range map[string]string{"": "", "}}": "}}", "a {{.ID}}": "a 0123456789ab", "{{ .Name }}{{.Name}}": "webweb", "{.Name}": "{.Name}"} {
-		if got, err := ExpandTag(tag, s); got != want || err != nil {
-			t.Errorf("%q: %q %v", tag, got, err)
-		}
+		t.Run(tag, func(t *testing.T) {
+			if got, err := ExpandTag(tag, s); got != want || err != nil {
+				t.Errorf("%q: %q %v", tag, got, err)
+			}
+		})
 	}
 }

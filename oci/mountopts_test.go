@@ -102,15 +102,17 @@ func TestMountOptions(t *testing.T) {
 		{strict, "rrelatime", "rw,nosuid,nodev,noexec,nodiratime,relatime", "rw,nosuid,nodev,noexec,nodiratime,relatime"},
 		{strict, "defaults async loud nomand noiversion norecurse", all, all},
 	} {
-		b := newBox(root, "cat", "/proc/self/mountinfo")
-		opts := strings.Fields(c.opts)
-		if c.opts != "bind" {
-			opts = append([]string{"rbind"}, opts...)
-		}
-		b.opts.Spec.Mounts = append(b.opts.Spec.Mounts, specs.Mount{Destination: "/m", Type: "bind", Source: c.src, Options: opts})
-		out, code, err := b.tryRun(t)
-		if got := seenMounts(out, "/m", "/m/sub"); err != nil || code != 0 || got[0] != c.top || got[1] != c.sub {
-			t.Errorf("%s: %q, %d, %v; want %q and %q", c.opts, got, code, err, c.top, c.sub)
-		}
+		t.Run(c.src+" "+c.opts, func(t *testing.T) {
+			b := newBox(root, "cat", "/proc/self/mountinfo")
+			opts := strings.Fields(c.opts)
+			if c.opts != "bind" {
+				opts = append([]string{"rbind"}, opts...)
+			}
+			b.opts.Spec.Mounts = append(b.opts.Spec.Mounts, specs.Mount{Destination: "/m", Type: "bind", Source: c.src, Options: opts})
+			out, code, err := b.tryRun(t)
+			if got := seenMounts(out, "/m", "/m/sub"); err != nil || code != 0 || got[0] != c.top || got[1] != c.sub {
+				t.Errorf("%s: %q, %d, %v; want %q and %q", c.opts, got, code, err, c.top, c.sub)
+			}
+		})
 	}
 }

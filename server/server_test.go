@@ -488,10 +488,12 @@ func TestAnnotationFilterIsGated(t *testing.T) {
 		}
 	})
 	for version, want := range map[string]int{"1.55": 400, "1.56": 200} {
-		status, body, _ := h.do(t, "GET", "/v"+version+`/containers/json?filters={"annotation":["k=v"]}`, nil)
-		if status != want || want == 400 && !strings.Contains(body, "invalid filter 'annotation'") {
-			t.Errorf("%s: %d %s", version, status, body)
-		}
+		t.Run(version, func(t *testing.T) {
+			status, body, _ := h.do(t, "GET", "/v"+version+`/containers/json?filters={"annotation":["k=v"]}`, nil)
+			if status != want || want == 400 && !strings.Contains(body, "invalid filter 'annotation'") {
+				t.Errorf("%s: %d %s", version, status, body)
+			}
+		})
 	}
 }
 

@@ -55,19 +55,19 @@ func inspectJSON(ref string) string {
 // fixed are the answers that depend on nothing but the request.
 func fixed(request string) (reply, bool) {
 	r, ok := map[string]reply{
-		"GET /containers/json":  {200, containersJSON},
-		"GET /images/json":      {200, imagesJSON},
-		"POST /images/prune":    {200, `{"ImagesDeleted":[{"Untagged":"a:1"},{"Deleted":"sha256:00"}],"SpaceReclaimed":1000}`},
-		"GET /networks":         {200, networksJSON},
-		"POST /networks/create": {201, `{"Id":"net1","Warning":""}`},
-		"POST /networks/prune":  {200, `{"NetworksDeleted":["n1","n2"]}`},
-		"GET /info":             {200, infoJSON},
-		"GET /version":          {200, versionJSON},
-		"GET /events":           {200, eventsJSON},
-		"GET /volumes":          {200, volumesJSON},
-		"POST /volumes/create":  {201, `{"CreatedAt":"2025-01-02T03:04:05Z","Driver":"local","Labels":null,"Mountpoint":"/m","Name":"made","Options":null,"Scope":"local"}`},
-		"POST /volumes/prune":   {200, `{"VolumesDeleted":["v1","v2"],"SpaceReclaimed":2048}`},
-		"POST /auth":            {200, `{"IdentityToken":"","Status":"Login Succeeded"}`},
+		"GET /containers/json":  {code: 200, body: containersJSON},
+		"GET /images/json":      {code: 200, body: imagesJSON},
+		"POST /images/prune":    {code: 200, body: `{"ImagesDeleted":[{"Untagged":"a:1"},{"Deleted":"sha256:00"}],"SpaceReclaimed":1000}`},
+		"GET /networks":         {code: 200, body: networksJSON},
+		"POST /networks/create": {code: 201, body: `{"Id":"net1","Warning":""}`},
+		"POST /networks/prune":  {code: 200, body: `{"NetworksDeleted":["n1","n2"]}`},
+		"GET /info":             {code: 200, body: infoJSON},
+		"GET /version":          {code: 200, body: versionJSON},
+		"GET /events":           {code: 200, body: eventsJSON},
+		"GET /volumes":          {code: 200, body: volumesJSON},
+		"POST /volumes/create":  {code: 201, body: `{"CreatedAt":"2025-01-02T03:04:05Z","Driver":"local","Labels":null,"Mountpoint":"/m","Name":"made","Options":null,"Scope":"local"}`},
+		"POST /volumes/prune":   {code: 200, body: `{"VolumesDeleted":["v1","v2"],"SpaceReclaimed":2048}`},
+		"POST /auth":            {code: 200, body: `{"IdentityToken":"","Status":"Login Succeeded"}`},
 	}[request]
 	return r, ok
 }

@@ -51,6 +51,7 @@ type Engine struct {
 type reply struct {
 	code int
 	body string
+	cut  bool
 }
 
 type ctr struct {
@@ -99,7 +100,14 @@ func (e *Engine) Close() { _ = e.srv.Close() }
 func (e *Engine) Answer(request string, code int, body string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.own[request] = reply{code, body}
+	e.own[request] = reply{code: code, body: body}
+}
+
+// Cut makes the answer to a request break off behind body, as a connection does that is lost.
+func (e *Engine) Cut(request, body string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.own[request] = reply{code: 200, body: body, cut: true}
 }
 
 // Requests are those recorded so far, without pings.
@@ -135,6 +143,10 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	own, ok := e.own[r.Method+" "+path]
 	e.mu.Unlock()
 	switch {
+	case ok && own.cut:
+		answer(w, own.code, own.body)
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
 	case ok && own.code > 399:
 		fail(w, own.code, "%s", own.body)
 	case ok:

@@ -69,7 +69,7 @@ func Lines(text string) []Line {
 
 // Golden runs each line in a subtest against an engine of its own, and compares output, exit
 // code and requests with its section of testdata/file. With UPDATE_GOLDEN=1 the file is
-// written anew; with DOCKER=path that client runs the same lines and is compared as well:
+// written anew; with GANTRY_GOLDEN_DOCKER=path that client runs the same lines and is compared as well:
 // the texts are Docker's, and this is how they were got.
 func Golden(t *testing.T, file string, lines []Line) {
 	t.Helper()
@@ -84,7 +84,7 @@ func Golden(t *testing.T, file string, lines []Line) {
 		want = sections(string(b))
 	}
 	var all strings.Builder
-	docker := os.Getenv("DOCKER")
+	docker := os.Getenv("GANTRY_GOLDEN_DOCKER")
 	for _, l := range lines {
 		title := strings.TrimSpace("docker " + l.Args + " " + suffix(l.Name))
 		t.Run(title, func(t *testing.T) {
@@ -249,23 +249,23 @@ func (l Line) run(t *testing.T, do runner) Outcome {
 func Words(s string) []string {
 	var out []string
 	var word strings.Builder
-	quoted, any := false, false
+	quoted, begun := false, false
 	for _, r := range s {
 		switch {
 		case r == '\'':
-			quoted, any = !quoted, true
+			quoted, begun = !quoted, true
 		case r == ' ' && !quoted:
-			if any {
+			if begun {
 				out = append(out, word.String())
 			}
 			word.Reset()
-			any = false
+			begun = false
 		default:
 			word.WriteRune(r)
-			any = true
+			begun = true
 		}
 	}
-	if any {
+	if begun {
 		out = append(out, word.String())
 	}
 	return out

@@ -1,6 +1,9 @@
 package container_test
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -225,4 +228,40 @@ create
 		clitest.Line{Args: "run -d hello", Name: "error", Engine: func(e *clitest.Engine) { e.Answer("POST /containers/create", 400, "no such thing") }, Only: "-"},
 	)
 	clitest.Golden(t, "run.golden", lines)
+}
+
+// The file of --cidfile has the ID while there is a container, and is not there when none was
+// made.
+func TestCIDFile(t *testing.T) {
+	for _, c := range []struct {
+		name, args string
+		code       int
+		want       string // in the file; "ID" is what create printed
+	}{
+		{"made", "create --cidfile new hello", 0, "ID"},
+		{"detached", "run -d --cidfile new hello", 0, "ID"},
+		{"not started", "run -d --cidfile new nostart", 125, "ID"},
+		{"not made", "create --cidfile new gone", 1, "none"},
+		{"there already", "create --cidfile old hello", 1, "older"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var got string
+			o := clitest.Line{Args: c.args, Files: map[string]string{"old": "older"}, After: func(dir string) {
+				b, err := os.ReadFile(filepath.Join(dir, clitest.Words(c.args[strings.Index(c.args, "--cidfile"):])[1]))
+				if got = string(b); errors.Is(err, os.ErrNotExist) {
+					got = "none"
+				}
+			}}.Run(t)
+			if o.Code != c.code {
+				t.Errorf("exit %d, want %d: %s", o.Code, c.code, o.Err)
+			}
+			want := c.want
+			if want == "ID" {
+				want = strings.TrimSpace(o.Out)
+			}
+			if got != want || c.want == "ID" && len(got) != 64 {
+				t.Errorf("the file has %q, want %q", got, want)
+			}
+		})
+	}
 }

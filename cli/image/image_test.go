@@ -182,19 +182,23 @@ image nosuch
 
 // An archive is at its place whole, or what was there before is.
 func TestSaveToFile(t *testing.T) {
+	whole := func(e *clitest.Engine) { e.Answer("GET /images/get", 200, "TAR") }
 	for _, c := range []struct {
 		name, args, want string
 		code             int
+		engine           func(*clitest.Engine)
 	}{
-		{"new", "save -o new.tar a", "TAR", 0},
-		{"replaces", "save -o old.tar a", "TAR", 0},
-		{"an error leaves the old one", "save -o old.tar none1", "old", 1},
+		{"new", "save -o new.tar a", "TAR", 0, whole},
+		{"replaces", "save -o old.tar a", "TAR", 0, whole},
+		{"an error leaves the old one", "save -o old.tar none1", "old", 1, func(e *clitest.Engine) { e.Answer("GET /images/get", 404, "No such image: none1") }},
+		{"so does an archive that breaks off", "save -o old.tar a", "old", 1, func(e *clitest.Engine) { e.Cut("GET /images/get", "TA") }},
+		{"which is not there where none was", "save -o new.tar a", "", 1, func(e *clitest.Engine) { e.Cut("GET /images/get", "TA") }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var file string
 			o := clitest.Line{
 				Args: c.args, Files: map[string]string{"old.tar": "old"},
-				Engine: func(e *clitest.Engine) { e.Answer("GET /images/get", 200, "TAR") },
+				Engine: c.engine,
 				After: func(dir string) {
 					b, _ := os.ReadFile(filepath.Join(dir, clitest.Words(c.args)[2]))
 					file = string(b)
@@ -202,9 +206,6 @@ func TestSaveToFile(t *testing.T) {
 						t.Errorf("left behind: %q", left)
 					}
 				},
-			}
-			if c.code != 0 {
-				o.Engine = func(e *clitest.Engine) { e.Answer("GET /images/get", 404, "No such image: none1") }
 			}
 			if got := o.Run(t); got.Code != c.code {
 				t.Errorf("exit %d, want %d: %s", got.Code, c.code, got.Err)

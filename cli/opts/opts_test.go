@@ -41,13 +41,19 @@ func TestValues(t *testing.T) {
 		{"no cpus", &CPUs{}, []string{"x"}, "failed to parse x as a rational number", func(v pflag.Value) any { return v.(*CPUs).Nano }, int64(0), "", "decimal"},
 		{"part of a nanosecond", &CPUs{}, []string{"0.0000000001"}, "value is too precise", func(v pflag.Value) any { return v.(*CPUs).Nano }, int64(0), "", "decimal"},
 		{
-			"ulimits", &Ulimits{}, []string{"nofile=1:2", "core=3", "nofile=5"}, "", func(v pflag.Value) any { return v.(*Ulimits).All() },
-			[]*units.Ulimit{{Name: "core", Soft: 3, Hard: 3}, {Name: "nofile", Soft: 5, Hard: 5}}, "[core=3:3 nofile=5:5]", "ulimit",
+			"ulimits", &Ulimits{},
+			[]string{"nofile=1:2", "core=3", "nofile=5"},
+			"", func(v pflag.Value) any { return v.(*Ulimits).All() },
+			[]*units.Ulimit{{Name: "core", Soft: 3, Hard: 3}, {Name: "nofile", Soft: 5, Hard: 5}},
+			"[core=3:3 nofile=5:5]", "ulimit",
 		},
 		{"no ulimit", &Ulimits{}, []string{"x=1"}, "invalid ulimit type: x", func(v pflag.Value) any { return len(v.(*Ulimits).All()) }, 0, "[]", "ulimit"},
 		{
-			"filter", &Filter{}, []string{"Label=a=b", " status = up ", "label=c", ""}, "", func(v pflag.Value) any { return v.(*Filter).All() },
-			map[string]map[string]bool{"label": {"a=b": true, "c": true}, "status": {"up": true}}, "", "filter",
+			"filter", &Filter{},
+			[]string{"Label=a=b", " status = up ", "label=c", ""},
+			"", func(v pflag.Value) any { return v.(*Filter).All() },
+			map[string]map[string]bool{"label": {"a=b": true, "c": true}, "status": {"up": true}},
+			"", "filter",
 		},
 		{"no filter", &Filter{}, []string{"x"}, "bad format of filter (expected name=value)", func(v pflag.Value) any { return v.(*Filter).All() == nil }, true, "", "filter"},
 	} {

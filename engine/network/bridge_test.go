@@ -49,16 +49,18 @@ func TestDefaultBridge(t *testing.T) {
 	}
 	serve(t, s.host.NS(), a.NetNS, "tcp", ":80", "a")
 	for name, from := range map[string]*box{"host": nil, "b": b, "itself": a} {
-		var got string
-		var err error
-		if from == nil {
-			got, err = ask(s.host.NS(), nil, "172.17.0.2:80")
-		} else {
-			got, err = ask(s.host.NS(), from.NetNS, "172.17.0.2:80")
-		}
-		if err != nil || !strings.HasPrefix(got, "a 172.17.0.") {
-			t.Errorf("from %s: %q %v", name, got, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			var got string
+			var err error
+			if from == nil {
+				got, err = ask(s.host.NS(), nil, "172.17.0.2:80")
+			} else {
+				got, err = ask(s.host.NS(), from.NetNS, "172.17.0.2:80")
+			}
+			if err != nil || !strings.HasPrefix(got, "a 172.17.0.") {
+				t.Errorf("from %s: %q %v", name, got, err)
+			}
+		})
 	}
 	in, err := s.Inspect(context.Background(), NameBridge)
 	if err != nil || len(in.Containers) != 2 || in.Containers[a.id].IPv4Address.String() != "172.17.0.2/16" {

@@ -110,18 +110,20 @@ func TestPortRangeUDPv6(t *testing.T) {
 		to   string
 		port int
 	}{{nil, "::1", 20000}, {nil, "::1", 20007}, {out, "2001:db8::1", 20007}, {out, "2001:db8::1", 20000}, {out, "2001:db8::1", 20099}} {
-		from, local := s.host.Netns(), "::1"
-		if c.from != nil {
-			from, local = c.from, "2001:db8::2"
-		}
-		client := udpSocket6(t, s, from, netip.AddrPortFrom(netip.MustParseAddr(local), 5555))
-		for range 2 {
-			got := askUDP(client, netip.AddrPortFrom(netip.MustParseAddr(c.to), uint16(c.port)))
-			if want := strconv.Itoa(c.port + 10000); got != want {
-				t.Errorf("%s port %d: %q answered, want %q", c.to, c.port, got, want)
+		t.Run(c.to, func(t *testing.T) {
+			from, local := s.host.Netns(), "::1"
+			if c.from != nil {
+				from, local = c.from, "2001:db8::2"
 			}
-		}
-		client.Close()
+			client := udpSocket6(t, s, from, netip.AddrPortFrom(netip.MustParseAddr(local), 5555))
+			for range 2 {
+				got := askUDP(client, netip.AddrPortFrom(netip.MustParseAddr(c.to), uint16(c.port)))
+				if want := strconv.Itoa(c.port + 10000); got != want {
+					t.Errorf("%s port %d: %q answered, want %q", c.to, c.port, got, want)
+				}
+			}
+			client.Close()
+		})
 	}
 	// One socket, two ports, in turns.
 	client := udpSocket6(t, s, out, netip.MustParseAddrPort("[2001:db8::2]:6666"))
@@ -205,21 +207,23 @@ func TestPortRangeTaken(t *testing.T) {
 		{"192.0.2.1:20050", "192.0.2.1", "192.0.2.1:20050"},
 		{"127.0.0.1:20050", "192.0.2.1", ""},
 	} {
-		l, err := net.Listen("tcp", c.listen)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := request("range")
-		r.Ports = rowOf("tcp", c.hostIP, 20000, 20000, 100)
-		sb, err := s.Acquire(context.Background(), r)
-		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "address already in use")) {
-			t.Errorf("%v: %v", c, err)
-		}
-		if err == nil {
-			sb.NetNS.Close()
-			s.Release(context.Background(), r.ContainerID)
-		}
-		l.Close()
+		t.Run(c.listen+" "+c.hostIP, func(t *testing.T) {
+			l, err := net.Listen("tcp", c.listen)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := request("range")
+			r.Ports = rowOf("tcp", c.hostIP, 20000, 20000, 100)
+			sb, err := s.Acquire(context.Background(), r)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "address already in use")) {
+				t.Errorf("%v: %v", c, err)
+			}
+			if err == nil {
+				sb.NetNS.Close()
+				s.Release(context.Background(), r.ContainerID)
+			}
+			l.Close()
+		})
 	}
 }
 
@@ -262,13 +266,15 @@ func TestPublishedByLinkLocal(t *testing.T) {
 		serve(t, s.host.NS(), b.NetNS, "tcp", ":80", "one")
 		serve(t, s.host.NS(), b.NetNS, "tcp", fmt.Sprint(":", first+50), "row")
 		for port, want := range map[int]string{8080 + i: "one ", first + 50: "row ", first + 51: ""} {
-			var got string
-			err := s.host.NS().Inside(out, func() error {
-				return fromLinkLocal(t, host.MAC, uint16(port), &got)
+			t.Run(fmt.Sprint(port), func(t *testing.T) {
+				var got string
+				err := s.host.NS().Inside(out, func() error {
+					return fromLinkLocal(t, host.MAC, uint16(port), &got)
+				})
+				if want == "" && err == nil || want != "" && (err != nil || !strings.HasPrefix(got, want)) {
+					t.Errorf("%s, port %d: %q %v, want %q", nw, port, got, err, want)
+				}
 			})
-			if want == "" && err == nil || want != "" && (err != nil || !strings.HasPrefix(got, want)) {
-				t.Errorf("%s, port %d: %q %v, want %q", nw, port, got, err, want)
-			}
 		}
 	}
 }

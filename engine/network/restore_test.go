@@ -221,23 +221,25 @@ func TestForeignFlush(t *testing.T) {
 		"delete element inet gantry any4 { tcp . 8080 }", "flush set inet gantry bridges", "flush chain inet gantry in",
 		"insert rule inet gantry forward drop", "add rule inet gantry guard accept", "flush table inet gantry", "flush ruleset",
 	} {
-		was := sortedLines(ruleset(t))
-		t.Log(change)
-		nft(strings.Fields(change)...)
-		waitFor(t, func() bool {
-			now := ruleset(t)
-			if strings.HasPrefix(change, "flush table") || change == "flush ruleset" {
-				ok, err := s.host.Intact()
-				return ok && err == nil && strings.Contains(now, "tcp . 8080")
+		t.Run(change, func(t *testing.T) {
+			was := sortedLines(ruleset(t))
+			t.Log(change)
+			nft(strings.Fields(change)...)
+			waitFor(t, func() bool {
+				now := ruleset(t)
+				if strings.HasPrefix(change, "flush table") || change == "flush ruleset" {
+					ok, err := s.host.Intact()
+					return ok && err == nil && strings.Contains(now, "tcp . 8080")
+				}
+				return sortedLines(now) == was
+			})
+			if got, err := ask(s.host.NS(), nil, "127.0.0.1:8080"); err != nil || got != "web 172.17.0.1" {
+				t.Errorf("after %v: %q %v", change, got, err)
 			}
-			return sortedLines(now) == was
+			if !strings.HasPrefix(change, "flush table") && change != "flush ruleset" && !theirs() {
+				t.Errorf("after %v the user's own is gone:\n%s", change, ruleset(t))
+			}
 		})
-		if got, err := ask(s.host.NS(), nil, "127.0.0.1:8080"); err != nil || got != "web 172.17.0.1" {
-			t.Errorf("after %v: %q %v", change, got, err)
-		}
-		if !strings.HasPrefix(change, "flush table") && change != "flush ruleset" && !theirs() {
-			t.Errorf("after %v the user's own is gone:\n%s", change, ruleset(t))
-		}
 	}
 	nft("flush", "ruleset")
 	r2 := request("web2")
@@ -245,9 +247,11 @@ func TestForeignFlush(t *testing.T) {
 	b2 := run(t, s, r2) // a change finds the table gone and makes it again
 	serve(t, s.host.NS(), b2.NetNS, "tcp", ":80", "web2")
 	for addr, want := range map[string]string{"127.0.0.1:8080": "web 172.17.0.1", "127.0.0.1:8081": "web2 172.17.0.1"} {
-		if got, err := ask(s.host.NS(), nil, addr); err != nil || got != want {
-			t.Errorf("%s: %q %v", addr, got, err)
-		}
+		t.Run(addr, func(t *testing.T) {
+			if got, err := ask(s.host.NS(), nil, addr); err != nil || got != want {
+				t.Errorf("%s: %q %v", addr, got, err)
+			}
+		})
 	}
 	nft("add", "rule", "inet", "gantry", "user", "ip", "daddr", "172.17.0.9", "drop")
 	if err := s.host.Repair(); err != nil {

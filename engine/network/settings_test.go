@@ -22,27 +22,29 @@ func TestDefaultNetworkOptions(t *testing.T) {
 	create(t, s, network.CreateRequest{Name: "b", ConfigFrom: &network.ConfigReference{Network: "conf"}})
 	create(t, s, network.CreateRequest{Name: "c", Options: map[string]string{bridge.OptMTU: "1400"}})
 	for name, want := range map[string]int{"a": 1337, "b": 1337, "c": 1400} {
-		b := run(t, s, on(request("box"), name))
-		err := s.host.NS().Inside(b.NetNS, func() error {
-			nl, err := dialNL()
-			if err != nil {
+		t.Run(name, func(t *testing.T) {
+			b := run(t, s, on(request("box"), name))
+			err := s.host.NS().Inside(b.NetNS, func() error {
+				nl, err := dialNL()
+				if err != nil {
+					return err
+				}
+				defer nl.Close()
+				l, err := nl.LinkByName("eth0")
+				if err == nil && l.MTU != want {
+					t.Errorf("%s: MTU %d, want %d", name, l.MTU, want)
+				}
 				return err
+			})
+			if err != nil {
+				t.Error(err)
 			}
-			defer nl.Close()
-			l, err := nl.LinkByName("eth0")
-			if err == nil && l.MTU != want {
-				t.Errorf("%s: MTU %d, want %d", name, l.MTU, want)
+			b.stop()
+			in, err := s.Inspect(context.Background(), name)
+			if err != nil || in.EnableIPv6 != (name != "b") || name != "c" && in.Options[bridge.OptMTU] != "1337" {
+				t.Errorf("%s: %+v %v", name, in, err)
 			}
-			return err
 		})
-		if err != nil {
-			t.Error(err)
-		}
-		b.stop()
-		in, err := s.Inspect(context.Background(), name)
-		if err != nil || in.EnableIPv6 != (name != "b") || name != "c" && in.Options[bridge.OptMTU] != "1337" {
-			t.Errorf("%s: %+v %v", name, in, err)
-		}
 	}
 	if in, _ := s.Inspect(context.Background(), "conf"); len(in.Options) != 1 {
 		t.Errorf("a configuration network has %v", in.Options)
@@ -63,11 +65,13 @@ func TestAcceptMark(t *testing.T) {
 	serve(t, s.host.NS(), b.NetNS, "tcp", ":80", "web")
 	try(t, s, probe{"not marked", out, b.ip().String() + ":80", ""})
 	for mark, want := range map[string]string{"5": "web 192.0.2.2", "2": ""} {
-		cmd := "add table inet m; add chain inet m pre { type filter hook prerouting priority -150; }; flush chain inet m pre; add rule inet m pre ip saddr 192.0.2.2 meta mark set " + mark
-		if out, err := exec.Command(nft, cmd).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		try(t, s, probe{"mark " + mark, out, b.ip().String() + ":80", want})
+		t.Run(mark, func(t *testing.T) {
+			cmd := "add table inet m; add chain inet m pre { type filter hook prerouting priority -150; }; flush chain inet m pre; add rule inet m pre ip saddr 192.0.2.2 meta mark set " + mark
+			if out, err := exec.Command(nft, cmd).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			try(t, s, probe{"mark " + mark, out, b.ip().String() + ":80", want})
+		})
 	}
 }
 

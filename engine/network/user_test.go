@@ -145,10 +145,12 @@ func TestCreateErrors(t *testing.T) {
 		{network.CreateRequest{Name: "x", Options: map[string]string{bridge.OptICC: "maybe"}}, errdefs.ErrInvalidArgument, "failed to parse"},
 		{network.CreateRequest{Name: "x", ConfigFrom: &network.ConfigReference{Network: "taken"}}, errdefs.ErrNotFound, `configuration network "taken" does not exist`},
 	} {
-		_, err := s.Create(context.Background(), c.r)
-		if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.text) {
-			t.Errorf("%+v: %v", c.r, err)
-		}
+		t.Run(c.text, func(t *testing.T) {
+			_, err := s.Create(context.Background(), c.r)
+			if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("%+v: %v", c.r, err)
+			}
+		})
 	}
 	if list, _ := s.List(context.Background(), filter.Args{"type": {"custom"}}); len(list) != 1 {
 		t.Errorf("left: %v", list)
@@ -168,19 +170,21 @@ func TestSecondSubnet(t *testing.T) {
 			{Subnet: p("172.28.100.0/24"), Gateway: a("172.28.100.1")}, {Subnet: p("172.28.102.0/24"), Gateway: a("172.28.102.254")},
 		}}})
 		for addr, gw := range map[string]string{"": "172.28.100.1", "172.28.102.20": "172.28.102.254"} {
-			r := on(request("a"+addr), "n")
-			if addr != "" {
-				r.Endpoints["n"].IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: a(addr)}
-			}
-			b := run(t, s, r)
-			if got := b.Endpoints["n"].Gateway; got != a(gw) {
-				t.Errorf("%s: gateway %v of %s", drv, got, b.ip())
-			}
-			if drv == "bridge" {
-				serve(t, s.host.NS(), s.host.Netns(), "tcp", gw+":77", "gate")
-				try(t, s, probe{"its gateway", b.NetNS, gw + ":77", "gate " + b.ip().String()})
-			}
-			b.stop()
+			t.Run(addr, func(t *testing.T) {
+				r := on(request("a"+addr), "n")
+				if addr != "" {
+					r.Endpoints["n"].IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: a(addr)}
+				}
+				b := run(t, s, r)
+				if got := b.Endpoints["n"].Gateway; got != a(gw) {
+					t.Errorf("%s: gateway %v of %s", drv, got, b.ip())
+				}
+				if drv == "bridge" {
+					serve(t, s.host.NS(), s.host.Netns(), "tcp", gw+":77", "gate")
+					try(t, s, probe{"its gateway", b.NetNS, gw + ":77", "gate " + b.ip().String()})
+				}
+				b.stop()
+			})
 		}
 		if err := s.Remove(context.Background(), "n"); err != nil {
 			t.Fatal(err)
@@ -197,23 +201,25 @@ func TestWithoutAddresses(t *testing.T) {
 	create(t, s, network.CreateRequest{Name: "dhcp", Driver: "macvlan", IPAM: &network.IPAM{Driver: "null"}})
 	create(t, s, network.CreateRequest{Name: "dhcp2", Driver: "macvlan", IPAM: &network.IPAM{Driver: "null"}})
 	for name, want := range map[string]string{"l2": "[]", "dhcp": "[0.0.0.0/0]"} {
-		in, err := s.Inspect(context.Background(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var subs []netip.Prefix
-		for _, c := range in.IPAM.Config {
-			subs = append(subs, c.Subnet)
-		}
-		if fmt.Sprint(subs) != want {
-			t.Errorf("%s shows %v, want %s", name, subs, want)
-		}
-		r := on(request("a"), name)
-		b := run(t, s, r)
-		if e := b.Record.Endpoints[0]; e.IPv4.IsValid() || e.IPv6.IsValid() || e.MAC == "" || e.IfName != "eth0" {
-			t.Errorf("%s: %+v", name, e)
-		}
-		b.stop()
+		t.Run(name, func(t *testing.T) {
+			in, err := s.Inspect(context.Background(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var subs []netip.Prefix
+			for _, c := range in.IPAM.Config {
+				subs = append(subs, c.Subnet)
+			}
+			if fmt.Sprint(subs) != want {
+				t.Errorf("%s shows %v, want %s", name, subs, want)
+			}
+			r := on(request("a"), name)
+			b := run(t, s, r)
+			if e := b.Record.Endpoints[0]; e.IPv4.IsValid() || e.IPv6.IsValid() || e.MAC == "" || e.IfName != "eth0" {
+				t.Errorf("%s: %+v", name, e)
+			}
+			b.stop()
+		})
 	}
 }
 
@@ -261,10 +267,12 @@ func TestIPv4ComesFirst(t *testing.T) {
 	create(t, s, network.CreateRequest{Name: "a", EnableIPv6: &yes, IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: p("fd64::/64")}}}})
 	create(t, s, network.CreateRequest{Name: "b", EnableIPv6: &yes, IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: p("fd65::/64")}, {Subnet: p("10.65.0.0/24")}}}})
 	for name, want := range map[string]string{"a": "172.18.0.0/16 fd64::/64", "b": "10.65.0.0/24 fd65::/64"} {
-		in, err := s.Inspect(context.Background(), name)
-		if err != nil || len(in.IPAM.Config) != 2 || in.IPAM.Config[0].Subnet.String()+" "+in.IPAM.Config[1].Subnet.String() != want {
-			t.Errorf("%s: %+v %v", name, in.IPAM.Config, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			in, err := s.Inspect(context.Background(), name)
+			if err != nil || len(in.IPAM.Config) != 2 || in.IPAM.Config[0].Subnet.String()+" "+in.IPAM.Config[1].Subnet.String() != want {
+				t.Errorf("%s: %+v %v", name, in.IPAM.Config, err)
+			}
+		})
 	}
 }
 

@@ -124,13 +124,15 @@ func TestPluginList(t *testing.T) {
 	s = w.open()
 	w.create(s, "there", nil)
 	for f, want := range map[string]string{"": "local:here vp:theirs vp:there", "vp": "vp:theirs vp:there", "local": "local:here", "none": ""} {
-		args := filter.Args{}
-		if f != "" {
-			args["driver"] = []string{f}
-		}
-		if l, warn, err := s.List(t.Context(), args); names(l) != want || err != nil || len(warn) != 0 {
-			t.Errorf("driver %q: %s %v %v", f, names(l), warn, err)
-		}
+		t.Run(f, func(t *testing.T) {
+			args := filter.Args{}
+			if f != "" {
+				args["driver"] = []string{f}
+			}
+			if l, warn, err := s.List(t.Context(), args); names(l) != want || err != nil || len(warn) != 0 {
+				t.Errorf("driver %q: %s %v %v", f, names(l), warn, err)
+			}
+		})
 	}
 	if v, err := s.Inspect(t.Context(), "theirs"); err != nil || v.Driver != "vp" || v.Scope != "global" {
 		t.Errorf("%+v %v", v, err)

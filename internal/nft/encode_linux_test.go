@@ -111,13 +111,15 @@ func TestElements(t *testing.T) {
 		{"no protocol", ports, Elem{Key: []Value{addr("10.0.0.1"), "gre", uint16(80)}}, `element 10.0.0.1 . "gre" . 80: value gre does not fit type inet_proto`},
 		{"no port", ports, Elem{Key: []Value{addr("10.0.0.1"), "tcp", 80}}, "element 10.0.0.1 . tcp . 80: value 80 does not fit type inet_service"},
 		{
-			"data", to, Elem{Key: []Value{"udp", uint16(53)}, Data: []Value{addr("fd00::2"), uint16(5353)}},
+			"data", to,
+			Elem{Key: []Value{"udp", uint16(53)}, Data: []Value{addr("fd00::2"), uint16(5353)}},
 			"1100000000350000:fd00000000000000000000000000000214e90000",
 		},
 		{"key alone, to remove it", to, Elem{Key: []Value{"udp", uint16(53)}}, "1100000000350000"},
 		{"data that does not fit", to, Elem{Key: []Value{"udp", uint16(53)}, Data: []Value{addr("10.0.0.2"), uint16(1)}}, "element udp . 53 : 10.0.0.2 . 1: value 10.0.0.2 does not fit type ipv6_addr"},
 		{
-			"prefix and range", ranges, Elem{Key: []Value{prefix("10.1.2.3/9"), "sctp", PortRange{First: 256, Last: 511}}},
+			"prefix and range", ranges,
+			Elem{Key: []Value{prefix("10.1.2.3/9"), "sctp", PortRange{First: 256, Last: 511}}},
 			"0a0000008400000001000000-0a7fffff8400000001ff0000",
 		},
 		{"single in a range", ranges, Elem{Key: []Value{addr("10.0.0.1"), "tcp", uint16(80)}}, "0a0000010600000000500000-0a0000010600000000500000"},

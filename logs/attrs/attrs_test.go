@@ -21,14 +21,18 @@ func TestAttrs(t *testing.T) {
 		`{"tag":"repo:tag/web/0123456789ab 0123456789abcdef"}`:  {"tag": "{{.ImageName}}/{{ .Name }}/{{.ID}} {{.FullID}}"},
 		`{"tag":"sha256:01234 sha256:0123456789 docker a b c"}`: {"tag": "{{.ImageID}} {{.ImageFullID}} {{.DaemonName}} {{.Command}}"},
 	} {
-		if got := string(Of(s, opts)); got != want {
-			t.Errorf("%v: %s, want %s", opts, got, want)
-		}
+		t.Run(want, func(t *testing.T) {
+			if got := string(Of(s, opts)); got != want {
+				t.Errorf("%v: %s, want %s", opts, got, want)
+			}
+		})
 	}
 	for _, tag := range []string{"{{.Nothing}}", "{{json .}}", "{{.ID", "x{{"} {
-		_, err := logs.Drivers{jsonfile.Driver{}}.Configure("json-file", logs.Place{}, map[string]string{"tag": tag})
-		if !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%s: %v", tag, err)
-		}
+		t.Run(tag, func(t *testing.T) {
+			_, err := logs.Drivers{jsonfile.Driver{}}.Configure("json-file", logs.Place{}, map[string]string{"tag": tag})
+			if !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%s: %v", tag, err)
+			}
+		})
 	}
 }

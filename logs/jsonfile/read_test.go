@@ -116,10 +116,12 @@ func TestRead(t *testing.T) {
 		{Options{Tail: -1, Since: day.Add(240 * time.Second)}, texted(240, 250)},
 		{Options{Tail: -1, Until: day.Add(9 * time.Second)}, texted(0, 10)},
 	} {
-		c.o.Path = path
-		if got := read(t, c.o); got != c.want {
-			t.Errorf("%+v: %d bytes, want %d:\n%.200s", c.o, len(got), len(c.want), got)
-		}
+		t.Run(c.want, func(t *testing.T) {
+			c.o.Path = path
+			if got := read(t, c.o); got != c.want {
+				t.Errorf("%+v: %d bytes, want %d:\n%.200s", c.o, len(got), len(c.want), got)
+			}
+		})
 	}
 	if got := read(t, Options{Path: filepath.Join(dir, "none"), Tail: -1}); got != "" {
 		t.Errorf("%q", got)
@@ -145,25 +147,27 @@ func tail(f *os.File, n int) (int, error) {
 func TestSeekTail(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	for _, text := range []string{"", "\n", "a", "a\n", "a\nb", "a\nb\n", "\n\n\n", strings.Repeat("x", 70<<10) + "\n" + strings.Repeat("y", 64<<10) + "\n"} {
-		write(t, path, text)
-		parts := strings.SplitAfter(text, "\n")
-		if parts[len(parts)-1] == "" {
-			parts = parts[:len(parts)-1]
-		}
-		for n := range 4 {
-			f, err := os.Open(path)
-			if err != nil {
-				t.Fatal(err)
+		t.Run(text, func(t *testing.T) {
+			write(t, path, text)
+			parts := strings.SplitAfter(text, "\n")
+			if parts[len(parts)-1] == "" {
+				parts = parts[:len(parts)-1]
 			}
-			found, err := tail(f, n)
-			rest, _ := os.ReadFile(path)
-			pos, _ := f.Seek(0, 1)
-			want := min(n, len(parts))
-			if err != nil || found != want || string(rest[pos:]) != strings.Join(parts[len(parts)-want:], "") {
-				t.Errorf("%.20q tail %d: found %d at %d, %v", text, n, found, pos, err)
+			for n := range 4 {
+				f, err := os.Open(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				found, err := tail(f, n)
+				rest, _ := os.ReadFile(path)
+				pos, _ := f.Seek(0, 1)
+				want := min(n, len(parts))
+				if err != nil || found != want || string(rest[pos:]) != strings.Join(parts[len(parts)-want:], "") {
+					t.Errorf("%.20q tail %d: found %d at %d, %v", text, n, found, pos, err)
+				}
+				f.Close()
 			}
-			f.Close()
-		}
+		})
 	}
 }
 
@@ -250,12 +254,14 @@ func TestDecode(t *testing.T) {
 		{`{"time":"2026-01-01T00:00:00Z","stream":"stdout","log":"other order"}`, "other order"},
 		{`{"log":"with attrs","stream":"stdout","attrs":{"a":"b"},"time":"2026-01-01T00:00:00Z"}`, "with attrs"},
 	} {
-		var d decoder
-		var m logs.Record
-		err := d.decode([]byte(c.in), &m)
-		if err != nil || string(m.Line) != c.out || m.Time.Year() != 2026 {
-			t.Errorf("%s: %+v %v", c.in, m, err)
-		}
+		t.Run(c.in, func(t *testing.T) {
+			var d decoder
+			var m logs.Record
+			err := d.decode([]byte(c.in), &m)
+			if err != nil || string(m.Line) != c.out || m.Time.Year() != 2026 {
+				t.Errorf("%s: %+v %v", c.in, m, err)
+			}
+		})
 	}
 }
 
@@ -303,12 +309,14 @@ func TestTornFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range []int{0, 5, len(whole) - 4} {
-		if err := os.WriteFile(path+".1.gz", whole[:n], 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := read(t, Options{Path: path, Tail: -1}); !strings.HasSuffix(got, texted(50, 52)) {
-			t.Errorf("cut at %d: %q", n, got)
-		}
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			if err := os.WriteFile(path+".1.gz", whole[:n], 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got := read(t, Options{Path: path, Tail: -1}); !strings.HasSuffix(got, texted(50, 52)) {
+				t.Errorf("cut at %d: %q", n, got)
+			}
+		})
 	}
 }
 

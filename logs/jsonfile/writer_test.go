@@ -129,17 +129,19 @@ func TestLongLines(t *testing.T) {
 		{3*MaxLine + 5, 1 << 16, 4},
 		{3*MaxLine + 5, 8 * MaxLine, 4},
 	} {
-		path := filepath.Join(t.TempDir(), "log")
-		w := open(t, Config{Path: path, MaxFiles: 1})
-		text := strings.Repeat("x", c.size) + "\n"
-		for i := 0; i < len(text); i += c.step {
-			w.Write(Stdout, []byte(text[i:min(len(text), i+c.step)]))
-		}
-		w.Close()
-		got, n := texts(t, readFile(t, path))
-		if got != text || n != c.entries {
-			t.Errorf("%+v: %d entries, %d of %d bytes", c, n, len(got), len(text))
-		}
+		t.Run(fmt.Sprint(c.size), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "log")
+			w := open(t, Config{Path: path, MaxFiles: 1})
+			text := strings.Repeat("x", c.size) + "\n"
+			for i := 0; i < len(text); i += c.step {
+				w.Write(Stdout, []byte(text[i:min(len(text), i+c.step)]))
+			}
+			w.Close()
+			got, n := texts(t, readFile(t, path))
+			if got != text || n != c.entries {
+				t.Errorf("%+v: %d entries, %d of %d bytes", c, n, len(got), len(text))
+			}
+		})
 	}
 }
 
@@ -169,30 +171,32 @@ func TestRotation(t *testing.T) {
 		w.Close()
 		var all string
 		for _, name := range []string{path + ".2", path + ".1", path} {
-			var b string
-			if compress && name != path {
-				f, err := os.Open(name + ".gz")
-				if err != nil {
-					t.Fatal(err)
+			t.Run(name, func(t *testing.T) {
+				var b string
+				if compress && name != path {
+					f, err := os.Open(name + ".gz")
+					if err != nil {
+						t.Fatal(err)
+					}
+					z, err := gzip.NewReader(f)
+					if err != nil {
+						t.Fatal(err)
+					}
+					data, err := io.ReadAll(z)
+					f.Close()
+					if err != nil {
+						t.Fatal(err)
+					}
+					b = string(data)
+				} else {
+					b = readFile(t, name)
 				}
-				z, err := gzip.NewReader(f)
-				if err != nil {
-					t.Fatal(err)
+				if len(b) > 1100 || len(b) < 20 {
+					t.Errorf("%s has %d bytes", name, len(b))
 				}
-				data, err := io.ReadAll(z)
-				f.Close()
-				if err != nil {
-					t.Fatal(err)
-				}
-				b = string(data)
-			} else {
-				b = readFile(t, name)
-			}
-			if len(b) > 1100 || len(b) < 20 {
-				t.Errorf("%s has %d bytes", name, len(b))
-			}
-			s, _ := texts(t, b)
-			all += s
+				s, _ := texts(t, b)
+				all += s
+			})
 		}
 		if !strings.HasSuffix(want, all) || len(all) < 150 {
 			t.Errorf("compress %t: kept %q", compress, all)

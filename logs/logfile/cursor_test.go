@@ -43,13 +43,15 @@ func (f *failing) Read(p []byte) (int, error) {
 
 func TestReadErrorIsTold(t *testing.T) {
 	for name, src := range map[string]io.Reader{"plain file": &failing{}, "compressed file": tornReader{&failing{}}} {
-		c := &Cursor{in: input{src: src}, format: lines{}, cur: part{f: os.Stdin}}
-		var pe *os.PathError
-		if r, err := c.Next(t.Context()); err != nil || string(r.Line) != "line 0\n" {
-			t.Errorf("%s: %v", name, err)
-		}
-		if _, err := c.Next(t.Context()); !errors.As(err, &pe) {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			c := &Cursor{in: input{src: src}, format: lines{}, cur: part{f: os.Stdin}}
+			var pe *os.PathError
+			if r, err := c.Next(t.Context()); err != nil || string(r.Line) != "line 0\n" {
+				t.Errorf("%s: %v", name, err)
+			}
+			if _, err := c.Next(t.Context()); !errors.As(err, &pe) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry/gantry/test/poll"
 	"golang.org/x/sys/unix"
 )
 
@@ -252,10 +253,11 @@ func play(t *testing.T, client func(args ...string) *exec.Cmd, steps []step) {
 			c.Stdin = bytes.NewReader([]byte(s.in))
 			return run(t, c)
 		}
-		r := do()
-		for end := time.Now().Add(budget); s.poll && !s.met(r) && time.Now().Before(end); r = do() {
-			time.Sleep(50 * time.Millisecond)
-		}
+		var r result
+		poll.Within(budget, func() bool {
+			r = do()
+			return !s.poll || s.met(r)
+		})
 		if !s.met(r) {
 			t.Errorf("%s: status %d, want %d and %q\n%s%s", s.args, r.code, s.code, s.want, r.out, r.err)
 		}

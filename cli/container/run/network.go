@@ -199,50 +199,50 @@ func (f *Flags) firstNetwork(n *attachment) error {
 	return nil
 }
 
-func (n *attachment) endpoint() (*network.EndpointSettings, error) {
-	if strings.TrimSpace(n.target) == "" {
+func (a *attachment) endpoint() (*network.EndpointSettings, error) {
+	if strings.TrimSpace(a.target) == "" {
 		return nil, errors.New("no name set for network")
 	}
-	if !userDefined(n.target) {
-		if len(n.aliases) > 0 {
+	if !userDefined(a.target) {
+		if len(a.aliases) > 0 {
 			return nil, fmt.Errorf("network-scoped aliases are only supported for user-defined networks")
 		}
-		if len(n.links) > 0 {
+		if len(a.links) > 0 {
 			return nil, fmt.Errorf("links are only supported for user-defined networks")
 		}
 	}
 	ep := &network.EndpointSettings{
-		Aliases: n.aliases, Links: n.links, DriverOpts: n.driverOpts, GwPriority: n.gwPriority,
+		Aliases: a.aliases, Links: a.links, DriverOpts: a.driverOpts, GwPriority: a.gwPriority,
 	}
 	addr := func(s string) (netip.Addr, error) {
 		if s == "" {
 			return netip.Addr{}, nil
 		}
-		a, err := netip.ParseAddr(s)
+		ip, err := netip.ParseAddr(s)
 		if err != nil {
-			return a, fmt.Errorf("invalid IP address: %s", s)
+			return ip, fmt.Errorf("invalid IP address: %s", s)
 		}
-		return a, nil
+		return ip, nil
 	}
-	if n.ip != "" || n.ip6 != "" || len(n.linkLocal) > 0 {
-		ip, err := addr(n.ip)
+	if a.ip != "" || a.ip6 != "" || len(a.linkLocal) > 0 {
+		ip, err := addr(a.ip)
 		if err != nil {
 			return nil, err
 		}
-		ip6, err := addr(n.ip6)
+		ip6, err := addr(a.ip6)
 		if err != nil {
 			return nil, err
 		}
-		ll, err := parseAddrs(n.linkLocal)
+		ll, err := parseAddrs(a.linkLocal)
 		if err != nil {
 			return nil, err
 		}
 		ep.IPAMConfig = &network.EndpointIPAMConfig{IPv4Address: ip, IPv6Address: ip6, LinkLocalIPs: ll}
 	}
-	if n.mac != "" {
-		hw, err := net.ParseMAC(strings.TrimSpace(n.mac))
+	if a.mac != "" {
+		hw, err := net.ParseMAC(strings.TrimSpace(a.mac))
 		if err != nil {
-			return nil, fmt.Errorf("%s is not a valid mac address", n.mac)
+			return nil, fmt.Errorf("%s is not a valid mac address", a.mac)
 		}
 		ep.MacAddress = network.HardwareAddr(hw)
 	}

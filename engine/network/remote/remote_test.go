@@ -96,12 +96,14 @@ func TestStart(t *testing.T) {
 	p := wire()
 	d := New(plugintest.Source{"wire": p, "volumes": plugintest.New("VolumeDriver")})(drivertest.NewHost(t))
 	for name, class := range map[string]error{"nobody": errdefs.ErrNotFound, "volumes": errdefs.ErrNotFound} {
-		if err := d.Start(t.Context(), driver.Network{ID: "n", Driver: name}, false); !errors.Is(err, class) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if err := d.Stop(t.Context(), driver.Network{ID: "n", Driver: name}, nil); err != nil {
-			t.Errorf("%s: a plugin that is gone holds its network: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if err := d.Start(t.Context(), driver.Network{ID: "n", Driver: name}, false); !errors.Is(err, class) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if err := d.Stop(t.Context(), driver.Network{ID: "n", Driver: name}, nil); err != nil {
+				t.Errorf("%s: a plugin that is gone holds its network: %v", name, err)
+			}
+		})
 	}
 	p.Handle("NetworkDriver.GetCapabilities", func([]byte) (any, error) { return map[string]string{"Scope": "global"}, nil })
 	if err := d.Start(t.Context(), driver.Network{ID: "n", Driver: "wire"}, false); !errors.Is(err, errdefs.ErrUnavailable) {

@@ -62,9 +62,11 @@ func TestReserveAndRetire(t *testing.T) {
 	}
 	s.Admit(a)
 	for what, n := range map[string]*Network{"the name": named("a", "b", "10.2.0.0/24"), "the subnet": named("b", "b", "10.1.0.0/25")} {
-		if err := s.Reserve(n); err == nil {
-			t.Errorf("%s was given twice", what)
-		}
+		t.Run(what, func(t *testing.T) {
+			if err := s.Reserve(n); err == nil {
+				t.Errorf("%s was given twice", what)
+			}
+		})
 	}
 	b := named("b", "b", "10.2.0.0/24")
 	b.Options["on"] = "x"

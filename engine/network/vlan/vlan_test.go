@@ -90,9 +90,11 @@ func TestCheck(t *testing.T) {
 		{iv("1", "eth9", "", "odd"), "requested ipvlan flag 'odd' is not valid, 'bridge' is the ipvlan driver default"},
 		{iv("1", "lo", "", ""), "loopback interface is not a valid ipvlan parent link"},
 	} {
-		if err := kindOf(c.n).check(c.n, others); (err == nil) != (c.text == "") || err != nil && err.Error() != c.text {
-			t.Errorf("%+v: %v, want %q", c.n.Options, err, c.text)
-		}
+		t.Run(c.text, func(t *testing.T) {
+			if err := kindOf(c.n).check(c.n, others); (err == nil) != (c.text == "") || err != nil && err.Error() != c.text {
+				t.Errorf("%+v: %v, want %q", c.n.Options, err, c.text)
+			}
+		})
 	}
 }
 
@@ -104,9 +106,11 @@ func TestTagged(t *testing.T) {
 		"eth0.0":    "vlan id must be between 1-4094, received: 0",
 		"eth0.4095": "vlan id must be between 1-4094, received: 4095",
 	} {
-		if _, _, err := tagged(name); !errors.Is(err, errdefs.ErrInvalidArgument) || err.Error() != text {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if _, _, err := tagged(name); !errors.Is(err, errdefs.ErrInvalidArgument) || err.Error() != text {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 }
 

@@ -33,9 +33,11 @@ func TestFind(t *testing.T) {
 		"nobody": `error looking up volume plugin nobody: plugin "nobody" not found`,
 		"net":    `error looking up volume plugin net: plugin "net" does not implement "VolumeDriver"`,
 	} {
-		if _, err := s.Find(t.Context(), name); !errdefs.IsNotFound(err) || err.Error() != want {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if _, err := s.Find(t.Context(), name); !errdefs.IsNotFound(err) || err.Error() != want {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
 	}
 	if got := strings.Join(s.Names(), " "); got != "net vol" {
 		t.Errorf("names: %s", got)
