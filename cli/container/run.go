@@ -102,15 +102,19 @@ func runContainer(ctx context.Context, cli *command.Cli, o *runOptions, res *run
 	if err != nil {
 		return fail125(err, "run")
 	}
+	signals := func() {} // waits until they are the container's
 	if o.sigProxy && !o.detach {
 		// From here on signals are the container's, and end nothing by themselves.
 		ctx = context.WithoutCancel(ctx)
-		defer forwardSignals(ctx, cl, id, cfg.Tty)()
+		f := forwardSignals(ctx, cl, id, cfg.Tty)
+		defer f.stop()
+		signals = f.await
 	}
 	if !cfg.AttachStdout && !cfg.AttachStderr && !cfg.AttachStdin {
+		signals()
 		return runDetached(ctx, cli, cl, id)
 	}
-	return o.runAttached(ctx, cli, cl, id, res)
+	return o.runAttached(ctx, cli, cl, id, res, signals)
 }
 
 func runDetached(ctx context.Context, cli *command.Cli, cl *client.Client, id string) error {
@@ -123,7 +127,7 @@ func runDetached(ctx context.Context, cli *command.Cli, cl *client.Client, id st
 	return nil
 }
 
-func (o *runOptions) runAttached(ctx context.Context, cli *command.Cli, cl *client.Client, id string, res *run.Result) error {
+func (o *runOptions) runAttached(ctx context.Context, cli *command.Cli, cl *client.Client, id string, res *run.Result, signals func()) error {
 	cfg := res.Config
 	keys := cli.DetachKeys(o.detachKeys)
 	att, err := cl.ContainerAttach(ctx, id, client.ContainerAttachOptions{
@@ -140,6 +144,7 @@ func (o *runOptions) runAttached(ctx context.Context, cli *command.Cli, cl *clie
 	go func() { streamed <- s.run(streamCtx) }()
 
 	exit := waitExit(context.WithoutCancel(ctx), cli.Err, cl, id, waitCondition(res.Host.AutoRemove))
+	signals()
 	if _, err := cl.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
 		endStream()
 		_ = <-streamed // the start's own error is the one to tell
