@@ -66,7 +66,7 @@ func runAttach(ctx context.Context, cli *command.Cli, ref string, o attachOption
 	exit := waitExit(ctx, cli.Err, cl, ref, "")
 	if o.sigProxy {
 		ctx = context.WithoutCancel(ctx)
-		defer forwardSignals(ctx, cl, c.ID, c.Config.Tty).stop()
+		defer forwardSignals(ctx, cli, c.ID, c.Config.Tty).stop()
 	}
 	att, err := cl.ContainerAttach(ctx, ref, client.ContainerAttachOptions{
 		Stream: true, Stdin: stdin, Stdout: true, Stderr: true, DetachKeys: keys,
@@ -180,7 +180,7 @@ func startAttached(ctx context.Context, cli *command.Cli, cl *client.Client, ref
 		return errors.New("daemon sent no configuration of " + ref)
 	}
 	ctx = context.WithoutCancel(ctx)
-	signals := forwardSignals(ctx, cl, c.ID, c.Config.Tty)
+	signals := forwardSignals(ctx, cli, c.ID, c.Config.Tty)
 	defer signals.stop()
 	stdin := o.interactive && c.Config.OpenStdin
 	keys := cli.DetachKeys(o.detachKeys)

@@ -94,6 +94,9 @@ func runContainer(ctx context.Context, cli *command.Cli, o *runOptions, res *run
 		}
 		cfg.AttachStdin, cfg.AttachStdout, cfg.AttachStderr, cfg.StdinOnce = false, false, false, false
 	}
+	if handled, err := o.direct(ctx, cli, res); handled {
+		return err
+	}
 	id, err := o.create(ctx, cli, res)
 	if err != nil {
 		return startError(err)
@@ -106,7 +109,7 @@ func runContainer(ctx context.Context, cli *command.Cli, o *runOptions, res *run
 	if o.sigProxy && !o.detach {
 		// From here on signals are the container's, and end nothing by themselves.
 		ctx = context.WithoutCancel(ctx)
-		f := forwardSignals(ctx, cl, id, cfg.Tty)
+		f := forwardSignals(ctx, cli, id, cfg.Tty)
 		defer f.stop()
 		signals = f.await
 	}

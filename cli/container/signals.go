@@ -5,60 +5,95 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/gantry/gantry/cli/command"
 	"github.com/moby/moby/client"
 	"golang.org/x/sys/unix"
 )
 
-// forwarding sends the signals that this process gets to a container.
-type forwarding struct {
+// caughtSignals are the signals of this process that a container gets in its place.
+type caughtSignals struct {
 	ch    chan os.Signal
-	ready chan struct{} // closed when all signals are the container's
+	ready chan struct{} // closed when all are caught
 	done  chan struct{}
 }
 
-// forwardSignals sends every signal this process gets to the container. It returns at once, and SIGINT and SIGTERM
-// do not end this process any more; the other signals follow when await returns. With a terminal, changes of its size
-// are sent as such instead.
-func forwardSignals(ctx context.Context, cl *client.Client, id string, tty bool) *forwarding {
-	f := &forwarding{ch: make(chan os.Signal, 128), ready: make(chan struct{}), done: make(chan struct{})}
-	signal.Notify(f.ch, unix.SIGINT, unix.SIGTERM)
+// catchSignals begins to keep the signals that this process gets. It returns at once, and SIGINT and SIGTERM are kept
+// by then; the others are when await returns.
+func catchSignals() *caughtSignals {
+	c := &caughtSignals{ch: make(chan os.Signal, 128), ready: make(chan struct{}), done: make(chan struct{})}
+	signal.Notify(c.ch, unix.SIGINT, unix.SIGTERM)
 	go func() {
 		// Go's runtime takes every signal by a round trip through a thread of its own, tens of microseconds
-		// each: they are spent while the engine works.
-		signal.Notify(f.ch, caught()...)
-		close(f.ready)
+		// each: they are spent beside other work.
+		signal.Notify(c.ch, caught()...)
+		close(c.ready)
 	}()
+	return c
+}
+
+// await returns when all signals are caught: before the container starts.
+func (c *caughtSignals) await() { <-c.ready }
+
+// forward sends what was caught, and what comes, by kill. It returns at once. With a terminal, changes of its size are
+// sent as such instead.
+func (c *caughtSignals) forward(ctx context.Context, kill func(context.Context, string), tty bool) {
 	go func() {
 		for {
 			select {
-			case <-f.done:
+			case <-c.done:
 				return
 			case <-ctx.Done():
 				return
-			case s := <-f.ch:
-				name, ok := proxied(s)
-				if !ok || (tty && s == unix.SIGWINCH) {
-					continue
+			case s := <-c.ch:
+				if name, ok := proxied(s); ok && (!tty || s != unix.SIGWINCH) {
+					kill(ctx, name)
 				}
-				// A container that is gone takes no signals; nothing to say about it.
-				_, _ = cl.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: name})
 			}
 		}
 	}()
-	return f
 }
-
-// await returns when all signals are the container's: before it starts.
-func (f *forwarding) await() { <-f.ready }
 
 // stop ends it. Giving the signals back takes as long as taking them, and the command is about to end: nobody waits
 // for that.
-func (f *forwarding) stop() {
-	close(f.done)
+func (c *caughtSignals) stop() {
+	close(c.done)
 	go func() {
-		<-f.ready
-		signal.Stop(f.ch)
+		<-c.ready
+		signal.Stop(c.ch)
 	}()
+}
+
+// giveBack makes the signals what they were, also those that came meanwhile: there is no container. SIGINT and SIGTERM
+// have ended the command's context already.
+func (c *caughtSignals) giveBack() {
+	<-c.ready
+	signal.Stop(c.ch)
+	for {
+		select {
+		case s := <-c.ch:
+			if sig, ok := s.(unix.Signal); ok && sig != unix.SIGINT && sig != unix.SIGTERM && sig != unix.SIGPIPE {
+				_ = unix.Kill(unix.Getpid(), sig)
+			}
+		default:
+			return
+		}
+	}
+}
+
+// forwardSignals sends every signal this process gets to the container from now on. The caller stops it.
+func forwardSignals(ctx context.Context, cli *command.Cli, id string, tty bool) *caughtSignals {
+	c := catchSignals()
+	c.forward(ctx, killer(cli, id), tty)
+	return c
+}
+
+// killer sends signals to a container. One that is gone takes none; there is nothing to say about it.
+func killer(cli *command.Cli, id string) func(context.Context, string) {
+	return func(ctx context.Context, name string) {
+		if cl, err := cli.Client(); err == nil {
+			_, _ = cl.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: name})
+		}
+	}
 }
 
 // caught are the signals to ask for: those that are passed on, and SIGPIPE, so that a closed pipe is an error of
