@@ -22,20 +22,14 @@ func (o *runOptions) direct(ctx context.Context, cli *command.Cli, res *run.Resu
 	}
 	cfg := res.Config
 	attached := cfg.AttachStdin || cfg.AttachStdout || cfg.AttachStderr
-	var signals *caughtSignals
-	if o.sigProxy && !o.detach {
-		signals = catchSignals()
-		defer signals.stop()
-		signals.await()
+	if o.signals != nil {
+		o.signals.await()
 	}
 	height, width := cli.Out.Size()
 	res.Host.ConsoleSize = [2]uint{height, width}
 	cond := waitCondition(res.Host.AutoRemove)
 	r, err := cli.Run(ctx, &container.CreateRequest{Config: cfg, HostConfig: res.Host, NetworkingConfig: res.Networking}, o.query(cli, cfg, cond))
 	if r == nil {
-		if signals != nil {
-			signals.giveBack()
-		}
 		if err != nil {
 			return true, fail125(err, "run")
 		}
@@ -52,10 +46,10 @@ func (o *runOptions) direct(ctx context.Context, cli *command.Cli, res *run.Resu
 		return true, errors.New("the daemon sent no streams of container " + r.ID)
 	}
 	defer r.Streams.Close()
-	if signals != nil {
+	if o.signals != nil {
 		// From here on signals are the container's, and end nothing by themselves.
 		ctx = context.WithoutCancel(ctx)
-		signals.forward(ctx, killer(cli, r.ID), false)
+		o.signals.forward(ctx, killer(cli, r.ID), false)
 	}
 	return true, o.directAttached(ctx, cli, res, r, cond)
 }

@@ -24,6 +24,7 @@ type runOptions struct {
 	detach     bool
 	sigProxy   bool
 	detachKeys string
+	signals    *caughtSignals // nil: they are not the container's
 }
 
 func newRunCommand(cli *command.Cli) *cobra.Command {
@@ -35,6 +36,10 @@ func newRunCommand(cli *command.Cli) *cobra.Command {
 			command.AnnCategory: "01", command.AnnAliases: "docker container run, docker run",
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.sigProxy && !o.detach {
+				o.signals = catchSignals()
+				defer o.signals.stop()
+			}
 			res, err := o.parse(cli, args, "run")
 			if err != nil {
 				return err
@@ -97,6 +102,9 @@ func runContainer(ctx context.Context, cli *command.Cli, o *runOptions, res *run
 	if handled, err := o.direct(ctx, cli, res); handled {
 		return err
 	}
+	if o.signals != nil {
+		o.signals.giveBack() // until there is a container
+	}
 	id, err := o.create(ctx, cli, res)
 	if err != nil {
 		return startError(err)
@@ -105,19 +113,16 @@ func runContainer(ctx context.Context, cli *command.Cli, o *runOptions, res *run
 	if err != nil {
 		return fail125(err, "run")
 	}
-	signals := func() {} // waits until they are the container's
-	if o.sigProxy && !o.detach {
+	if o.signals != nil {
 		// From here on signals are the container's, and end nothing by themselves.
 		ctx = context.WithoutCancel(ctx)
-		f := forwardSignals(ctx, cli, id, cfg.Tty)
-		defer f.stop()
-		signals = f.await
+		o.signals = forwardSignals(ctx, cli, id, cfg.Tty)
+		defer o.signals.stop()
 	}
 	if !cfg.AttachStdout && !cfg.AttachStderr && !cfg.AttachStdin {
-		signals()
 		return runDetached(ctx, cli, cl, id)
 	}
-	return o.runAttached(ctx, cli, cl, id, res, signals)
+	return o.runAttached(ctx, cli, cl, id, res)
 }
 
 func runDetached(ctx context.Context, cli *command.Cli, cl *client.Client, id string) error {
@@ -130,7 +135,7 @@ func runDetached(ctx context.Context, cli *command.Cli, cl *client.Client, id st
 	return nil
 }
 
-func (o *runOptions) runAttached(ctx context.Context, cli *command.Cli, cl *client.Client, id string, res *run.Result, signals func()) error {
+func (o *runOptions) runAttached(ctx context.Context, cli *command.Cli, cl *client.Client, id string, res *run.Result) error {
 	cfg := res.Config
 	keys := cli.DetachKeys(o.detachKeys)
 	att, err := cl.ContainerAttach(ctx, id, client.ContainerAttachOptions{
@@ -147,7 +152,9 @@ func (o *runOptions) runAttached(ctx context.Context, cli *command.Cli, cl *clie
 	go func() { streamed <- s.run(streamCtx) }()
 
 	exit := waitExit(context.WithoutCancel(ctx), cli.Err, cl, id, waitCondition(res.Host.AutoRemove))
-	signals()
+	if o.signals != nil {
+		o.signals.await()
+	}
 	if _, err := cl.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
 		endStream()
 		_ = <-streamed // the start's own error is the one to tell
