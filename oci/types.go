@@ -30,6 +30,11 @@ type Overlay struct {
 	Lower []string `json:"lower"`
 	Upper string   `json:"upper,omitempty"`
 	Work  string   `json:"work,omitempty"`
+	// Volatile is for an upper layer that need not survive the machine's end: nothing of it is ever forced to the
+	// disk, not by the container's fsync(2) and not at the end, when overlayfs would else wait until everything that
+	// anybody has written to the file system of Upper is on the disk. Kernels before 5.10 know no such thing and do it.
+	// The next mount needs Work without work/incompat/volatile.
+	Volatile bool `json:"volatile,omitempty"`
 }
 
 // WinSize is a terminal size in characters (tty_ioctl(4), TIOCSWINSZ).

@@ -213,4 +213,3 @@ func (r *running) tell(m *extension.RunMessage, fd int) error {
 	}
 	return err
 }
-

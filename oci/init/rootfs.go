@@ -136,8 +136,13 @@ func overlayTree(r *initmsg.Root) (int, error) {
 			return -1, fsError(fs, overlayPart(kv), err)
 		}
 	}
-	index := rootfs.OverlayIndex()
-	_ = unix.FsconfigSetString(fs, index.Key, index.Value)
+	optional := rootfs.OverlayOptional(r)
+	for _, kv := range optional.Data {
+		_ = unix.FsconfigSetString(fs, kv.Key, kv.Value)
+	}
+	for _, flag := range optional.Flags {
+		_ = unix.FsconfigSetFlag(fs, flag)
+	}
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, fsError(fs, "make overlay", err)
 	}
@@ -167,7 +172,7 @@ func overlayPart(kv initmsg.KV) string {
 // cloning it.
 func overlayByMount(r *initmsg.Root) (int, error) {
 	dir, opts := overlayOptions(r)
-	if len(opts) >= unix.Getpagesize() {
+	if len(opts)+len(",volatile") >= unix.Getpagesize() {
 		return -1, errclass.NotImplemented("mount overlay: this kernel takes no more than %d bytes of options, %d layers need %d", unix.Getpagesize()-1, len(r.Lower), len(opts))
 	}
 	if err := unix.Chdir(dir); err != nil {
@@ -178,7 +183,14 @@ func overlayByMount(r *initmsg.Root) (int, error) {
 	if err := privateAround(at); err != nil {
 		return -1, err
 	}
-	if err := unix.Mount("overlay", at, "overlay", 0, opts); err != nil {
+	err := error(unix.EINVAL)
+	if r.Volatile {
+		err = unix.Mount("overlay", at, "overlay", 0, opts+",volatile")
+	}
+	if errors.Is(err, unix.EINVAL) { // before Linux 5.10 there is no such option
+		err = unix.Mount("overlay", at, "overlay", 0, opts)
+	}
+	if err != nil {
 		return -1, fail("mount overlay", err)
 	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, at, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)

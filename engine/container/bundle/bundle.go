@@ -121,7 +121,7 @@ func (b *Builder) Start(ctx context.Context, r *store.Record, key shim.Key, join
 	}
 	req := &shim.StartRequest{
 		Key: key, Spec: sp, NamespaceFDs: joined,
-		Rootfs:    oci.Rootfs{Overlay: &oci.Overlay{Lower: root.lower, Upper: root.layer.Upper, Work: root.layer.Work}, Readonly: h.ReadonlyRootfs},
+		Rootfs:    oci.Rootfs{Overlay: &oci.Overlay{Lower: root.lower, Upper: root.layer.Upper, Work: root.layer.Work, Volatile: h.AutoRemove}, Readonly: h.ReadonlyRootfs},
 		OpenStdin: r.Config.OpenStdin, StdinOnce: r.Config.StdinOnce,
 		ConsoleSize: oci.WinSize{Rows: uint16(h.ConsoleSize[0]), Cols: uint16(h.ConsoleSize[1])},
 		InitReaper:  h.Init != nil && *h.Init || h.Init == nil && b.cfg.Init,
