@@ -64,7 +64,7 @@ func interruptible(parent context.Context, errw io.Writer) (context.Context, fun
 		}
 	}()
 	return ctx, func() {
-		go signal.Stop(ch) // a round trip through a thread for each signal, and the process is about to end
+		go signal.Stop(ch) // beside: it takes a round trip through a thread, and the process is about to end
 		close(done)
 		cancel(nil)
 	}

@@ -53,15 +53,8 @@ func (c *caughtSignals) forward(ctx context.Context, kill func(context.Context, 
 	}()
 }
 
-// stop ends it. Giving the signals back takes as long as taking them, and the command is about to end: nobody waits
-// for that.
-func (c *caughtSignals) stop() {
-	close(c.done)
-	go func() {
-		<-c.ready
-		signal.Stop(c.ch)
-	}()
-}
+// stop ends it. The signals stay caught: giving them back takes as long as taking them, and the command is at its end.
+func (c *caughtSignals) stop() { close(c.done) }
 
 // giveBack makes the signals what they were, also those that came meanwhile: there is no container. SIGINT and SIGTERM
 // have ended the command's context already.
