@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gantry/gantry/api/extension"
 	"github.com/moby/moby/api/types/container"
@@ -56,19 +57,30 @@ func (c *Cli) Run(ctx context.Context, body *container.CreateRequest, query url.
 	if !ok {
 		return nil, any.Close()
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		_ = conn.SetDeadline(time.Now().Add(answerTime)) // it is open
+	})
 	query.Set("pid", strconv.Itoa(os.Getpid()))
 	r := &Run{conn: conn}
 	ok, err = r.ask(c.runRequest(query, data))
-	if !stop() || !ok || err != nil {
+	if !stop() {
+		<-stopped
+	}
+	if !ok || err != nil {
 		r.Close()
 		if ctx.Err() != nil {
 			err = nil // the ordinary request tells it
 		}
 		return nil, err
 	}
-	return r, nil
+	return r, conn.SetDeadline(time.Time{})
 }
+
+// answerTime is how long after the end of its context an answer is still taken: the container of one that has been sent
+// may have started.
+const answerTime = 100 * time.Millisecond
 
 func (c *Cli) runRequest(query url.Values, body []byte) []byte {
 	h := http.Header{}
@@ -146,7 +158,7 @@ func (r *rightsReader) Read(p []byte) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(4))
 	n, oobn, _, _, err := r.conn.ReadMsgUnix(p, oob)
 	if err != nil {
-		return n, err
+		return 0, err
 	}
 	if oobn > 0 {
 		msgs, err := unix.ParseSocketControlMessage(oob[:oobn])

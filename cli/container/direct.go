@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 
+	"github.com/distribution/reference"
 	"github.com/gantry/gantry/api/extension"
 	"github.com/gantry/gantry/cli/command"
 	"github.com/gantry/gantry/cli/container/run"
@@ -22,13 +23,18 @@ func (o *runOptions) direct(ctx context.Context, cli *command.Cli, res *run.Resu
 	}
 	cfg := res.Config
 	attached := cfg.AttachStdin || cfg.AttachStdout || cfg.AttachStderr
+	asked, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	made := func() {}
 	if o.signals != nil {
+		made = o.signals.waiting(giveUp)
 		o.signals.await()
 	}
 	height, width := cli.Out.Size()
 	res.Host.ConsoleSize = [2]uint{height, width}
 	cond := waitCondition(res.Host.AutoRemove)
-	r, err := cli.Run(ctx, &container.CreateRequest{Config: cfg, HostConfig: res.Host, NetworkingConfig: res.Networking}, o.query(cli, cfg, cond))
+	r, err := cli.Run(asked, &container.CreateRequest{Config: cfg, HostConfig: res.Host, NetworkingConfig: res.Networking}, o.query(cli, cfg, cond))
+	made()
 	if r == nil {
 		if err != nil {
 			return true, fail125(err, "run")
@@ -54,9 +60,11 @@ func (o *runOptions) direct(ctx context.Context, cli *command.Cli, res *run.Resu
 	return true, o.directAttached(ctx, cli, res, r, cond)
 }
 
-// simple tells the settings that the one request covers. Terminals need to know when the container has started.
+// simple tells the settings that the one request covers. Terminals need to know when the container has started; of a
+// name that is none the ordinary way tells what is wrong.
 func (o *runOptions) simple(res *run.Result) bool {
-	return !res.Config.Tty && o.pull != "always" && o.platform == "" && o.flags.CIDFile() == "" && !o.flags.APISocket() &&
+	_, err := reference.ParseAnyReference(res.Config.Image)
+	return err == nil && !res.Config.Tty && o.pull != "always" && o.platform == "" && o.flags.CIDFile() == "" && !o.flags.APISocket() &&
 		len(res.Host.CapAdd) == 0 && len(res.Host.CapDrop) == 0 // the client library normalizes capabilities
 }
 

@@ -15,6 +15,7 @@ type caughtSignals struct {
 	ch    chan os.Signal
 	ready chan struct{} // closed when all are caught
 	done  chan struct{}
+	early []os.Signal // what came before there was a container
 }
 
 // catchSignals begins to keep the signals that this process gets. It returns at once, and SIGINT and SIGTERM are kept
@@ -34,10 +35,42 @@ func catchSignals() *caughtSignals {
 // await returns when all signals are caught: before the container starts.
 func (c *caughtSignals) await() { <-c.ready }
 
+// waiting keeps the signals while a container is made; those that end a process by themselves call giveUp. The
+// function it returns ends that, and is called before forward and giveBack.
+func (c *caughtSignals) waiting(giveUp func()) (end func()) {
+	made, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-made:
+				return
+			case s := <-c.ch:
+				c.early = append(c.early, s)
+				if s == unix.SIGHUP || s == unix.SIGQUIT {
+					giveUp()
+				}
+			}
+		}
+	}()
+	return func() {
+		close(made)
+		<-ended
+	}
+}
+
 // forward sends what was caught, and what comes, by kill. It returns at once. With a terminal, changes of its size are
 // sent as such instead.
 func (c *caughtSignals) forward(ctx context.Context, kill func(context.Context, string), tty bool) {
+	pass := func(s os.Signal) {
+		if name, ok := proxied(s); ok && (!tty || s != unix.SIGWINCH) {
+			kill(ctx, name)
+		}
+	}
 	go func() {
+		for _, s := range c.early {
+			pass(s)
+		}
 		for {
 			select {
 			case <-c.done:
@@ -45,9 +78,7 @@ func (c *caughtSignals) forward(ctx context.Context, kill func(context.Context, 
 			case <-ctx.Done():
 				return
 			case s := <-c.ch:
-				if name, ok := proxied(s); ok && (!tty || s != unix.SIGWINCH) {
-					kill(ctx, name)
-				}
+				pass(s)
 			}
 		}
 	}()
@@ -64,11 +95,15 @@ func (c *caughtSignals) giveBack() {
 	for {
 		select {
 		case s := <-c.ch:
-			if sig, ok := s.(unix.Signal); ok && sig != unix.SIGINT && sig != unix.SIGTERM && sig != unix.SIGPIPE {
-				_ = unix.Kill(unix.Getpid(), sig)
-			}
+			c.early = append(c.early, s)
+			continue
 		default:
-			return
+		}
+		break
+	}
+	for _, s := range c.early {
+		if sig, ok := s.(unix.Signal); ok && sig != unix.SIGINT && sig != unix.SIGTERM && sig != unix.SIGPIPE {
+			_ = unix.Kill(unix.Getpid(), sig)
 		}
 	}
 }
