@@ -33,7 +33,7 @@ type Overlay struct {
 	// Volatile is for an upper layer that need not survive the machine's end: nothing of it is ever forced to the
 	// disk, not by the container's fsync(2) and not at the end, when overlayfs would else wait until everything that
 	// anybody has written to the file system of Upper is on the disk. Kernels before 5.10 know no such thing and do it.
-	// The next mount needs Work without work/incompat/volatile.
+	// Overlayfs notes such a mount in Work and refuses the next one; Create takes the note away.
 	Volatile bool `json:"volatile,omitempty"`
 }
 
