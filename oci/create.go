@@ -172,13 +172,7 @@ func (s *starting) create(o *CreateOpts) error {
 	if ref.Systemd != "" {
 		s.unit = func(pid int) error { return startUnit(s.ctx, sys, place, pid, o.Spec.Annotations) }
 	}
-	if err := allowVolatile(o.Rootfs.Overlay); err != nil { // of an earlier run
-		return err
-	}
 	if ok, err := s.forkStart(o, m, so, group); ok || err != nil {
-		return err
-	}
-	if err := allowVolatile(o.Rootfs.Overlay); err != nil { // of the fork that could not
 		return err
 	}
 	return s.spawnInit(o, m, so, group)

@@ -30,10 +30,7 @@ type Overlay struct {
 	Lower []string `json:"lower"`
 	Upper string   `json:"upper,omitempty"`
 	Work  string   `json:"work,omitempty"`
-	// Volatile is for an upper layer that need not survive the machine's end: nothing of it is ever forced to the
-	// disk, not by the container's fsync(2) and not at the end, when overlayfs would else wait until everything that
-	// anybody has written to the file system of Upper is on the disk. Kernels before 5.10 know no such thing and do it.
-	// Overlayfs notes such a mount in Work and refuses the next one; Create takes the note away.
+	// Volatile says that Upper need not survive the machine's end: nothing of it is forced to the disk.
 	Volatile bool `json:"volatile,omitempty"`
 }
 

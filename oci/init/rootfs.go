@@ -3,6 +3,7 @@ package ociinit
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -114,6 +115,11 @@ func rootTree(r *initmsg.Root) (int, error) {
 		}
 		return fd, nil
 	}
+	if r.Volatile {
+		if err := allowVolatile(r); err != nil {
+			return -1, err
+		}
+	}
 	// Before Linux 6.7 fsconfig knows no lowerdir+, and logs every try.
 	if kernelBefore(6, 7) {
 		return overlayByMount(r)
@@ -123,6 +129,16 @@ func rootTree(r *initmsg.Root) (int, error) {
 		return overlayByMount(r)
 	}
 	return fd, err
+}
+
+// allowVolatile takes away overlayfs's note that the work directory was mounted volatile, with which it refuses the next
+// mount: by an earlier run, or by the forked start that failed just now. The note is there so that nobody takes for whole
+// what the machine's end made of the upper layer; who asks for a volatile mount keeps no layer over that.
+func allowVolatile(r *initmsg.Root) error {
+	if err := os.RemoveAll(path.Join(r.Work, "work", "incompat")); err != nil {
+		return fmt.Errorf("prepare the overlay's work directory: %w", err)
+	}
+	return nil
 }
 
 func overlayTree(r *initmsg.Root) (int, error) {
