@@ -31,11 +31,15 @@ func (e *Engine) run(w http.ResponseWriter, r *http.Request) {
 	}
 	created := &extension.RunCreated{}
 	_ = json.Unmarshal(made.Body.Bytes(), created)
-	conn, _, err := http.NewResponseController(w).Hijack()
+	hijacked, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return
 	}
-	defer conn.Close()
+	defer hijacked.Close()
+	conn, ok := hijacked.(*net.UnixConn)
+	if !ok {
+		return
+	}
 	ours, theirs, err := socketpair()
 	if err != nil {
 		return
@@ -44,7 +48,7 @@ func (e *Engine) run(w http.ResponseWriter, r *http.Request) {
 	go c.live(ours, bufio.NewReader(ours))
 	line, _ := json.Marshal(extension.RunMessage{Created: created})
 	head := "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: gantry-run\r\n\r\n"
-	_, _, err = conn.(*net.UnixConn).WriteMsgUnix(append([]byte(head), append(line, '\n')...), unix.UnixRights(int(theirs.Fd())), nil)
+	_, _, err = conn.WriteMsgUnix(append([]byte(head), append(line, '\n')...), unix.UnixRights(int(theirs.Fd())), nil)
 	theirs.Close()
 	if err != nil {
 		return

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -34,28 +35,21 @@ type Run struct {
 // maxRunMessage bounds a message of the engine in bytes; errors of a start are the longest.
 const maxRunMessage = 1 << 20
 
-// Run asks the engine to create, attach to and start a container in one request and returns when it is made. Without
-// an error and a Run nothing has happened, and the ordinary requests must be made: they do the same, with any engine
-// and on any connection, or fail with the error that is to be told. ctx ends the request, not the Run. query is as
-// extension.RunPath says but for pid. The caller closes the Run.
+// ErrOrdinary says that nothing has happened, and that the ordinary requests must be made: they do the same, with any
+// engine and on any connection, or fail with the error that is to be told.
+var ErrOrdinary = errors.New("the engine does not run containers by one request")
+
+// Run asks the engine to create, attach to and start a container in one request and returns when it is made. ctx ends
+// the request, not the Run. query is as extension.RunPath says but for pid. The caller closes the Run. Errors:
+// ErrOrdinary, and others about an engine that went away.
 func (c *Cli) Run(ctx context.Context, body *container.CreateRequest, query url.Values) (*Run, error) {
-	ep, err := c.Endpoint()
-	path, local := strings.CutPrefix(ep.Host, "unix://")
-	if err != nil || !local || ep.TLS || os.Getenv("DOCKER_API_VERSION") != "" {
-		return nil, nil //nolint:nilnil // as documented
+	conn, err := c.dialLocal(ctx)
+	if err != nil {
+		return nil, ErrOrdinary
 	}
 	data, err := json.Marshal(body)
 	if err != nil {
-		return nil, err
-	}
-	var d net.Dialer
-	any, err := d.DialContext(ctx, "unix", path)
-	if err != nil {
-		return nil, nil //nolint:nilnil // the ordinary request tells it
-	}
-	conn, ok := any.(*net.UnixConn)
-	if !ok {
-		return nil, any.Close()
+		return nil, errors.Join(err, conn.Close())
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -64,18 +58,40 @@ func (c *Cli) Run(ctx context.Context, body *container.CreateRequest, query url.
 	})
 	query.Set("pid", strconv.Itoa(os.Getpid()))
 	r := &Run{conn: conn}
-	ok, err = r.ask(c.runRequest(query, data))
+	err = r.ask(c.runRequest(query, data))
 	if !stop() {
 		<-stopped
 	}
-	if !ok || err != nil {
-		r.Close()
-		if ctx.Err() != nil {
-			err = nil // the ordinary request tells it
-		}
+	if err == nil {
+		return r, conn.SetDeadline(time.Time{})
+	}
+	r.Close()
+	if ctx.Err() != nil {
+		err = ErrOrdinary // it tells that
+	}
+	return nil, err
+}
+
+// dialLocal connects to an engine on this machine.
+func (c *Cli) dialLocal(ctx context.Context) (*net.UnixConn, error) {
+	ep, err := c.Endpoint()
+	if err != nil {
 		return nil, err
 	}
-	return r, conn.SetDeadline(time.Time{})
+	path, local := strings.CutPrefix(ep.Host, "unix://")
+	if !local || ep.TLS || os.Getenv("DOCKER_API_VERSION") != "" {
+		return nil, ErrOrdinary
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(ErrOrdinary, conn.Close())
+	}
+	return u, nil
 }
 
 // answerTime is how long after the end of its context an answer is still taken: the container of one that has been sent
@@ -100,31 +116,32 @@ func (c *Cli) runRequest(query url.Values, body []byte) []byte {
 	return b.Bytes()
 }
 
-// ask sends the request and reads the answer's head and the first message; false when the engine does not do it.
-func (r *Run) ask(request []byte) (bool, error) {
+// ask sends the request and reads the answer's head and the first message.
+func (r *Run) ask(request []byte) error {
 	if _, err := r.conn.Write(request); err != nil {
-		return false, nil // not all of it, so nothing was done
+		return ErrOrdinary // not all of it was sent, so nothing was done
 	}
 	in := &rightsReader{conn: r.conn}
 	defer in.close()
 	r.r = bufio.NewReader(in)
 	resp, err := http.ReadResponse(r.r, &http.Request{Method: http.MethodPost})
 	if err != nil {
-		return false, fmt.Errorf("error during connect: %w", err)
+		return fmt.Errorf("error during connect: %w", err)
 	}
+	defer resp.Body.Close() // of a 101 it is empty
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		return false, nil
+		return ErrOrdinary
 	}
 	m, err := r.Next()
 	if err != nil {
-		return false, fmt.Errorf("error during connect: %w", err)
+		return fmt.Errorf("error during connect: %w", err)
 	}
 	if m.Created == nil {
-		return false, fmt.Errorf("the daemon did not say what it created")
+		return errors.New("the daemon did not say what it created")
 	}
 	r.RunCreated = *m.Created
 	r.Streams, err = in.take()
-	return err == nil, err
+	return err
 }
 
 // Next is the engine's next message; io.EOF and other errors say that it went away.
@@ -136,7 +153,7 @@ func (r *Run) Next() (*extension.RunMessage, error) {
 		if err == nil {
 			break
 		}
-		if err != bufio.ErrBufferFull || len(line) > maxRunMessage {
+		if !errors.Is(err, bufio.ErrBufferFull) || len(line) > maxRunMessage {
 			return nil, err
 		}
 	}

@@ -35,11 +35,11 @@ func (o *runOptions) direct(ctx context.Context, cli *command.Cli, res *run.Resu
 	cond := waitCondition(res.Host.AutoRemove)
 	r, err := cli.Run(asked, &container.CreateRequest{Config: cfg, HostConfig: res.Host, NetworkingConfig: res.Networking}, o.query(cli, cfg, cond))
 	made()
-	if r == nil {
-		if err != nil {
-			return true, fail125(err, "run")
-		}
+	switch {
+	case errors.Is(err, command.ErrOrdinary):
 		return false, nil
+	case err != nil:
+		return true, fail125(err, "run")
 	}
 	defer r.Close()
 	for _, w := range r.Warnings {
@@ -128,7 +128,7 @@ func (o *runOptions) directAttached(ctx context.Context, cli *command.Cli, res *
 	select {
 	case err := <-failed: // the start's own error is the one to tell
 		endStream()
-		<-streamed
+		_ = <-streamed
 		return err
 	case err := <-streamed:
 		if errors.Is(err, terminal.ErrDetached) {
