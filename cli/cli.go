@@ -64,7 +64,7 @@ func interruptible(parent context.Context, errw io.Writer) (context.Context, fun
 		}
 	}()
 	return ctx, func() {
-		signal.Stop(ch)
+		go signal.Stop(ch) // beside: it takes a round trip through a thread, and the process is about to end
 		close(done)
 		cancel(nil)
 	}

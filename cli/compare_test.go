@@ -53,7 +53,11 @@ type outcome struct {
 // the cases name.
 func runCLI(t *testing.T, bin string, c cmdline) outcome {
 	t.Helper()
-	e := clitest.New(t)
+	return runOn(t, clitest.New(t), bin, c)
+}
+
+func runOn(t *testing.T, e *clitest.Engine, bin string, c cmdline) outcome {
+	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"env": "A=1\n# no\n\nB = 2x\nFROM_ENV\nNOT_SET\n", "goodenv": "A=1\n# no\n\nB=2 3\nFROM_ENV\nNOT_SET\n",
@@ -155,5 +159,32 @@ func TestSameAsDocker(t *testing.T) {
 				t.Errorf("requests:\n%s\nDocker's:\n%s", g, w)
 			}
 		})
+	}
+}
+
+// TestRunInOneRequest: what an engine of ours does in one request looks as the ordinary requests do.
+func TestRunInOneRequest(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := 0
+	for _, c := range commandLines() {
+		if !slices.Contains(c.args, "run") {
+			continue
+		}
+		want := runCLI(t, self, c)
+		e := clitest.New(t)
+		e.Extended = true
+		got := runOn(t, e, self, c)
+		if want.code != got.code || want.stdout != got.stdout || want.stderr != got.stderr {
+			t.Errorf("%s:\n%d %s%s\nordinary:\n%d %s%s", strings.Join(c.args, " "), got.code, got.stdout, got.stderr, want.code, want.stdout, want.stderr)
+		}
+		if len(want.reqs) > 1 && len(got.reqs) == 0 {
+			direct++
+		}
+	}
+	if direct < 10 {
+		t.Errorf("%d command lines were run by one request", direct)
 	}
 }

@@ -329,6 +329,30 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
+// TestVolatile: a volatile layer is mounted again, after a run and after a start that failed.
+func TestVolatile(t *testing.T) { bothWays(t, testVolatile) }
+
+func testVolatile(t *testing.T, fresh bool) {
+	root, dir := newRootfs(t), t.TempDir()
+	upper, work := filepath.Join(dir, "u"), filepath.Join(dir, "w")
+	must(t, os.Mkdir(upper, 0o755))
+	must(t, os.Mkdir(work, 0o755))
+	run := func(args ...string) (string, int, error) {
+		b := newBoxBy(fresh, "", args...)
+		b.opts.Rootfs = oci.Rootfs{Overlay: &oci.Overlay{Lower: []string{root}, Upper: upper, Work: work, Volatile: true}}
+		return b.tryRun(t)
+	}
+	for i := range 3 {
+		if _, _, err := run("no-such-program"); !errdefs.IsNotFound(err) {
+			t.Fatal(err)
+		}
+		out, code, err := run("sh", "-c", "echo hi >>/written; sync; wc -l </written; grep ' / / ' /proc/self/mountinfo | grep -c volatile")
+		if want := fmt.Sprintf("%d\n1\n", i+1); err != nil || code != 0 || out != want {
+			t.Errorf("run %d: %q %d %v", i, out, code, err)
+		}
+	}
+}
+
 func TestSeccomp(t *testing.T) {
 	root := newRootfs(t)
 	for _, nnp := range []bool{false, true} {

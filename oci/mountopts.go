@@ -132,7 +132,7 @@ func planRoot(r *Rootfs, spec *specs.Spec) (initmsg.Root, error) {
 				return out, errclass.Invalid("overlay directory %q is not absolute", p)
 			}
 		}
-		out.Lower, out.Upper, out.Work = o.Lower, o.Upper, o.Work
+		out.Lower, out.Upper, out.Work, out.Volatile = o.Lower, o.Upper, o.Work, o.Volatile && o.Upper != ""
 	} else if !path.IsAbs(out.Path) {
 		return out, errclass.Invalid("root path %q is not absolute", out.Path)
 	}

@@ -92,6 +92,12 @@ func startCases(t testing.TB, root string) map[string]func(*box) {
 			must(t, os.Mkdir(dir+"/w", 0o755))
 			b.opts.Rootfs = oci.Rootfs{Overlay: &oci.Overlay{Lower: []string{layer, root}, Upper: dir + "/u", Work: dir + "/w"}}
 		},
+		"volatile": func(b *box) {
+			dir := t.TempDir()
+			must(t, os.Mkdir(dir+"/u", 0o755))
+			must(t, os.Mkdir(dir+"/w", 0o755))
+			b.opts.Rootfs = oci.Rootfs{Overlay: &oci.Overlay{Lower: []string{layer, root}, Upper: dir + "/u", Work: dir + "/w", Volatile: true}}
+		},
 		"read-only": func(b *box) {
 			b.opts.Rootfs = oci.Rootfs{Overlay: &oci.Overlay{Lower: []string{layer, root}}, Readonly: true}
 			b.opts.Spec.Mounts[1].Options = append(b.opts.Spec.Mounts[1].Options, "ro")

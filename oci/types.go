@@ -30,6 +30,8 @@ type Overlay struct {
 	Lower []string `json:"lower"`
 	Upper string   `json:"upper,omitempty"`
 	Work  string   `json:"work,omitempty"`
+	// Volatile says that Upper need not survive the machine's end: nothing of it is forced to the disk.
+	Volatile bool `json:"volatile,omitempty"`
 }
 
 // WinSize is a terminal size in characters (tty_ioctl(4), TIOCSWINSZ).

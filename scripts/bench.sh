@@ -1,6 +1,7 @@
 #!/bin/bash
 # The engine as a whole beside its physical floor, and beside another engine when
-# PEER names a dockerd (PEER=/usr/sbin/dockerd scripts/bench.sh). Each daemon lives in a
+# PEER names a dockerd (PEER=/usr/sbin/dockerd scripts/bench.sh), or beside another build of this one when BASE names
+# its directory of binaries: then `docker run --rm` of both command lines is measured too. Each daemon lives in a
 # network namespace and a control group of its own; nothing is left behind. N: rounds; ONLY: part of an
 # operation's name; NOPROXY=1: the other engine once more, without its userland proxy.
 set -euo pipefail
@@ -51,9 +52,9 @@ CGO_ENABLED=0 go build -buildvcs=false -o "$ROOT/enginebench" ./test/tools/engin
 "$ROOT/mkimage" docker-archive "$ROOT/busybox.tar" busybox=bench/busybox:latest >/dev/null
 
 engines=()
-start() { # start NAME DOCKERD ARGS...
-	local name=$1 dockerd=$2 dir=$ROOT/$1 ns=gantry-bench-$$-$1
-	shift 2
+start() { # start NAME DOCKERD DOCKER ARGS...: DOCKER is its command line, - for none
+	local name=$1 dockerd=$2 docker=,$3 dir=$ROOT/$1 ns=gantry-bench-$$-$1
+	shift 3
 	mkdir -p "$dir"
 	ip netns add "$ns"
 	spaces+=("$ns")
@@ -77,10 +78,11 @@ start() { # start NAME DOCKERD ARGS...
 		sleep 0.1
 	done
 	bin/docker -H "unix://$dir/docker.sock" load -q -i "$ROOT/busybox.tar" >/dev/null
-	engines+=("$name=unix://$dir/docker.sock,$GROUP/$name")
+	engines+=("$name=unix://$dir/docker.sock,$GROUP/$name${docker%,-}")
 }
 echo '{}' >"$ROOT/daemon.json"
-[ -z "${PEER:-}" ] || start peer "$PEER"
-[ -z "${PEER:-}" ] || [ -z "${NOPROXY:-}" ] || start peer-noproxy "$PEER" --userland-proxy=false
-start gantry "$PWD/bin/dockerd"
+[ -z "${PEER:-}" ] || start peer "$PEER" -
+[ -z "${PEER:-}" ] || [ -z "${NOPROXY:-}" ] || start peer-noproxy "$PEER" - --userland-proxy=false
+[ -z "${BASE:-}" ] || start base "$(realpath "$BASE")/dockerd" "$(realpath "$BASE")/docker"
+start gantry "$PWD/bin/dockerd" "$PWD/bin/docker"
 "$ROOT/enginebench" -n "${N:-40}" -only "${ONLY:-}" "${engines[@]}"

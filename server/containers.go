@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/gantry/gantry/api/extension"
 	"github.com/gantry/gantry/engine/container"
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/filter"
@@ -32,6 +33,7 @@ func (s containerAPI) routes() []route {
 		{"POST", "/containers/{id}/attach", s.containerAttach},
 		{"POST", "/containers/{id}/wait", s.containerWait},
 		{"DELETE", "/containers/{id...}", s.containerDelete},
+		{"POST", extension.RunPath, s.containerRun},
 	}
 }
 
@@ -66,28 +68,36 @@ func (s containerAPI) containerList(c *call) error {
 }
 
 func (s containerAPI) containerCreate(c *call) error {
+	resp, err := s.create(c)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusCreated, resp)
+}
+
+// create makes the container that the request's body and query describe.
+func (s containerAPI) create(c *call) (resp containertypes.CreateResponse, err error) {
 	var body createBody
 	if err := c.decode(&body, false); err != nil {
-		return err
+		return resp, err
 	}
 	o, warnings, err := raiseCreate(body, c.version)
 	if err != nil {
-		return err
+		return resp, err
 	}
 	o.Name = c.query.Get("name")
 	if p := c.query.Get("platform"); p != "" && !c.version.before(41) {
 		platform, err := parsePlatform(p)
 		if err != nil {
-			return err
+			return resp, err
 		}
 		o.Platform = &platform
 	}
-	resp, err := s.Containers.Create(c.steady(), o)
-	if err != nil {
-		return err
+	if resp, err = s.Containers.Create(c.steady(), o); err != nil {
+		return resp, err
 	}
 	resp.Warnings = append(listOf(warnings), resp.Warnings...)
-	return c.json(http.StatusCreated, resp)
+	return resp, nil
 }
 
 func (s containerAPI) containerPrune(c *call) error {

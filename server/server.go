@@ -59,6 +59,7 @@ func New(o Options) *Server {
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		// HTTP/2 is refused: its connection state is the part of Go's server with
 		// the longest list of advisories, and no Docker client needs it.
 		Protocols: new(http.Protocols),

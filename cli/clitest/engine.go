@@ -20,6 +20,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/gantry/gantry/api/extension"
 )
 
 // APIVersion is what the fake says it speaks.
@@ -38,6 +40,10 @@ type Request struct {
 // gone never is; forever runs until killed; noexec, noperm and nostart fail to start.
 type Engine struct {
 	Socket string
+	// Extended says that it takes what only our own engine takes. Set before the first request.
+	Extended bool
+	// Hold, if it is there, gets a value for every such request, which is then answered when it is closed.
+	Hold chan struct{}
 
 	mu     sync.Mutex
 	reqs   []Request
@@ -110,7 +116,7 @@ func (e *Engine) Cut(request, body string) {
 	e.own[request] = reply{code: 200, body: body, cut: true}
 }
 
-// Requests are those recorded so far, without pings.
+// Requests are those recorded so far, without pings and what only our own engine takes.
 func (e *Engine) Requests() []Request {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -129,6 +135,10 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if path == "/_ping" {
 		_, _ = io.WriteString(w, "OK")
+		return
+	}
+	if path == extension.RunPath {
+		e.run(w, r)
 		return
 	}
 	hijack := strings.HasSuffix(path, "/attach") || (strings.HasPrefix(path, "/exec/") && strings.HasSuffix(path, "/start"))
@@ -416,6 +426,11 @@ func (e *Engine) attach(w http.ResponseWriter, c *ctr) {
 	if err != nil {
 		return
 	}
+	c.live(conn, in)
+}
+
+// live is a container's life as an attached client sees it.
+func (c *ctr) live(conn net.Conn, in *bufio.Reader) {
 	select {
 	case <-c.started:
 	case <-c.done:

@@ -251,7 +251,7 @@ func (c *Cli) Client() (*client.Client, error) {
 		return nil, err
 	}
 	opts := []client.Opt{
-		client.WithUserAgent("Docker-Client/" + version.Version + " (linux)"),
+		client.WithUserAgent(userAgent()),
 		client.WithAPIVersionFromEnv(),
 	}
 	switch {
@@ -280,6 +280,8 @@ func (c *Cli) Client() (*client.Client, error) {
 	c.client = cl
 	return cl, nil
 }
+
+func userAgent() string { return "Docker-Client/" + version.Version + " (linux)" }
 
 // headers are HttpHeaders of config.json; DOCKER_CUSTOM_HEADERS (name=value,…) replaces
 // them.

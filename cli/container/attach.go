@@ -66,7 +66,7 @@ func runAttach(ctx context.Context, cli *command.Cli, ref string, o attachOption
 	exit := waitExit(ctx, cli.Err, cl, ref, "")
 	if o.sigProxy {
 		ctx = context.WithoutCancel(ctx)
-		defer forwardSignals(ctx, cl, c.ID, c.Config.Tty)()
+		defer forwardSignals(ctx, cli, c.ID, c.Config.Tty).stop()
 	}
 	att, err := cl.ContainerAttach(ctx, ref, client.ContainerAttachOptions{
 		Stream: true, Stdin: stdin, Stdout: true, Stderr: true, DetachKeys: keys,
@@ -180,7 +180,8 @@ func startAttached(ctx context.Context, cli *command.Cli, cl *client.Client, ref
 		return errors.New("daemon sent no configuration of " + ref)
 	}
 	ctx = context.WithoutCancel(ctx)
-	defer forwardSignals(ctx, cl, c.ID, c.Config.Tty)()
+	signals := forwardSignals(ctx, cli, c.ID, c.Config.Tty)
+	defer signals.stop()
 	stdin := o.interactive && c.Config.OpenStdin
 	keys := cli.DetachKeys(o.detachKeys)
 	att, err := cl.ContainerAttach(ctx, c.ID, client.ContainerAttachOptions{
@@ -198,6 +199,7 @@ func startAttached(ctx context.Context, cli *command.Cli, cl *client.Client, ref
 	streamed := make(chan error, 1)
 	go func() { streamed <- s.run(streamCtx) }()
 	exit := waitExit(ctx, cli.Err, cl, c.ID, waitCondition(c.HostConfig != nil && c.HostConfig.AutoRemove))
+	signals.await()
 	if _, err := cl.ContainerStart(ctx, c.ID, so); err != nil {
 		endStream()
 		_ = <-streamed // the start's own error is the one to tell

@@ -24,6 +24,7 @@ type runOptions struct {
 	detach     bool
 	sigProxy   bool
 	detachKeys string
+	signals    *caughtSignals // nil: they are not the container's
 }
 
 func newRunCommand(cli *command.Cli) *cobra.Command {
@@ -35,6 +36,10 @@ func newRunCommand(cli *command.Cli) *cobra.Command {
 			command.AnnCategory: "01", command.AnnAliases: "docker container run, docker run",
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.sigProxy && !o.detach {
+				o.signals = catchSignals()
+				defer o.signals.stop()
+			}
 			res, err := o.parse(cli, args, "run")
 			if err != nil {
 				return err
@@ -94,6 +99,12 @@ func runContainer(ctx context.Context, cli *command.Cli, o *runOptions, res *run
 		}
 		cfg.AttachStdin, cfg.AttachStdout, cfg.AttachStderr, cfg.StdinOnce = false, false, false, false
 	}
+	if handled, err := o.direct(ctx, cli, res); handled {
+		return err
+	}
+	if o.signals != nil {
+		o.signals.giveBack() // until there is a container
+	}
 	id, err := o.create(ctx, cli, res)
 	if err != nil {
 		return startError(err)
@@ -102,10 +113,11 @@ func runContainer(ctx context.Context, cli *command.Cli, o *runOptions, res *run
 	if err != nil {
 		return fail125(err, "run")
 	}
-	if o.sigProxy && !o.detach {
+	if o.signals != nil {
 		// From here on signals are the container's, and end nothing by themselves.
 		ctx = context.WithoutCancel(ctx)
-		defer forwardSignals(ctx, cl, id, cfg.Tty)()
+		o.signals = forwardSignals(ctx, cli, id, cfg.Tty)
+		defer o.signals.stop()
 	}
 	if !cfg.AttachStdout && !cfg.AttachStderr && !cfg.AttachStdin {
 		return runDetached(ctx, cli, cl, id)
@@ -140,6 +152,9 @@ func (o *runOptions) runAttached(ctx context.Context, cli *command.Cli, cl *clie
 	go func() { streamed <- s.run(streamCtx) }()
 
 	exit := waitExit(context.WithoutCancel(ctx), cli.Err, cl, id, waitCondition(res.Host.AutoRemove))
+	if o.signals != nil {
+		o.signals.await()
+	}
 	if _, err := cl.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
 		endStream()
 		_ = <-streamed // the start's own error is the one to tell

@@ -3,6 +3,7 @@ package ociinit
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -114,6 +115,11 @@ func rootTree(r *initmsg.Root) (int, error) {
 		}
 		return fd, nil
 	}
+	if r.Volatile {
+		if err := allowVolatile(r); err != nil {
+			return -1, err
+		}
+	}
 	// Before Linux 6.7 fsconfig knows no lowerdir+, and logs every try.
 	if kernelBefore(6, 7) {
 		return overlayByMount(r)
@@ -123,6 +129,16 @@ func rootTree(r *initmsg.Root) (int, error) {
 		return overlayByMount(r)
 	}
 	return fd, err
+}
+
+// allowVolatile takes away overlayfs's note that the work directory was mounted volatile, with which it refuses the next
+// mount: by an earlier run, or by the forked start that failed just now. The note is there so that nobody takes for whole
+// what the machine's end made of the upper layer; who asks for a volatile mount keeps no layer over that.
+func allowVolatile(r *initmsg.Root) error {
+	if err := os.RemoveAll(path.Join(r.Work, "work", "incompat")); err != nil {
+		return fmt.Errorf("prepare the overlay's work directory: %w", err)
+	}
+	return nil
 }
 
 func overlayTree(r *initmsg.Root) (int, error) {
@@ -136,8 +152,13 @@ func overlayTree(r *initmsg.Root) (int, error) {
 			return -1, fsError(fs, overlayPart(kv), err)
 		}
 	}
-	index := rootfs.OverlayIndex()
-	_ = unix.FsconfigSetString(fs, index.Key, index.Value)
+	optional := rootfs.OverlayOptional(r)
+	for _, kv := range optional.Data {
+		_ = unix.FsconfigSetString(fs, kv.Key, kv.Value)
+	}
+	for _, flag := range optional.Flags {
+		_ = unix.FsconfigSetFlag(fs, flag)
+	}
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, fsError(fs, "make overlay", err)
 	}
@@ -167,7 +188,7 @@ func overlayPart(kv initmsg.KV) string {
 // cloning it.
 func overlayByMount(r *initmsg.Root) (int, error) {
 	dir, opts := overlayOptions(r)
-	if len(opts) >= unix.Getpagesize() {
+	if len(opts)+len(",volatile") >= unix.Getpagesize() {
 		return -1, errclass.NotImplemented("mount overlay: this kernel takes no more than %d bytes of options, %d layers need %d", unix.Getpagesize()-1, len(r.Lower), len(opts))
 	}
 	if err := unix.Chdir(dir); err != nil {
@@ -178,7 +199,14 @@ func overlayByMount(r *initmsg.Root) (int, error) {
 	if err := privateAround(at); err != nil {
 		return -1, err
 	}
-	if err := unix.Mount("overlay", at, "overlay", 0, opts); err != nil {
+	err := error(unix.EINVAL)
+	if r.Volatile {
+		err = unix.Mount("overlay", at, "overlay", 0, opts+",volatile")
+	}
+	if errors.Is(err, unix.EINVAL) { // before Linux 5.10 there is no such option
+		err = unix.Mount("overlay", at, "overlay", 0, opts)
+	}
+	if err != nil {
 		return -1, fail("mount overlay", err)
 	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, at, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)

@@ -391,6 +391,7 @@ func (s *Server) forget(key shim.Key) error {
 	if !p.isOver() {
 		return errclass.With(errdefs.ErrFailedPrecondition, errors.New(name(key)+" is running"))
 	}
+	p.endStreams() // before the cgroup goes, which takes longer than its clients need to wait
 	if key.Exec == "" {
 		err := p.change(func(c *ociruntime.Container) error { return p.rt.Delete(context.Background(), c) })
 		if err != nil {

@@ -130,7 +130,7 @@ func (b *Builder) Start(ctx context.Context, r *store.Record, key shim.Key, join
 	req := &shim.StartRequest{
 		Runtime: rt,
 		Key:     key, Spec: sp, NamespaceFDs: joined,
-		Rootfs:    root.rootfs(h.ReadonlyRootfs),
+		Rootfs:    root.rootfs(h),
 		OpenStdin: r.Config.OpenStdin, StdinOnce: r.Config.StdinOnce,
 		ConsoleSize: oci.WinSize{Rows: uint16(h.ConsoleSize[0]), Cols: uint16(h.ConsoleSize[1])},
 		InitReaper:  h.Init != nil && *h.Init || h.Init == nil && b.cfg.Init,
@@ -225,12 +225,14 @@ type root struct {
 }
 
 // rootfs is how the root is put together: mounted as an overlay of the writable layer above
-// the image's, or complete in the layer, as the storage driver has it.
-func (r root) rootfs(readonly bool) oci.Rootfs {
+// the image's, or complete in the layer, as the storage driver has it. What a container that
+// removes itself writes need not outlive the machine.
+func (r root) rootfs(h *container.HostConfig) oci.Rootfs {
 	if r.layer.Path != "" {
-		return oci.Rootfs{Path: r.layer.Path, Readonly: readonly}
+		return oci.Rootfs{Path: r.layer.Path, Readonly: h.ReadonlyRootfs}
 	}
-	return oci.Rootfs{Overlay: &oci.Overlay{Lower: r.lower, Upper: r.layer.Upper, Work: r.layer.Work}, Readonly: readonly}
+	o := &oci.Overlay{Lower: r.lower, Upper: r.layer.Upper, Work: r.layer.Work, Volatile: h.AutoRemove}
+	return oci.Rootfs{Overlay: o, Readonly: h.ReadonlyRootfs}
 }
 
 func (b *Builder) rootOf(ctx context.Context, cid string) (root, error) {

@@ -102,9 +102,11 @@ func (f *Files) Exists(cid string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// SaveRecord writes config.json with fsync: from then on the container exists.
+// SaveRecord writes config.json: from then on the container exists. It is forced to the disk (fsync) but for a container
+// that removes itself: no such container outlives the machine, and a record that got lost or is empty then is a create
+// that came to nothing.
 func (f *Files) SaveRecord(r *Record) error {
-	return atomicfile.WriteJSON(filepath.Join(f.Dir(r.ID), "config.json"), r, 0o600, true)
+	return atomicfile.WriteJSON(filepath.Join(f.Dir(r.ID), "config.json"), r, 0o600, !r.HostConfig.AutoRemove)
 }
 
 // Record reads config.json; class NotFound when it is not there.
@@ -247,12 +249,15 @@ func (f *Files) FinishRemoval(cid string) error {
 
 func (f *Files) removingDir(cid string) string { return filepath.Join(f.data, removing+cid) }
 
-// readJSON reads a record of ours, bounded. Class NotFound when it is not there; a newer
-// version's is refused.
+// readJSON reads a record of ours, bounded. Class NotFound when it is not there, or empty: the machine's end took what
+// had not been forced to the disk. A newer version's is refused.
 func readJSON(path string, v any, version func() int) error {
 	data, err := readFile(path)
 	if err != nil {
 		return err
+	}
+	if len(data) == 0 {
+		return errclass.NotFound("%s is empty", path)
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("reading %s: %w", path, err)

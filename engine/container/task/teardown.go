@@ -3,9 +3,11 @@ package task
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gantry/gantry/engine/container/mounts"
+	"github.com/gantry/gantry/engine/container/store"
 	"github.com/moby/moby/api/types/events"
 )
 
@@ -64,41 +66,80 @@ func (t *Task) awaitForgotten(ctx context.Context) {
 }
 
 // remove deletes everything of the container. It can be repeated.
+//
+// Nobody asks what became of the files of a container that removes itself, and its client waits for the end: name,
+// addresses, volumes and image are free when remove returns, and files and cgroup follow beside.
 func (t *Task) remove(ctx context.Context) error {
-	t.awaitForgotten(ctx)
+	m, cid, r := t.m, t.c.ID, t.c.Record()
+	beside := r.HostConfig.AutoRemove
+	if !beside {
+		t.awaitForgotten(ctx)
+	}
 	t.clients.Drop()
-	m, cid := t.m, t.c.ID
 	if err := m.Networks.Release(ctx, cid); err != nil {
 		return err
 	}
-	if err := m.Files.BeginRemoval(cid, t.c.Record().HostConfig.AutoRemove || t.withVolumes.Load()); err != nil {
+	volumes := (r.HostConfig.AutoRemove || t.withVolumes.Load()) && slices.ContainsFunc(r.Mounts, func(p mounts.Point) bool { return p.Anonymous })
+	if err := m.Files.BeginRemoval(cid, volumes); err != nil {
 		return err
 	}
-	if err := m.removeRest(ctx, cid); err != nil {
+	err := m.release(ctx, r, volumes)
+	if err == nil && !beside {
+		err = m.removeFiles(cid)
+	}
+	if err != nil {
 		if !m.Scope.Closed() { // else the next daemon finishes it
 			m.Files.UndoRemoval(cid) // it stays, as dead; a start that finds neither forgets it
 		}
 		return err
 	}
+	if beside {
+		m.Scope.Go(t.removeFiles)
+	}
 	m.drop(t.c)
 	return nil
+}
+
+// removeFiles is the rest of a removal that has happened; what it leaves the next daemon removes.
+func (t *Task) removeFiles() {
+	ctx, cancel := t.m.Scope.Timeout(effectTimeout)
+	defer cancel()
+	t.awaitForgotten(ctx)
+	if t.m.Scope.Closed() {
+		return
+	}
+	if err := t.m.removeFiles(t.c.ID); err != nil {
+		t.m.Log.Warn("removing a container's files", "container", t.c.ID, "error", err)
+	}
 }
 
 // removeRest removes what a container has outside the directory that BeginRemoval marked, then
 // that.
 func (m *Manager) removeRest(ctx context.Context, cid string) error {
-	if err := m.Layers.Remove(cid); err != nil {
-		return err
-	}
-	if err := m.Images.Release(ctx, cid); err != nil {
-		return err
-	}
 	// It works on what stands in the marked directory, so that a crash in the middle changes
 	// nothing.
-	if r, volumes, err := m.Files.Removed(cid); err == nil {
-		if err := mounts.DropVolumes(ctx, m.Volumes, cid, r.Mounts, volumes); err != nil {
-			return err
-		}
+	r, volumes, err := m.Files.Removed(cid)
+	if err != nil { // half made
+		r, volumes = &store.Record{ID: cid}, false
+	}
+	if err := m.release(ctx, r, volumes); err != nil {
+		return err
+	}
+	return m.removeFiles(cid)
+}
+
+// release ends the use of image and volumes; volumes says that the anonymous ones go too.
+func (m *Manager) release(ctx context.Context, r *store.Record, volumes bool) error {
+	if err := m.Images.Release(ctx, r.ID); err != nil {
+		return err
+	}
+	return mounts.DropVolumes(ctx, m.Volumes, r.ID, r.Mounts, volumes)
+}
+
+// removeFiles removes a container's layer, the record of its run and the directory that BeginRemoval marked.
+func (m *Manager) removeFiles(cid string) error {
+	if err := m.Layers.Remove(cid); err != nil {
+		return err
 	}
 	return m.Files.FinishRemoval(cid)
 }

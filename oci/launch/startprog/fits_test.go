@@ -18,7 +18,7 @@ func TestFitsKnowsTheMessage(t *testing.T) {
 	for typ, known := range map[reflect.Type]string{
 		reflect.TypeFor[initmsg.Message](): "ID Exec WaitGo Reaper Join NewCgroupNS NewTimeNS TimeOffsets TakeRoot LoopbackUp Hostname Domainname Root Mounts " +
 			"SetupDev Devices MaskedPaths ReadonlyPaths Sysctl Process Extra",
-		reflect.TypeFor[initmsg.Root](): "Path Lower Upper Work Readonly Propagation PropagationRec Own",
+		reflect.TypeFor[initmsg.Root](): "Path Lower Upper Work Volatile Readonly Propagation PropagationRec Own",
 		reflect.TypeFor[initmsg.Mount](): "Kind Type Source Dest Set Clear RecSet RecClear Propagation PropagationRec SourceFD Index Recursive NoSymlinks CopyUp " +
 			"Data Flags Binds",
 		reflect.TypeFor[initmsg.Device](): "Path Type Major Minor Mode UID GID",

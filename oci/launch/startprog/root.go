@@ -138,10 +138,17 @@ func (f *plan) rootTree() {
 		return
 	}
 	fs := f.fs(rootfs.OverlayFS(r))
-	o := rootfs.OverlayIndex()
-	index := f.param(unix.FSCONFIG_SET_STRING, o.Key, o.Value)
-	index.Soft = true
-	fs.Params = append(fs.Params, index)
+	optional := rootfs.OverlayOptional(r)
+	for _, kv := range optional.Data {
+		p := f.param(unix.FSCONFIG_SET_STRING, kv.Key, kv.Value)
+		p.Soft = true
+		fs.Params = append(fs.Params, p)
+	}
+	for _, flag := range optional.Flags {
+		p := f.param(unix.FSCONFIG_SET_FLAG, flag, "")
+		p.Soft = true
+		fs.Params = append(fs.Params, p)
+	}
 	f.newFS("mount overlay", fs, f.root)
 }
 

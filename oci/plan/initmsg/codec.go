@@ -151,6 +151,7 @@ func (r *Root) code(c *coder) {
 	list(c, &r.Lower, c.str)
 	c.str(&r.Upper)
 	c.str(&r.Work)
+	c.boolean(&r.Volatile)
 	c.boolean(&r.Readonly)
 	c.u64(&r.Propagation)
 	c.boolean(&r.PropagationRec)

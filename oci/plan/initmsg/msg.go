@@ -53,6 +53,7 @@ type Root struct {
 	Lower    []string
 	Upper    string
 	Work     string
+	Volatile bool
 	Readonly bool
 	// Propagation (MS_SHARED, …) of the host's tree in the new mount namespace,
 	// set before anything else, recursively when PropagationRec.

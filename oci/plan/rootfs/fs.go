@@ -25,7 +25,7 @@ func MaskFS() FS {
 	}
 }
 
-// OverlayFS is the overlay of r, for kernels that know lowerdir+ (Linux 6.7). OverlayIndex
+// OverlayFS is the overlay of r, for kernels that know lowerdir+ (Linux 6.7). OverlayOptional
 // goes on top of it where the kernel takes that.
 func OverlayFS(r *initmsg.Root) FS {
 	fs := FS{Type: "overlay", Data: []initmsg.KV{{Key: "source", Value: "overlay"}}}
@@ -38,9 +38,16 @@ func OverlayFS(r *initmsg.Root) FS {
 	return fs
 }
 
-// OverlayIndex has the layers without an index, so that they may be in use by other
-// mounts. A kernel that has no index refuses it, which is as good.
-func OverlayIndex() initmsg.KV { return initmsg.KV{Key: "index", Value: "off"} }
+// OverlayOptional are parameters and flags of an overlay that a kernel may refuse, which is as good: without an
+// index the layers may be in use by other mounts, and a kernel that has none lets them; one that knows no volatile
+// mount forces more to the disk than need be.
+func OverlayOptional(r *initmsg.Root) FS {
+	fs := FS{Data: []initmsg.KV{{Key: "index", Value: "off"}}}
+	if r.Volatile {
+		fs.Flags = []string{"volatile"}
+	}
+	return fs
+}
 
 // MountFS is the file system of a mount that is no bind. With mode, it takes the mode of the
 // directory that it is mounted on, as runc does, by the parameter "mode" after the others.

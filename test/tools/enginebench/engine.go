@@ -23,10 +23,13 @@ type engine struct {
 	unified     bool   // cgroup v2
 	standing    string // the container that execs run in
 	connected   string // the container that is connected and disconnected
+
+	socket, docker string        // docker is the command line, "" for none
+	command        time.Duration // processor time of the commands of this round
 }
 
 func newEngine(arg, image string) (*engine, error) {
-	name, socket, cgroup, err := parse(arg)
+	name, socket, cgroup, docker, err := parse(arg)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +38,7 @@ func newEngine(arg, image string) (*engine, error) {
 		return nil, err
 	}
 	_, err = os.Stat("/sys/fs/cgroup/cgroup.controllers")
-	return &engine{name: name, image: image, client: cl, cgroup: cgroup, unified: err == nil}, nil
+	return &engine{name: name, image: image, client: cl, cgroup: cgroup, unified: err == nil, socket: socket, docker: docker}, nil
 }
 
 // dir is the engine's group in the hierarchy that counts processor time.

@@ -10,6 +10,9 @@ import (
 
 // stand starts the container that execs run in.
 func stand(ctx context.Context, e *engine) (err error) {
+	if e.standing != "" {
+		return nil
+	}
 	if e.standing, err = e.create(ctx, "none", "/bin/sleep", "600"); err != nil {
 		return err
 	}
@@ -20,6 +23,7 @@ func stand(ctx context.Context, e *engine) (err error) {
 func fall(ctx context.Context, e *engine) {
 	if e.standing != "" {
 		_ = e.remove(ctx, e.standing) // the engine ends soon
+		e.standing = ""
 	}
 }
 

@@ -2,8 +2,10 @@
 // wall time of a container's whole life and of an exec, and the memory of the engine's own
 // processes.
 //
-//	enginebench [-n ROUNDS] [-image REF] NAME=SOCKET,CGROUP ...
+//	enginebench [-n ROUNDS] [-image REF] NAME=SOCKET,CGROUP[,DOCKER] ...
 //
+// DOCKER is a command line; where every engine has one, `docker run --rm` is measured too, as a user waits for it: its
+// processor time is the engine's and the command's own.
 // CGROUP is a control group below which the engine runs in a child named "engine"; its
 // containers get the child "containers". What both use together is an operation's cost:
 // the daemon, what it starts, and the containers themselves. The rounds of the engines
@@ -38,7 +40,7 @@ func run() error {
 	only := flag.String("only", "", "measure operations whose `name` contains this, and no memory")
 	flag.Parse()
 	if flag.NArg() == 0 {
-		return errors.New("usage: enginebench [-n ROUNDS] [-image REF] NAME=SOCKET,CGROUP …")
+		return errors.New("usage: enginebench [-n ROUNDS] [-image REF] NAME=SOCKET,CGROUP[,DOCKER] …")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	defer cancel()
@@ -61,7 +63,7 @@ func run() error {
 		s.print(table, f.name, "floor", nil)
 	}
 	var ops []operation
-	for _, op := range operations() {
+	for _, op := range append(operations(), commandOperations(engines)...) {
 		if strings.Contains(op.name, *only) {
 			ops = append(ops, op)
 		}
@@ -128,6 +130,7 @@ func (s *samples) add(ctx context.Context, e *engine, op operation) error {
 	if err != nil {
 		return err
 	}
+	e.command = 0
 	start := time.Now()
 	if err := op.once(ctx, e); err != nil {
 		return err
@@ -138,16 +141,26 @@ func (s *samples) add(ctx context.Context, e *engine, op operation) error {
 		return err
 	}
 	s.wall = append(s.wall, ms(wall))
-	s.cpu = append(s.cpu, ms(after-before))
+	s.cpu = append(s.cpu, ms(after-before+e.command))
 	return nil
 }
 
 func (s *samples) print(w *tabwriter.Writer, op, of string, first *samples) {
 	fmt.Fprintf(w, "%s\t%s\t%.2f\t%.2f\t%.2f\t%.2f", op, of, median(s.cpu), slices.Min(s.cpu), median(s.wall), slices.Min(s.wall))
 	if first != nil {
-		fmt.Fprintf(w, "\t1/%.1f\t1/%.1f", median(first.cpu)/median(s.cpu), median(first.wall)/median(s.wall))
+		fmt.Fprintf(w, "\t%s\t%s", proportion(s.cpu, first.cpu), proportion(s.wall, first.wall))
 	}
 	fmt.Fprintln(w)
+}
+
+// proportion is the median of the rounds' own proportions: both sides of one were measured close together.
+func proportion(v, first []float64) string {
+	r := make([]float64, len(v))
+	for i := range v {
+		r[i] = v[i] / first[i]
+	}
+	m := median(r)
+	return fmt.Sprintf("%.3f (1/%.1f)", m, 1/m)
 }
 
 func median(v []float64) float64 {
@@ -187,12 +200,13 @@ func memory(ctx context.Context, engines []*engine, many int) error {
 
 func mib(n int) float64 { return float64(n) / (1 << 20) }
 
-// parse splits NAME=SOCKET,CGROUP.
-func parse(arg string) (name, socket, cgroup string, err error) {
+// parse splits NAME=SOCKET,CGROUP[,DOCKER].
+func parse(arg string) (name, socket, cgroup, docker string, err error) {
 	name, rest, ok := strings.Cut(arg, "=")
-	socket, cgroup, ok2 := strings.Cut(rest, ",")
+	socket, rest, ok2 := strings.Cut(rest, ",")
+	cgroup, docker, _ = strings.Cut(rest, ",")
 	if !ok || !ok2 || name == "" || socket == "" || !strings.HasPrefix(cgroup, "/") {
-		return "", "", "", fmt.Errorf("%q is not NAME=SOCKET,CGROUP", arg)
+		return "", "", "", "", fmt.Errorf("%q is not NAME=SOCKET,CGROUP[,DOCKER]", arg)
 	}
-	return name, socket, cgroup, nil
+	return name, socket, cgroup, docker, nil
 }
