@@ -81,7 +81,7 @@ func followRotation(f *fixture) {
 	for _, compress := range []bool{false, true} {
 		f.place.Dir = f.TempDir()
 		f.cfg.Path, f.n = f.d.Path(f.place), 0
-		f.rotated(1000, compress)
+		f.rotated(200, compress)
 		w := f.writer()
 		f.write(w, 10)
 		c, run := f.cursor(following()), make(goingOn)
@@ -195,7 +195,7 @@ func followUntil(f *fixture) {
 }
 
 func manyReaders(f *fixture) {
-	f.rotated(1000, true)
+	f.rotated(200, true)
 	w := f.writer()
 	run := make(goingOn)
 	results := make(chan string)
