@@ -145,7 +145,7 @@ func TestBasicAuth(t *testing.T) {
 			r, ref := open(t, New(o), reg.Host()+"/a", c.auth)
 			_, err := r.Resolve(t.Context(), ref)
 			err = ExplainPull(err, ref, c.auth != nil)
-			if c.class == nil && err != nil || c.class != nil && (errclass.Of(err) != c.class || c.text != "" && err.Error() != c.text) {
+			if c.class == nil && err != nil || c.class != nil && (!errors.Is(errclass.Of(err), c.class) || c.text != "" && err.Error() != c.text) {
 				t.Errorf("%v (class %v)", err, errclass.Of(err))
 			}
 		})
@@ -312,7 +312,7 @@ func TestExplainPull(t *testing.T) {
 		if c.text == "" && err == nil {
 			continue
 		}
-		if err == nil || err.Error() != c.text || errclass.Of(err) != c.class {
+		if err == nil || err.Error() != c.text || !errors.Is(errclass.Of(err), c.class) {
 			t.Errorf("%v: %v (class %v)", c.err, err, errclass.Of(err))
 		}
 	}

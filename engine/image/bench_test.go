@@ -8,9 +8,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"github.com/gantry/gantry/engine/image/progress"
-	"github.com/gantry/gantry/engine/image/pull"
-	"github.com/gantry/gantry/test/testregistry"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -20,7 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry/gantry/engine/image/progress"
+	"github.com/gantry/gantry/engine/image/pull"
 	"github.com/gantry/gantry/internal/id"
+	"github.com/gantry/gantry/test/testregistry"
 	kgzip "github.com/klauspost/compress/gzip"
 )
 

@@ -3,12 +3,12 @@ package image
 import (
 	"context"
 	"fmt"
-	"github.com/gantry/gantry/engine/image/progress"
-	"github.com/gantry/gantry/engine/image/pull"
-	"github.com/gantry/gantry/test/testregistry"
 	"runtime"
 	"testing"
 
+	"github.com/gantry/gantry/engine/image/progress"
+	"github.com/gantry/gantry/engine/image/pull"
+	"github.com/gantry/gantry/test/testregistry"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )

@@ -9,9 +9,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"github.com/gantry/gantry/engine/image/progress"
-	"github.com/gantry/gantry/engine/image/pull"
-	"github.com/gantry/gantry/test/testregistry"
 	"math/big"
 	"net"
 	"os"
@@ -22,7 +19,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry/gantry/engine/image/progress"
+	"github.com/gantry/gantry/engine/image/pull"
 	"github.com/gantry/gantry/internal/id"
+	"github.com/gantry/gantry/test/testregistry"
 )
 
 var (

@@ -139,7 +139,7 @@ func (r *Registry) blob(w http.ResponseWriter, q *http.Request, d digest.Digest)
 	if hold != nil && large {
 		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
 		_, _ = w.Write(data[:len(data)/2])
-		w.(http.Flusher).Flush()
+		_ = http.NewResponseController(w).Flush()
 		select {
 		case <-hold:
 		case <-q.Context().Done():

@@ -42,9 +42,13 @@ func trees(t *testing.T, open driver.Open) {
 		want   map[string]string
 	}{
 		{"kinds", [][]entry{{
-			dir("d"), file("d/f", "x"), symlink("d/l", "f"), symlink("abs", "/d/f"), {name: "p", typ: tar.TypeFifo, mode: 0o600},
-			{name: "null", typ: tar.TypeChar, major: 1, minor: 3, mode: 0o666}, {name: "blk", typ: tar.TypeBlock, major: 7, minor: 1, mode: 0o660},
-			{name: "suid", body: "x", mode: 0o4755}, {name: "own", body: "x", uid: 1000, mode: 0o600}, {name: "sticky", typ: tar.TypeDir, mode: 0o1777},
+			dir("d"), file("d/f", "x"), symlink("d/l", "f"), symlink("abs", "/d/f"),
+			{name: "p", typ: tar.TypeFifo, mode: 0o600},
+			{name: "null", typ: tar.TypeChar, major: 1, minor: 3, mode: 0o666},
+			{name: "blk", typ: tar.TypeBlock, major: 7, minor: 1, mode: 0o660},
+			{name: "suid", body: "x", mode: 0o4755},
+			{name: "own", body: "x", uid: 1000, mode: 0o600},
+			{name: "sticky", typ: tar.TypeDir, mode: 0o1777},
 		}}, map[string]string{
 			"d": "dir 755", "d/f": "x 644", "d/l": "-> f", "abs": "-> /d/f", "p": "fifo 600", "null": "char 1:3 666", "blk": "block 7:1 660",
 			"suid": "x 4755", "own": "x 600 of 1000", "sticky": "dir 1777",
