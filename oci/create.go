@@ -172,7 +172,7 @@ func (s *starting) create(o *CreateOpts) error {
 	if ref.Systemd != "" {
 		s.unit = func(pid int) error { return startUnit(s.ctx, sys, place, pid, o.Spec.Annotations) }
 	}
-	if ok, err := s.forkStart(o, m, so, group); ok || err != nil {
+	if ok, err := s.startDirect(o, m, so, group); ok || err != nil {
 		return err
 	}
 	return s.spawnInit(o, m, so, group)
@@ -499,7 +499,7 @@ func (s *starting) arrange(o *CreateOpts, m *initmsg.Message, so *spawnOpts) err
 		}
 		return nil
 	}
-	st := &nsenter.Stage{User: -1, Unshare: so.flags, Roots: user}
+	st := &nsenter.Entry{User: -1, Unshare: so.flags, Roots: user}
 	if so.userNS != nil {
 		fd, err := rawFD(so.userNS)
 		if err != nil {
@@ -516,7 +516,7 @@ func (s *starting) arrange(o *CreateOpts, m *initmsg.Message, so *spawnOpts) err
 		m.TakeRoot = true
 		s.maps = func(pid int) error { return writeMaps(pid, l.UIDMappings, l.GIDMappings) }
 	}
-	so.stage = st
+	so.enter = st
 	return nil
 }
 

@@ -54,9 +54,9 @@ type spawnOpts struct {
 	userNS *os.File
 	// joins are the namespaces to join but for the user namespace.
 	joins []nsenter.Join
-	// stage is set when init is forked in steps; flags, uids and gids are not looked
-	// at then.
-	stage *nsenter.Stage
+	// enter is set when init is started by package nsenter; flags, uids and gids are not
+	// looked at then.
+	enter *nsenter.Entry
 }
 
 // spawn forks init from our protected executable. It waits for its message then. ctx ends
@@ -118,8 +118,8 @@ func spawn(ctx context.Context, o *spawnOpts) (*child, error) {
 	}
 	path := fmt.Sprintf("/proc/self/fd/%d", initmsg.FDSelf)
 	c := &child{conn: conn}
-	if o.stage != nil {
-		c.pid, c.pidfd, err = o.stage.Start(ctx, files, argv, attr.Env)
+	if o.enter != nil {
+		c.pid, c.pidfd, err = o.enter.Start(ctx, files, argv, attr.Env)
 	} else if c.pid, err = forkExec(path, argv, attr); err == nil {
 		c.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
 	}

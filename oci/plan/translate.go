@@ -1,4 +1,4 @@
-// Package translate turns parts of a specification into what init is told, without
+// Package plan turns parts of a specification into the message for init, without
 // effects and without a look at the machine.
 package plan
 
