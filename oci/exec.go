@@ -15,6 +15,7 @@ import (
 	"github.com/gantry/gantry/oci/launch/become"
 	"github.com/gantry/gantry/oci/launch/execprog"
 	"github.com/gantry/gantry/oci/launch/nsenter"
+	"github.com/gantry/gantry/oci/plan"
 	"github.com/gantry/gantry/oci/plan/initmsg"
 	"github.com/gantry/gantry/oci/plan/tuning"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -59,11 +60,12 @@ func (s *starting) exec(o *ExecOpts) error {
 
 // planExec is what the process is to be.
 func planExec(o *ExecOpts) (*initmsg.Process, error) {
-	p, err := planProcess(o.Process, nil, o.Seccomp, o.SeccompFlags, o.ConsoleSize)
+	on := machine(o.Process, "")
+	p, err := plan.Process(o.Process, nil, o.Seccomp, o.SeccompFlags, o.ConsoleSize, on)
 	if err != nil {
 		return nil, err
 	}
-	if err := refuseLabels(o.Process); err != nil {
+	if err := plan.CheckLabels(o.Process, on); err != nil {
 		return nil, err
 	}
 	if err := tuning.Process(o.Process, true, &p.Tuning); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/gantry/gantry/oci/launch/entry"
 	"github.com/gantry/gantry/oci/launch/nsenter"
 	"github.com/gantry/gantry/oci/launch/selfexe"
+	"github.com/gantry/gantry/oci/plan"
 	"github.com/gantry/gantry/oci/plan/caps"
 	"github.com/gantry/gantry/oci/plan/initmsg"
 	"golang.org/x/sys/unix"
@@ -106,7 +107,7 @@ func spawn(ctx context.Context, o *spawnOpts) (*child, error) {
 			attr.Sys.Credential = &syscall.Credential{}
 		} else {
 			// Nobody yet, which execve takes them from unless they are ambient.
-			for c := range min(caps.Count(), uintptr(len(capNames))) {
+			for c := range min(caps.Count(), uintptr(len(plan.CapabilityNames()))) {
 				attr.Sys.AmbientCaps = append(attr.Sys.AmbientCaps, c)
 			}
 		}
