@@ -13,10 +13,12 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// What a plan is made of.
 type (
-	Rootfs  = plan.Rootfs
+	// Rootfs says what a container's root is made of.
+	Rootfs = plan.Rootfs
+	// Overlay is an overlay mount.
 	Overlay = plan.Overlay
+	// WinSize is a terminal size in characters.
 	WinSize = plan.WinSize
 )
 
