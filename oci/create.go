@@ -148,7 +148,7 @@ func (s *starting) create(o *CreateOpts) error {
 			return err
 		}
 	}
-	m, err := planCreate(o, planCgroupBinds(sys, group))
+	m, err := planCreate(o, cgroupBinds(sys, group))
 	if err != nil {
 		return err
 	}
@@ -172,10 +172,21 @@ func (s *starting) create(o *CreateOpts) error {
 	if ref.Systemd != "" {
 		s.unit = func(pid int) error { return startUnit(s.ctx, sys, place, pid, o.Spec.Annotations) }
 	}
-	if ok, err := s.forkStart(o, m, so, group); ok || err != nil {
+	if ok, err := s.startDirect(o, m, so, group); ok || err != nil {
 		return err
 	}
 	return s.spawnInit(o, m, so, group)
+}
+
+// planCreate says what init is to do, or refuses.
+func planCreate(o *CreateOpts, cg *plan.Cgroups) (*initmsg.Message, error) {
+	if err := refuse(o.Spec); err != nil {
+		return nil, err
+	}
+	return plan.Create(&plan.Container{
+		ID: o.ID, Spec: o.Spec, Rootfs: o.Rootfs, Seccomp: o.Seccomp, SeccompFlags: o.SeccompFlags,
+		ConsoleSize: o.ConsoleSize, WaitGo: o.Hold, Reaper: o.InitReaper,
+	}, cg, machine(o.Spec.Process, o.Spec.Linux.MountLabel))
 }
 
 // spawnInit starts init and has it make the container; its cgroups may be there already.
@@ -379,30 +390,30 @@ func (s *starting) console(fd int) error {
 }
 
 // planCgroupBinds lists what a cgroup mount shows.
-func planCgroupBinds(sys *cgroup.System, g *cgroup.Group) *cgroupPlan {
+func cgroupBinds(sys *cgroup.System, g *cgroup.Group) *plan.Cgroups {
 	if sys.Unified() {
 		d, ok := g.Dir("")
 		if !ok {
-			return new(cgroupPlan)
+			return new(plan.Cgroups)
 		}
-		return &cgroupPlan{v2: d}
+		return &plan.Cgroups{V2: d}
 	}
-	plan := new(cgroupPlan)
+	binds := new(plan.Cgroups)
 	for _, h := range sys.V1 {
 		d, ok := g.Dir(h.Controllers[0])
 		if !ok {
 			continue // none of its own: there is nothing to show
 		}
 		name := filepath.Base(h.Mount)
-		plan.v1 = append(plan.v1, initmsg.KV{Key: name, Value: d})
+		binds.V1 = append(binds.V1, initmsg.KV{Key: name, Value: d})
 		for _, c := range h.Controllers {
 			c = strings.TrimPrefix(c, "name=")
 			if c != name {
-				plan.v1 = append(plan.v1, initmsg.KV{Key: c, Value: "@" + name})
+				binds.V1 = append(binds.V1, initmsg.KV{Key: c, Value: "@" + name})
 			}
 		}
 	}
-	return plan
+	return binds
 }
 
 // namespaces says which namespaces init is born in, joins and makes.
@@ -413,7 +424,7 @@ func (s *starting) namespaces(o *CreateOpts, m *initmsg.Message) (*spawnOpts, er
 	}
 	seen := make(map[specs.LinuxNamespaceType]bool)
 	for _, ns := range o.Spec.Linux.Namespaces {
-		flag := nsFlag(ns.Type)
+		flag := plan.NSFlag(ns.Type)
 		if flag == 0 {
 			return nil, errclass.Invalid("namespace %q does not exist", ns.Type)
 		}
@@ -435,7 +446,7 @@ func (s *starting) namespaces(o *CreateOpts, m *initmsg.Message) (*spawnOpts, er
 	}
 	for t, f := range o.Namespaces {
 		if !seen[t] && f != nil {
-			if err := s.namespace(o, m, so, nsFlag(t), f); err != nil {
+			if err := s.namespace(o, m, so, plan.NSFlag(t), f); err != nil {
 				return nil, err
 			}
 		}
@@ -499,7 +510,7 @@ func (s *starting) arrange(o *CreateOpts, m *initmsg.Message, so *spawnOpts) err
 		}
 		return nil
 	}
-	st := &nsenter.Stage{User: -1, Unshare: so.flags, Roots: user}
+	st := &nsenter.Entry{User: -1, Unshare: so.flags, Roots: user}
 	if so.userNS != nil {
 		fd, err := rawFD(so.userNS)
 		if err != nil {
@@ -516,7 +527,7 @@ func (s *starting) arrange(o *CreateOpts, m *initmsg.Message, so *spawnOpts) err
 		m.TakeRoot = true
 		s.maps = func(pid int) error { return writeMaps(pid, l.UIDMappings, l.GIDMappings) }
 	}
-	so.stage = st
+	so.enter = st
 	return nil
 }
 

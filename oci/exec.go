@@ -15,6 +15,7 @@ import (
 	"github.com/gantry/gantry/oci/launch/become"
 	"github.com/gantry/gantry/oci/launch/execprog"
 	"github.com/gantry/gantry/oci/launch/nsenter"
+	"github.com/gantry/gantry/oci/plan"
 	"github.com/gantry/gantry/oci/plan/initmsg"
 	"github.com/gantry/gantry/oci/plan/tuning"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -41,74 +42,90 @@ func Exec(ctx context.Context, o *ExecOpts) (*Process, error) {
 }
 
 func (s *starting) exec(o *ExecOpts) error {
-	var none *specs.LinuxSeccomp
-	p, err := planProcess(o.Process, none, o.Seccomp, o.SeccompFlags, o.ConsoleSize)
+	p, err := planExec(o)
 	if err != nil {
 		return err
 	}
-	if err := refuseLabels(o.Process); err != nil {
+	t, err := findTarget(o)
+	if err != nil {
 		return err
+	}
+	if t.direct(o, p) {
+		if err := s.execDirect(o, p, t); err != become.ErrByInit { //nolint:errorlint // that very value
+			return err
+		}
+	}
+	return s.execByInit(o, p, t)
+}
+
+// planExec is what the process is to be.
+func planExec(o *ExecOpts) (*initmsg.Process, error) {
+	on := machine(o.Process, "")
+	p, err := plan.Process(o.Process, nil, o.Seccomp, o.SeccompFlags, o.ConsoleSize, on)
+	if err != nil {
+		return nil, err
+	}
+	if err := plan.CheckLabels(o.Process, on); err != nil {
+		return nil, err
 	}
 	if err := tuning.Process(o.Process, true, &p.Tuning); err != nil {
-		return err
+		return nil, err
 	}
 	if err := tuning.Placement(o.Personality, o.MemoryPolicy, &p.Tuning); err != nil {
-		return err
+		return nil, err
 	}
-	pidfd, err := rawFD(o.Init)
-	if err != nil {
-		return err
+	return p, nil
+}
+
+// target is the container that a further process is started in.
+type target struct {
+	pidfd int     // of its first process; the caller's
+	inner uintptr // the flags of its user and time namespaces, if they are not ours
+	group *cgroup.Group
+	class *rdt.Group // nil: none
+	// chrooted: without a mount namespace of its own a container is where its first process
+	// has its root.
+	chrooted bool
+}
+
+func findTarget(o *ExecOpts) (*target, error) {
+	t := new(target)
+	var err error
+	if t.pidfd, err = rawFD(o.Init); err != nil {
+		return nil, err
 	}
-	inner, err := checkInit(o, pidfd)
-	if err != nil {
-		return err
+	if t.inner, err = checkInit(o, t.pidfd); err != nil {
+		return nil, err
 	}
 	sys, err := cgroups()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	group, err := sys.Open(o.Cgroup.Paths)
+	if t.group, err = sys.Open(o.Cgroup.Paths); err != nil {
+		return nil, err
+	}
+	if frozen, err := t.group.Frozen(); err == nil && frozen && !o.IgnorePaused {
+		return nil, precondition("container is paused")
+	}
+	if t.class, err = rdt.Of(o.ContainerID, o.Spec); err != nil {
+		return nil, err
+	}
+	if t.chrooted, err = sameNamespace(o.InitPid, "mnt"); err != nil {
+		return nil, precondition("container is not running")
+	}
+	return t, nil
+}
+
+// direct tells whether the process may start without init.
+func (t *target) direct(o *ExecOpts, p *initmsg.Process) bool {
+	return !o.Fresh && t.class == nil && !t.chrooted && !o.IgnorePaused && len(o.Preserve) == 0 && t.inner == 0 &&
+		execprog.Possible(p) && execprog.Safe(o.InitPid)
+}
+
+// execByInit starts init in the container and has it execute the program.
+func (s *starting) execByInit(o *ExecOpts, p *initmsg.Process, t *target) error {
+	m, so, err := s.planEntry(o, p, t)
 	if err != nil {
-		return err
-	}
-	if frozen, err := group.Frozen(); err == nil && frozen && !o.IgnorePaused {
-		return precondition("container is paused")
-	}
-	class, err := rdt.Of(o.ContainerID, o.Spec)
-	if err != nil {
-		return err
-	}
-	// Without a mount namespace of its own a container is where its first process has its root.
-	chrooted, err := sameNamespace(o.InitPid, "mnt")
-	if err != nil {
-		return precondition("container is not running")
-	}
-	if !o.Fresh && class == nil && !chrooted && !o.IgnorePaused && len(o.Preserve) == 0 && inner == 0 && execprog.Possible(p) && execprog.Safe(o.InitPid) {
-		if err := s.fork(o, p, pidfd, group); err != become.ErrByInit { //nolint:errorlint // that very value
-			return err
-		}
-	}
-	m := &initmsg.Message{
-		ID: o.ContainerID, Exec: true, WaitGo: true, Process: *p,
-		Join: []initmsg.Join{{FD: initmsg.FDFirst, Flags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}},
-	}
-	so := &spawnOpts{stdio: o.Stdio, extra: []int{pidfd}, stage: &nsenter.Stage{User: -1, First: []nsenter.Join{{FD: pidfd, Flags: unix.CLONE_NEWPID}}}}
-	if inner != 0 {
-		// One call enters all, and judges by our own rights.
-		so.stage.First[0].Flags |= uintptr(m.Join[0].Flags) | inner
-		so.stage.Roots = inner&unix.CLONE_NEWUSER != 0
-		m.Join, m.TakeRoot = nil, so.stage.Roots
-		m.Process.NoGroups = m.TakeRoot && len(p.Groups) == 0 && deniesGroups(o.InitPid)
-	}
-	if o.Process.Terminal {
-		so.stdio = Stdio{}
-	}
-	if chrooted {
-		if err := s.execRoot(o, m, so); err != nil {
-			return err
-		}
-	}
-	if err := planPreserve(o.Preserve, m, so); err != nil {
 		return err
 	}
 	if s.child, err = spawn(s.ctx, so); err != nil {
@@ -132,19 +149,44 @@ func (s *starting) exec(o *ExecOpts) error {
 	// container's limits, its program must not escape them.
 	pid := s.child.pid
 	s.late = func() error {
-		if class != nil {
-			if err := class.Join(pid); err != nil {
+		if t.class != nil {
+			if err := t.class.Join(pid); err != nil {
 				return err
 			}
 		}
-		return group.JoinBeside(pid, o.InitPid)
+		return t.group.JoinBeside(pid, o.InitPid)
 	}
 	return s.await(false)
 }
 
-// fork starts the process without init.
-func (s *starting) fork(o *ExecOpts, p *initmsg.Process, pidfd int, g *cgroup.Group) error {
-	procs, err := g.OpenProcs(o.InitPid)
+// planEntry says how init gets into the container's namespaces and what it does there.
+func (s *starting) planEntry(o *ExecOpts, p *initmsg.Process, t *target) (*initmsg.Message, *spawnOpts, error) {
+	m := &initmsg.Message{
+		ID: o.ContainerID, Exec: true, WaitGo: true, Process: *p,
+		Join: []initmsg.Join{{FD: initmsg.FDFirst, Flags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP}},
+	}
+	so := &spawnOpts{stdio: o.Stdio, extra: []int{t.pidfd}, enter: &nsenter.Entry{User: -1, First: []nsenter.Join{{FD: t.pidfd, Flags: unix.CLONE_NEWPID}}}}
+	if t.inner != 0 {
+		// One call enters all, and judges by our own rights.
+		so.enter.First[0].Flags |= uintptr(m.Join[0].Flags) | t.inner
+		so.enter.Roots = t.inner&unix.CLONE_NEWUSER != 0
+		m.Join, m.TakeRoot = nil, so.enter.Roots
+		m.Process.NoGroups = m.TakeRoot && len(p.Groups) == 0 && deniesGroups(o.InitPid)
+	}
+	if o.Process.Terminal {
+		so.stdio = Stdio{}
+	}
+	if t.chrooted {
+		if err := s.execRoot(o, m, so); err != nil {
+			return nil, nil, err
+		}
+	}
+	return m, so, planPreserve(o.Preserve, m, so)
+}
+
+// execDirect starts the process without init.
+func (s *starting) execDirect(o *ExecOpts, p *initmsg.Process, t *target) error {
+	procs, err := t.group.OpenProcs(o.InitPid)
 	if err != nil {
 		return err
 	}
@@ -153,13 +195,13 @@ func (s *starting) fork(o *ExecOpts, p *initmsg.Process, pidfd int, g *cgroup.Gr
 			unix.Close(procs[i].FD)
 		}
 	}()
-	e := execprog.Exec{ID: o.ContainerID, Process: p, Streams: [...]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Init: pidfd, Procs: procs, OOMScore: o.Process.OOMScoreAdj}
+	e := execprog.Exec{ID: o.ContainerID, Process: p, Streams: [...]*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}, Init: t.pidfd, Procs: procs, OOMScore: o.Process.OOMScoreAdj}
 	st, err := e.Start(s.ctx)
 	runtime.KeepAlive(o)
 	if err != nil {
 		return err
 	}
-	s.proc = &Process{Pid: st.Pid, PidFD: st.PidFD, Console: st.Console, Cgroup: o.Cgroup, Started: time.Now(), Warnings: st.Warnings, forked: true}
+	s.proc = &Process{Pid: st.Pid, PidFD: st.PidFD, Console: st.Console, Cgroup: o.Cgroup, Started: time.Now(), Warnings: st.Warnings, direct: true}
 	return nil
 }
 

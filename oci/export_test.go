@@ -3,7 +3,7 @@ package oci
 import "github.com/gantry/gantry/oci/launch/sysprog"
 
 // Forked tells whether p was started by fork, without init.
-func Forked(p *Process) bool { return p.forked }
+func Forked(p *Process) bool { return p.direct }
 
 // Forks tells whether anything can be: not in builds for coverage.
 func Forks() bool { return sysprog.Works() }

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/gantry/gantry/internal/errclass"
+	"github.com/gantry/gantry/oci/plan"
 	"github.com/gantry/gantry/oci/plan/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -98,8 +99,8 @@ func CgroupOf(ctx context.Context, id string, spec *specs.Spec, bySystemd bool) 
 
 // CapabilityNames are the capabilities this runtime knows, in the kernel's order.
 func CapabilityNames() []string {
-	out := make([]string, len(capNames))
-	for i, n := range capNames {
+	out := make([]string, len(plan.CapabilityNames()))
+	for i, n := range plan.CapabilityNames() {
 		out[i] = "CAP_" + n
 	}
 	return out

@@ -17,7 +17,7 @@ import (
 )
 
 func TestPlanMount(t *testing.T) {
-	cg := &cgroupPlan{v1: []initmsg.KV{{Key: "memory", Value: "/sys/fs/cgroup/memory/x"}}}
+	cg := &plan.Cgroups{V1: []initmsg.KV{{Key: "memory", Value: "/sys/fs/cgroup/memory/x"}}}
 	for _, c := range []struct {
 		name string
 		in   specs.Mount
@@ -52,11 +52,11 @@ func TestPlanMount(t *testing.T) {
 		{
 			"cgroup",
 			specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Options: []string{"ro"}},
-			initmsg.Mount{Kind: initmsg.KindCgroup1, Type: "cgroup", Source: "cgroup", Dest: "/sys/fs/cgroup", NoSymlinks: true, Set: unix.MOUNT_ATTR_RDONLY, Binds: cg.v1},
+			initmsg.Mount{Kind: initmsg.KindCgroup1, Type: "cgroup", Source: "cgroup", Dest: "/sys/fs/cgroup", NoSymlinks: true, Set: unix.MOUNT_ATTR_RDONLY, Binds: cg.V1},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := planMount(&c.in, cg)
+			got, err := plan.Mount(&c.in, cg)
 			if err != nil || !reflect.DeepEqual(got, c.want) {
 				t.Errorf("%s: %+v, %v\nwant %+v", c.name, got, err, c.want)
 			}
@@ -73,12 +73,12 @@ func TestPlanMount(t *testing.T) {
 		{Destination: "/x"},
 	} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			if _, err := planMount(&m, cg); !errors.Is(err, errdefs.ErrInvalidArgument) {
+			if _, err := plan.Mount(&m, cg); !errors.Is(err, errdefs.ErrInvalidArgument) {
 				t.Errorf("%+v: %v", m, err)
 			}
 		})
 	}
-	if _, err := planMount(&specs.Mount{Destination: "/proc/meminfo", Type: "bind", Source: "/x", Options: []string{"bind"}}, cg); err != nil {
+	if _, err := plan.Mount(&specs.Mount{Destination: "/proc/meminfo", Type: "bind", Source: "/x", Options: []string{"bind"}}, cg); err != nil {
 		t.Errorf("lxcfs's meminfo: %v", err)
 	}
 }
@@ -113,12 +113,12 @@ func TestPlanProcessRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := ok()
 			edit(p)
-			if _, err := planProcess(p, nil, nil, 0, WinSize{}); !errors.Is(err, errdefs.ErrInvalidArgument) && caps.Held() != 0 {
+			if _, err := plan.Process(p, nil, nil, 0, WinSize{}, machine(nil, "")); !errors.Is(err, errdefs.ErrInvalidArgument) && caps.Held() != 0 {
 				t.Errorf("%s: %v", name, err)
 			}
 		})
 	}
-	if _, err := planProcess(ok(), nil, make([]byte, 7), 0, WinSize{}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+	if _, err := plan.Process(ok(), nil, make([]byte, 7), 0, WinSize{}, machine(nil, "")); !errors.Is(err, errdefs.ErrInvalidArgument) {
 		t.Errorf("a torn filter: %v", err)
 	}
 }
@@ -162,7 +162,7 @@ func FuzzPlan(f *testing.F) {
 		if json.NewDecoder(strings.NewReader(s)).Decode(&spec) != nil || spec.Linux == nil {
 			return
 		}
-		m, err := planCreate(&CreateOpts{ID: "x", Spec: &spec, Rootfs: Rootfs{Path: "/r"}}, &cgroupPlan{})
+		m, err := planCreate(&CreateOpts{ID: "x", Spec: &spec, Rootfs: Rootfs{Path: "/r"}}, &plan.Cgroups{})
 		if err != nil {
 			return
 		}
@@ -190,7 +190,7 @@ func TestPlanRootRefuses(t *testing.T) {
 		{Path: "/p", Overlay: &Overlay{Lower: []string{"/l"}}},
 	} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			if _, err := planRoot(&r, spec); !errors.Is(err, errdefs.ErrInvalidArgument) {
+			if _, err := plan.Root(&r, spec); !errors.Is(err, errdefs.ErrInvalidArgument) {
 				t.Errorf("%+v: %v", r, err)
 			}
 		})

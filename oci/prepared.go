@@ -8,6 +8,7 @@ import (
 	"github.com/gantry/gantry/oci/cgroup"
 	"github.com/gantry/gantry/oci/cgroup/rdt"
 	"github.com/gantry/gantry/oci/cgroup/systemd"
+	"github.com/gantry/gantry/oci/plan"
 	"github.com/gantry/gantry/oci/plan/initmsg"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -54,7 +55,7 @@ func Prepare(ctx context.Context, o *CreateOpts, ref *CgroupRef) (*Prepared, err
 	if p.Group, err = openCgroup(p.Ref); err != nil {
 		return nil, err
 	}
-	p.Message, err = planCreate(&opts, planCgroupBinds(p.sys, p.Group))
+	p.Message, err = planCreate(&opts, cgroupBinds(p.sys, p.Group))
 	return p, err
 }
 
@@ -107,7 +108,7 @@ func Confined() bool { return confined() }
 // OpenNamespace opens a namespace file and proves that it is one of that type. Class
 // ErrInvalidArgument.
 func OpenNamespace(path string, t specs.LinuxNamespaceType) (*os.File, error) {
-	return openNamespace(path, nsFlag(t))
+	return openNamespace(path, plan.NSFlag(t))
 }
 
 // SetOOMScore gives a process the score of its configuration; nil: 0, so that it does

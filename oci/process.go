@@ -25,7 +25,7 @@ type Process struct {
 	// rlimit that may not be raised, a score that may not be lowered.
 	Warnings []string
 
-	forked  bool  // started without init; for tests
+	direct  bool  // started without init; for tests
 	refused error // why that was tried and not done; for tests
 
 	mu   sync.Mutex

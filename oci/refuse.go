@@ -8,6 +8,8 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/oci/cgroup/rdt"
 	"github.com/gantry/gantry/oci/launch/netdev"
+	"github.com/gantry/gantry/oci/plan"
+	"github.com/gantry/gantry/oci/plan/caps"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -21,20 +23,22 @@ func refuse(s *specs.Spec) error {
 	if err := netdev.Check(l, confined()); err != nil {
 		return err
 	}
-	// A label of mounts alone is for a machine that has SELinux, and nothing elsewhere, as
-	// with runc and crun: engines set it without asking.
-	return refuseLabels(s.Process)
+	return nil
 }
 
-// refuseLabels refuses labels of a process that no security module here is for.
-func refuseLabels(p *specs.Process) error {
-	if p != nil && p.SelinuxLabel != "" && !seLinux() {
-		return errclass.Invalid("selinux label is specified in config, but selinux is disabled or not supported")
+// machine is what the plan of p has to know of this one; what nothing depends on is not
+// looked at. A label of mounts alone is for a machine that has SELinux, and nothing
+// elsewhere, as with runc and crun: engines set it without asking.
+func machine(p *specs.Process, mountLabel string) plan.Machine {
+	m := plan.Machine{Capabilities: caps.Held()}
+	if !mayMapIDs() {
+		m.Capabilities = ^uint64(0) // in a user namespace there are others, which init knows
 	}
-	if p != nil && p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" && !appArmor() {
-		return errclass.Invalid("apparmor profile %q is specified in config, but apparmor is not enabled on this machine", p.ApparmorProfile)
+	if p != nil {
+		m.SELinux = (p.SelinuxLabel != "" || mountLabel != "") && seLinux()
+		m.AppArmor = p.ApparmorProfile != "" && appArmor()
 	}
-	return nil
+	return m
 }
 
 // seLinux tells whether the kernel has it on.

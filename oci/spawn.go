@@ -13,6 +13,7 @@ import (
 	"github.com/gantry/gantry/oci/launch/entry"
 	"github.com/gantry/gantry/oci/launch/nsenter"
 	"github.com/gantry/gantry/oci/launch/selfexe"
+	"github.com/gantry/gantry/oci/plan"
 	"github.com/gantry/gantry/oci/plan/caps"
 	"github.com/gantry/gantry/oci/plan/initmsg"
 	"golang.org/x/sys/unix"
@@ -54,9 +55,9 @@ type spawnOpts struct {
 	userNS *os.File
 	// joins are the namespaces to join but for the user namespace.
 	joins []nsenter.Join
-	// stage is set when init is forked in steps; flags, uids and gids are not looked
-	// at then.
-	stage *nsenter.Stage
+	// enter is set when init is started by package nsenter; flags, uids and gids are not
+	// looked at then.
+	enter *nsenter.Entry
 }
 
 // spawn forks init from our protected executable. It waits for its message then. ctx ends
@@ -106,7 +107,7 @@ func spawn(ctx context.Context, o *spawnOpts) (*child, error) {
 			attr.Sys.Credential = &syscall.Credential{}
 		} else {
 			// Nobody yet, which execve takes them from unless they are ambient.
-			for c := range min(caps.Count(), uintptr(len(capNames))) {
+			for c := range min(caps.Count(), uintptr(len(plan.CapabilityNames()))) {
 				attr.Sys.AmbientCaps = append(attr.Sys.AmbientCaps, c)
 			}
 		}
@@ -118,8 +119,8 @@ func spawn(ctx context.Context, o *spawnOpts) (*child, error) {
 	}
 	path := fmt.Sprintf("/proc/self/fd/%d", initmsg.FDSelf)
 	c := &child{conn: conn}
-	if o.stage != nil {
-		c.pid, c.pidfd, err = o.stage.Start(ctx, files, argv, attr.Env)
+	if o.enter != nil {
+		c.pid, c.pidfd, err = o.enter.Start(ctx, files, argv, attr.Env)
 	} else if c.pid, err = forkExec(path, argv, attr); err == nil {
 		c.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
 	}

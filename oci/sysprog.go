@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forkStart starts the container without init. When it is not done, and there is no
-// error, init has to do it: it would be too much for a forked process, or has failed
-// there, and init finds the words.
-func (s *starting) forkStart(o *CreateOpts, m *initmsg.Message, so *spawnOpts, g *cgroup.Group) (done bool, err error) {
+// startDirect starts the container without init. When it is not done, and there is no
+// error, init has to do it: a program of system calls cannot express the start, or a step
+// of it has failed, and init has the message.
+func (s *starting) startDirect(o *CreateOpts, m *initmsg.Message, so *spawnOpts, g *cgroup.Group) (done bool, err error) {
 	if s.wantsInit(o, m, so) {
 		return false, nil
 	}
@@ -63,20 +63,20 @@ func (s *starting) forkStart(o *CreateOpts, m *initmsg.Message, so *spawnOpts, g
 		return false, nil
 	}
 	s.proc.Pid, s.proc.PidFD, s.proc.Console, s.proc.Warnings = p.Pid, p.PidFD, p.Console, p.Warnings
-	s.proc.Started, s.proc.forked = time.Now(), true
+	s.proc.Started, s.proc.direct = time.Now(), true
 	if p.Held != nil {
 		s.proc.held = p.Held
 	}
 	return true, nil
 }
 
-// wantsInit tells what a forked process is no way for: what others do while init waits (hooks,
+// wantsInit tells which starts a program of system calls cannot do: what others do while init waits (hooks,
 // network devices, a class of service, mappings, a cgroup of systemd's, which is made for a
-// process that is there already), and what takes a stage, the host's mounts or an ordinary user.
+// process that is there already), and what needs nsenter, the host's mounts or an ordinary user.
 func (s *starting) wantsInit(o *CreateOpts, m *initmsg.Message, so *spawnOpts) bool {
 	l := o.Spec.Linux
 	return o.Fresh || o.Spec.Hooks != nil || len(l.NetDevices) != 0 || l.IntelRdt != nil || s.maps != nil || s.proc.Cgroup.Systemd != "" ||
-		so.stage != nil || so.userNS != nil || so.uids != nil || m.Extra.HostMountFD != 0 || s.noGroup || confined()
+		so.enter != nil || so.userNS != nil || so.uids != nil || m.Extra.HostMountFD != 0 || s.noGroup || confined()
 }
 
 // openProcs opens what a process that is to begin in a new, empty cgroup needs. On

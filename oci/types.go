@@ -9,36 +9,18 @@ package oci
 import (
 	"os"
 
+	"github.com/gantry/gantry/oci/plan"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Rootfs says what the container's root is made of. Exactly one of Path and
-// Overlay is set. The overlay is mounted inside the container's own mount
-// namespace: nothing of it shows in the host's mount table.
-type Rootfs struct {
-	// Path is a directory of the host that is the root as it is.
-	Path string `json:"path,omitempty"`
-	// Overlay is an overlay file system to assemble.
-	Overlay *Overlay `json:"overlay,omitempty"`
-	// Readonly remounts the assembled root read-only after set-up (--read-only).
-	Readonly bool `json:"readonly,omitempty"`
-}
-
-// Overlay is an overlay mount: directories of the host, lowest layer last, as
-// in the lowerdir option of overlayfs (kernel Documentation/filesystems/overlayfs.rst).
-type Overlay struct {
-	Lower []string `json:"lower"`
-	Upper string   `json:"upper,omitempty"`
-	Work  string   `json:"work,omitempty"`
-	// Volatile says that Upper need not survive the machine's end: nothing of it is forced to the disk.
-	Volatile bool `json:"volatile,omitempty"`
-}
-
-// WinSize is a terminal size in characters (tty_ioctl(4), TIOCSWINSZ).
-type WinSize struct {
-	Rows uint16 `json:"rows"`
-	Cols uint16 `json:"cols"`
-}
+type (
+	// Rootfs says what a container's root is made of.
+	Rootfs = plan.Rootfs
+	// Overlay is an overlay mount.
+	Overlay = plan.Overlay
+	// WinSize is a terminal size in characters.
+	WinSize = plan.WinSize
+)
 
 // Stdio are the three standard streams of a process without a terminal, as the
 // process sees them. The caller keeps ownership and closes them after the call.

@@ -145,7 +145,7 @@ short line
 		t.Errorf("%+v, %v", s, err)
 	}
 	g, err := s.Open(s.Paths("/docker/x"))
-	if err != nil || len(g.Dirs()) != 3 {
+	if err != nil || len(g.unique) != 3 {
 		t.Errorf("%v, %v", g, err)
 	}
 	for _, bad := range []string{"/", "rel", "/a/../..", ""} {

@@ -179,6 +179,3 @@ func (g *Group) Dir(controller string) (string, bool) {
 	d, ok := g.dirs[controller]
 	return d, ok
 }
-
-// Dirs returns all the host's directories.
-func (g *Group) Dirs() []string { return g.unique }

@@ -1,4 +1,4 @@
-// Package runc is the runc-compatible command line of gantry-runtime: what
+// Package ocicli is the runc-compatible command line of gantry-runtime: what
 // containerd, podman, CRI-O or a person calls to make and handle containers from
 // OCI bundles. The work is done by package oci; here are options, the state kept
 // between calls, output formats and error reports, all as runc has them, because

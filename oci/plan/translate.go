@@ -1,4 +1,4 @@
-// Package translate turns parts of a specification into what init is told, without
+// Package plan turns a specification into the message for init (initmsg), without
 // effects and without a look at the machine.
 package plan
 
@@ -145,9 +145,9 @@ var procAllowed = [...]string{
 	"/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
 }
 
-// CheckProcDest refuses a mount at a place in procfs that is not among those. bind: it is
+// checkProcDest refuses a mount at a place in procfs that is not among those. bind: it is
 // one, whatever typ says. Class ErrInvalidArgument.
-func CheckProcDest(dest, typ string, bind bool) error {
+func checkProcDest(dest, typ string, bind bool) error {
 	if dest == "/proc" {
 		if typ == "proc" || bind { // a bind is checked to be procfs where it is opened
 			return nil

@@ -1,5 +1,5 @@
-// Package server is the shim: the one process that holds every container. It forks
-// them through package oci, is their parent and reaper, pumps their streams between
+// Package shimd is the shim: the one process that holds every container. It starts
+// them through package ociruntime, is their parent and reaper, pumps their streams between
 // pipes or terminals, the log and attached clients, and keeps descriptors for the
 // daemon. It knows no images, no networks and no HTTP, and it outlives daemons.
 package shimd

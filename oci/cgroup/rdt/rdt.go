@@ -281,9 +281,6 @@ func rmdir(dir string) error {
 	return nil
 }
 
-// Schemata is the class's as the kernel has it.
-func (g *Group) Schemata() (string, error) { return readFile(filepath.Join(g.dir, "schemata")) }
-
 const maxFile = 1 << 16
 
 func readFile(path string) (string, error) {

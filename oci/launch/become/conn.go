@@ -8,6 +8,7 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/internal/fdpass"
 	"github.com/gantry/gantry/oci/launch/sysprog"
+	"github.com/gantry/gantry/oci/plan/initmsg"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,6 +39,9 @@ func Receive(f *os.File) (r *sysprog.Report, fd int, err error) {
 		return nil, -1, nil
 	case err != nil:
 		return nil, -1, err
+	case n != len(b):
+		fdpass.Close(fds)
+		return nil, -1, initmsg.ErrCorrupt
 	}
 	fd = -1
 	if len(fds) == 1 {

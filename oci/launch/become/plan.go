@@ -1,6 +1,7 @@
-// Package become makes the part of a forked process's program (package fork) by which
-// it becomes a container's program: streams, identity, limits, filter, execve, in the
-// order and with the words of init (oci/init, become). Starts and execs share it.
+// Package become makes the last part of a program of system calls (package sysprog), by
+// which the process becomes a container's program: streams, identity, limits, filter,
+// execve, in the order and with the messages of init (oci/init, become). Starts and execs
+// share it.
 package become
 
 import (
@@ -77,14 +78,16 @@ func (f *Plan) Call(what string, ignore Errnos, nr uintptr, args ...uintptr) {
 	f.Add(what, s)
 }
 
-// Unfit says that the program cannot be.
-func (f *Plan) Unfit() { f.bad = true }
+// Inexpressible records that the program cannot be expressed. Load fails then, and the
+// caller falls back to init.
+func (f *Plan) Inexpressible() { f.bad = true }
 
-// Load puts the finished program into the block. Class NotImplemented when it cannot be: a
-// string has a zero byte, or there are more registers than a program has.
+// Load puts the finished program into the block. Class NotImplemented when the program
+// cannot be expressed: a string has a zero byte, it needs more registers than there are,
+// or a step has no system call.
 func (f *Plan) Load() error {
 	if f.bad {
-		return errclass.NotImplemented("this is not for a forked process")
+		return errclass.NotImplemented("a program of system calls cannot express this")
 	}
 	return f.Block.Load(&f.Program)
 }
@@ -158,7 +161,7 @@ func (f *Plan) above(fd int) (int, error) {
 	return to, err
 }
 
-// Hide is the first that a forked process does: nobody may look into it, it closes all
+// Hide is the first step of every program: nobody may look into the process, it closes all
 // descriptors but those needed, sets the standard streams and leaves nothing else
 // open over execve.
 func (f *Plan) Hide(needed ...int) {

@@ -11,10 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrByInit says that init has to do what a forked process did not: where processes
-// cannot be forked, or when a step has failed for which only init has the words. What was
-// done can be done again.
-var ErrByInit = errclass.With(errdefs.ErrNotImplemented, errors.New("a forked process does not do this"))
+// ErrByInit tells the caller to fall back to init: sysprog does not work here, or a step
+// has failed for which only init has the message. Every step may be repeated.
+var ErrByInit = errclass.With(errdefs.ErrNotImplemented, errors.New("only init does this"))
 
 // byInit is what steps are called whose errors are ErrByInit.
 const byInit = "by init"

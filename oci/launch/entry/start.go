@@ -9,10 +9,10 @@ package entry
 // create it does three things and goes on to Go's own entry point.
 //
 // It executes the program once more, through a mount of its own file that is read-only
-// and in no mount namespace, as package sealed does for init. A fork of this process
+// and in no mount namespace, as package selfexe does for init. A fork of this process
 // may come near a container then: what a script there whose interpreter is
 // /proc/self/exe reaches can be changed by nobody. It is done once, since the kernel calls
-// a program executed by descriptor /dev/fd/N; whether it was done, package sealed asks the
+// a program executed by descriptor /dev/fd/N; whether it was done, package selfexe asks the
 // kernel. With it goes GOMAXPROCS=1: a command that does one thing after the other needs
 // no memory for a second processor.
 //

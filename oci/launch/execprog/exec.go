@@ -1,4 +1,4 @@
-// Package forkexec starts further processes in containers by fork: instead of a
+// Package execprog starts further processes in containers without init: instead of a
 // fresh Go process, a copy of this one goes into the container and executes the
 // program, by system calls alone.
 //
@@ -48,7 +48,7 @@ import (
 const tracers = 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS_MODULE | 1<<unix.CAP_SYS_RAWIO |
 	1<<unix.CAP_PERFMON | 1<<unix.CAP_BPF | 1<<unix.CAP_CHECKPOINT_RESTORE
 
-// Possible tells whether this process can start p in a container by fork. What it
+// Possible tells whether p can be started in a container without init. What it
 // does not do takes init; so does what would not be safe.
 func Possible(p *initmsg.Process) bool {
 	switch {

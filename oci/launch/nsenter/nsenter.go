@@ -1,9 +1,8 @@
-// Package stage has a container's init start where no Go process can get by
-// itself: in namespaces that only a process with a single thread may enter, or that
-// must be entered in a certain order (user and time namespaces, and others before a
-// user namespace takes the rights away), and in pid namespaces that have processes
-// already. A fork of this process goes there by system calls alone and executes
-// init then (oci/launch/sysprog).
+// Package nsenter starts a container's init in namespaces that a Go process cannot enter by
+// itself: those that only a process with a single thread may enter, those that must be
+// entered in a certain order (user and time namespaces, and others before a user namespace
+// takes the rights away), and pid namespaces that have processes already. A child process
+// that runs a program of system calls (oci/launch/sysprog) enters them and executes init.
 //
 // A child that is born into a pid namespace can be stopped by whoever is in there,
 // at any moment (kill -STOP -1). With vfork, as package syscall forks, its parent
@@ -27,8 +26,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stage says where init starts. The descriptors stay the caller's.
-type Stage struct {
+// Entry says where init starts. The descriptors stay the caller's.
+type Entry struct {
 	// First are joined with our own rights, then comes the user namespace, then Rest.
 	First, Rest []Join
 	// User is the user namespace to join; -1: none.
@@ -61,7 +60,7 @@ func (p *plan) call(what string, nr uintptr, args ...uintptr) {
 
 // plan makes the program. files become init's descriptors 0, 1, …; out is where
 // reports go. All of them are above len(files).
-func (st *Stage) plan(files []int, out int, argv, envv []string) (*plan, error) {
+func (st *Entry) plan(files []int, out int, argv, envv []string) (*plan, error) {
 	if !sysprog.Works() {
 		return nil, errclass.NotImplemented("processes cannot be started in namespaces of others here: clone3(2) does not work")
 	}
@@ -110,7 +109,7 @@ func (st *Stage) plan(files []int, out int, argv, envv []string) (*plan, error) 
 const maxFD = 1<<32 - 1
 
 // needed are the descriptors of the namespaces.
-func (st *Stage) needed() (fds []int) {
+func (st *Entry) needed() (fds []int) {
 	for _, j := range slices.Concat(st.First, st.Rest) {
 		fds = append(fds, j.FD)
 	}
@@ -144,8 +143,8 @@ func (p *plan) ambient() {
 // Start forks init and returns its pid and a pidfd, which the caller closes; he
 // also reaps it. Init's descriptors 0, 1, … are copies of files; initmsg.FDSelf is
 // what is executed. The end of ctx kills what has been started. Class
-// ErrNotImplemented where processes cannot be forked (fork.Works).
-func (st *Stage) Start(ctx context.Context, files []uintptr, argv, envv []string) (int, *os.File, error) {
+// ErrNotImplemented where sysprog does not work (sysprog.Works).
+func (st *Entry) Start(ctx context.Context, files []uintptr, argv, envv []string) (int, *os.File, error) {
 	in, out, err := sysprog.Pipe()
 	if err != nil {
 		return 0, nil, err
@@ -183,7 +182,7 @@ func closeAll(fds []int) {
 	}
 }
 
-func (st *Stage) fork(high []int, argv, envv []string) (int, *plan, error) {
+func (st *Entry) fork(high []int, argv, envv []string) (int, *plan, error) {
 	p, err := st.plan(high[1:], high[0], argv, envv)
 	if err != nil {
 		return 0, nil, err

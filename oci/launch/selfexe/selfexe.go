@@ -1,5 +1,5 @@
-// Package sealed has a process run from a copy of its executable that nobody can
-// change: what a container reaches of a runtime through /proc/PID/exe is no file of
+// Package selfexe makes this process run from a copy of its executable that nobody can
+// change. A container that reaches the runtime through /proc/PID/exe then finds no file of
 // the host's (CVE-2019-5736).
 package selfexe
 

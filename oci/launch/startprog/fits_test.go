@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestFitsKnowsTheMessage: a field that the message for init has gained is one that either
-// the program does what it asks for, or fits refuses. Then it belongs into this list.
-func TestFitsKnowsTheMessage(t *testing.T) {
+// TestExpressibleKnowsTheMessage: a field that the message for init has gained is one that either
+// the program does what it asks for, or expressible refuses. Then it belongs into this list.
+func TestExpressibleKnowsTheMessage(t *testing.T) {
 	for typ, known := range map[reflect.Type]string{
 		reflect.TypeFor[initmsg.Message](): "ID Exec WaitGo Reaper Join NewCgroupNS NewTimeNS TimeOffsets TakeRoot LoopbackUp Hostname Domainname Root Mounts " +
 			"SetupDev Devices MaskedPaths ReadonlyPaths Sysctl Process Extra",
@@ -41,13 +41,13 @@ func TestFitsKnowsTheMessage(t *testing.T) {
 	}
 }
 
-// TestFits: what init has to do is not for a fork.
-func TestFits(t *testing.T) {
+// TestExpressible: what only init can do is not expressible.
+func TestExpressible(t *testing.T) {
 	plain := func() *Start {
 		return &Start{Flags: unix.CLONE_NEWNS | unix.CLONE_NEWPID, Message: &initmsg.Message{Mounts: []initmsg.Mount{{Kind: initmsg.KindBind}}}}
 	}
-	if !fits(plain()) {
-		t.Error("nothing fits")
+	if !expressible(plain()) {
+		t.Error("nothing is expressible")
 	}
 	for name, change := range map[string]func(*Start){
 		"exec":        func(s *Start) { s.Message.Exec = true },
@@ -75,7 +75,7 @@ func TestFits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := plain()
 			change(s)
-			if fits(s) {
+			if expressible(s) {
 				t.Error(name)
 			}
 		})

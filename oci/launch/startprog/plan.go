@@ -246,7 +246,7 @@ func (f *plan) become() error {
 		f.Add("exec", sysprog.Step{Kind: sysprog.Exec})
 		return nil
 	}
-	// Our own sealed copy once more, with the program's credentials.
+	// Our own protected executable once more, with the program's credentials.
 	const programArg = 2
 	args := slices.Concat([]string{initmsg.ReaperArg0, "--", ""}, p.Args)
 	f.Program.Argv = f.Block.Strs(args)

@@ -67,7 +67,7 @@ func (f *plan) rootStep(s *rootfs.Step) {
 	case rootfs.ProtectRoot:
 		f.attr("make the root read-only", f.root, 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	default:
-		f.Unfit()
+		f.Inexpressible()
 	}
 }
 
@@ -228,7 +228,7 @@ func (f *plan) makeDevice(d *initmsg.Device) {
 	what := "make " + d.Path
 	parent, base, typ := rootfs.Node(d)
 	if typ == 0 {
-		f.Unfit()
+		f.Inexpressible()
 		return
 	}
 	dir := f.dev

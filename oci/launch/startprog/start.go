@@ -1,11 +1,12 @@
-// Package forkstart starts containers by fork: what init does (oci/init) in a fresh Go
+// Package startprog starts containers without init: what init does (oci/init) in a fresh Go
 // process is done by a prepared list of system calls in a copy of this one, which has
 // none of its memory (oci/launch/sysprog).
 //
-// It serves what is common; Possible decides. When any step fails before the program
-// runs, whatever the reason, the forked process ends, Start tells, and the caller does the
-// start again by init, which has the words for it. So nothing is done here that cannot
-// be done twice: what is made in the container's tree are missing mount targets.
+// Common starts skip init; Possible tells which. When a step fails before the program
+// runs, the new process ends, Start returns the error, and the caller falls back to init,
+// which starts the container from the beginning and has the messages for what is wrong. So
+// every step here may be repeated: all that it makes in the container's tree are missing
+// mount targets.
 //
 // The process is born in the container's new namespaces. Nobody is there yet who
 // could look at it; where it joins namespaces of others, or stays in the host's pid
@@ -58,20 +59,20 @@ type Started struct {
 	Warnings []string
 }
 
-// Possible tells whether this process can start the container of s by fork. Whether forks
-// work at all the start itself shows: a trial would cost as much as a third of it.
+// Possible tells whether the container of s can be started without init. Whether sysprog
+// works on this machine the start itself shows: a trial would cost as much as a third of it.
 func Possible(s *Start) bool {
-	return fits(s) && selfexe.Runs() && sysprog.OpenFiles() != nil
+	return expressible(s) && selfexe.Runs() && sysprog.OpenFiles() != nil
 }
 
-// joinable and fresh are the namespaces that a forked process enters or is born in.
+// joinable are the namespaces that the new process may enter, fresh those that it may be born in.
 const (
 	joinable = unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 	fresh    = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID
 )
 
-// fits tells whether the program can express what s asks for.
-func fits(s *Start) bool {
+// expressible tells whether a program can express what s asks for.
+func expressible(s *Start) bool {
 	m := s.Message
 	p, x := &m.Process, &m.Extra
 	switch {

@@ -1,7 +1,6 @@
-// Package fork runs short programs of system calls in forks of this process: in
-// processes that have nothing of its memory but the code and what their program
-// says, in which no Go runtime runs and nothing can be allocated. The package does
-// not know what the programs are for.
+// Package sysprog runs short programs of system calls in child processes without Go's
+// runtime. Such a process has nothing of this one's memory but the code and its program;
+// it allocates nothing. The package does not know what the programs are for.
 package sysprog
 
 import (

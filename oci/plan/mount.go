@@ -1,19 +1,19 @@
-package oci
+package plan
 
 import (
 	"path"
 	"strings"
 
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/plan"
 	"github.com/gantry/gantry/oci/plan/initmsg"
 	"github.com/gantry/gantry/oci/plan/mountopt"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
-// planMount turns one mount of the spec into what init does.
-func planMount(m *specs.Mount, cg *cgroupPlan) (initmsg.Mount, error) {
+// Mount turns one mount of the spec into what init does. Class InvalidArgument for what
+// cannot be.
+func Mount(m *specs.Mount, cg *Cgroups) (initmsg.Mount, error) {
 	out := initmsg.Mount{Type: m.Type, Source: m.Source, Dest: path.Clean("/" + m.Destination)}
 	isBind := m.Type == "bind"
 	for _, o := range m.Options {
@@ -24,7 +24,7 @@ func planMount(m *specs.Mount, cg *cgroupPlan) (initmsg.Mount, error) {
 	if out.Dest == "/" {
 		return out, errclass.Invalid("mount destination %q: the root cannot be mounted over", m.Destination)
 	}
-	if err := plan.CheckProcDest(out.Dest, m.Type, isBind); err != nil {
+	if err := checkProcDest(out.Dest, m.Type, isBind); err != nil {
 		return out, err
 	}
 	switch {
@@ -35,7 +35,7 @@ func planMount(m *specs.Mount, cg *cgroupPlan) (initmsg.Mount, error) {
 		}
 		out.NoSymlinks = out.Dest == "/proc" || out.Dest == "/sys" || out.Dest == "/dev" || strings.HasPrefix(out.Dest, "/proc/")
 	case m.Type == "cgroup" || m.Type == "cgroup2":
-		planCgroupMount(&out, cg)
+		cgroupMount(&out, cg)
 	case m.Type == "proc" || m.Type == "sysfs" || m.Type == "mqueue" || m.Type == "devpts":
 		out.NoSymlinks = true
 	case m.Type == "":
@@ -71,7 +71,7 @@ func mountOption(out *initmsg.Mount, o string, isBind *bool) error {
 	case "tmpcopyup":
 		out.CopyUp = true
 	case "defaults", "loud", "nomand", "noiversion", "iversion", "nolazytime", "acl", "noacl", "remount", "norecurse", "":
-	case "idmap", "ridmap": // see planIDMapping
+	case "idmap", "ridmap": // see oci.planIDMapping
 	case "async":
 	case "sync", "dirsync", "lazytime", "silent", "mand":
 		out.Flags = append(out.Flags, o)
@@ -88,7 +88,7 @@ func mountOption(out *initmsg.Mount, o string, isBind *bool) error {
 // labelMount gives the files of a new file system their SELinux label, where it
 // takes one (mount(8), "context="). The kernel's own have theirs.
 func labelMount(m *initmsg.Mount, label string) {
-	if label == "" || m.Kind != initmsg.KindFS || !seLinux() {
+	if label == "" || m.Kind != initmsg.KindFS {
 		return
 	}
 	switch m.Type {
@@ -98,24 +98,25 @@ func labelMount(m *initmsg.Mount, label string) {
 	}
 }
 
-// planCgroupMount shows a container its own cgroups: a bind of them, with the
+// cgroupMount shows a container its own cgroups: a bind of them, with the
 // cgroup namespace making them look like the root of the hierarchy.
-func planCgroupMount(out *initmsg.Mount, cg *cgroupPlan) {
+func cgroupMount(out *initmsg.Mount, cg *Cgroups) {
 	out.NoSymlinks = true
 	out.Source, out.Data, out.Flags = "cgroup", nil, nil
-	if cg.v2 != "" {
-		out.Kind, out.Source = initmsg.KindBind, cg.v2
+	if cg.V2 != "" {
+		out.Kind, out.Source = initmsg.KindBind, cg.V2
 		if out.Propagation == 0 {
 			out.Propagation = unix.MS_PRIVATE
 		}
 		return
 	}
 	out.Kind = initmsg.KindCgroup1
-	out.Binds = cg.v1
+	out.Binds = cg.V1
 }
 
-// planRoot says how the root is made and how mounts travel.
-func planRoot(r *Rootfs, spec *specs.Spec) (initmsg.Root, error) {
+// Root says how the root is made and how mounts travel. Class InvalidArgument for what
+// cannot be.
+func Root(r *Rootfs, spec *specs.Spec) (initmsg.Root, error) {
 	out := initmsg.Root{Path: r.Path, Readonly: r.Readonly, Propagation: unix.MS_SLAVE, PropagationRec: true}
 	if spec.Root != nil {
 		out.Readonly = out.Readonly || spec.Root.Readonly

@@ -1,4 +1,4 @@
-package oci
+package plan
 
 import (
 	"path"
@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/oci/plan"
-	"github.com/gantry/gantry/oci/plan/caps"
 	"github.com/gantry/gantry/oci/plan/initmsg"
 	"github.com/gantry/gantry/oci/plan/seccomp"
 	"github.com/gantry/gantry/oci/plan/tuning"
@@ -15,14 +13,64 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cgroupPlan is what the mounts of a container need to know of its cgroups.
-type cgroupPlan struct {
-	v1 []initmsg.KV // see initmsg.Mount.Binds
-	v2 string       // host directory, pure v2
+// Container is what is planned: oci.CreateOpts, as far as the message for init depends on
+// it.
+type Container struct {
+	ID     string
+	Spec   *specs.Spec // with Linux
+	Rootfs Rootfs
+	// Seccomp is the compiled filter with its flags; nil: the spec's is compiled.
+	Seccomp      []byte
+	SeccompFlags uint32
+	ConsoleSize  WinSize
+	// WaitGo has init wait before execve, Reaper stay as pid 1.
+	WaitGo, Reaper bool
 }
 
-// nsFlag returns the CLONE_NEW* flag of a namespace type, 0 for unknown ones.
-func nsFlag(t specs.LinuxNamespaceType) uintptr {
+// Rootfs says what the container's root is made of. Exactly one of Path and
+// Overlay is set. The overlay is mounted inside the container's own mount
+// namespace: nothing of it shows in the host's mount table.
+type Rootfs struct {
+	// Path is a directory of the host that is the root as it is.
+	Path string `json:"path,omitempty"`
+	// Overlay is an overlay file system to assemble.
+	Overlay *Overlay `json:"overlay,omitempty"`
+	// Readonly remounts the assembled root read-only after set-up (--read-only).
+	Readonly bool `json:"readonly,omitempty"`
+}
+
+// Overlay is an overlay mount: directories of the host, lowest layer last, as
+// in the lowerdir option of overlayfs (kernel Documentation/filesystems/overlayfs.rst).
+type Overlay struct {
+	Lower []string `json:"lower"`
+	Upper string   `json:"upper,omitempty"`
+	Work  string   `json:"work,omitempty"`
+	// Volatile says that Upper need not survive the machine's end: nothing of it is forced to the disk.
+	Volatile bool `json:"volatile,omitempty"`
+}
+
+// WinSize is a terminal size in characters (tty_ioctl(4), TIOCSWINSZ).
+type WinSize struct {
+	Rows uint16 `json:"rows"`
+	Cols uint16 `json:"cols"`
+}
+
+// Machine is what a plan has to know of the machine.
+type Machine struct {
+	// SELinux and AppArmor tell that the kernel has them on.
+	SELinux, AppArmor bool
+	// Capabilities can be given, by their numbers' bits.
+	Capabilities uint64
+}
+
+// Cgroups are what the mounts of a container need to know of its cgroups.
+type Cgroups struct {
+	V1 []initmsg.KV // see initmsg.Mount.Binds
+	V2 string       // host directory, pure v2
+}
+
+// NSFlag returns the CLONE_NEW* flag of a namespace type, 0 for unknown ones.
+func NSFlag(t specs.LinuxNamespaceType) uintptr {
 	switch t {
 	case specs.PIDNamespace:
 		return unix.CLONE_NEWPID
@@ -44,18 +92,19 @@ func nsFlag(t specs.LinuxNamespaceType) uintptr {
 	return 0
 }
 
-// planCreate digests a spec, without effects. Namespaces are not in it.
-func planCreate(o *CreateOpts, cg *cgroupPlan) (*initmsg.Message, error) {
+// Create turns a spec into the message for init. Namespaces are not in it. Class
+// InvalidArgument for what cannot be.
+func Create(o *Container, cg *Cgroups, on Machine) (*initmsg.Message, error) {
 	s := o.Spec
-	if err := refuse(s); err != nil {
+	if err := CheckLabels(s.Process, on); err != nil {
 		return nil, err
 	}
-	p, err := planProcess(s.Process, s.Linux.Seccomp, o.Seccomp, o.SeccompFlags, o.ConsoleSize)
+	p, err := Process(s.Process, s.Linux.Seccomp, o.Seccomp, o.SeccompFlags, o.ConsoleSize, on)
 	if err != nil {
 		return nil, err
 	}
 	m := &initmsg.Message{
-		ID: o.ID, WaitGo: o.Hold, Reaper: o.InitReaper, Hostname: s.Hostname, Domainname: s.Domainname,
+		ID: o.ID, WaitGo: o.WaitGo, Reaper: o.Reaper, Hostname: s.Hostname, Domainname: s.Domainname,
 		MaskedPaths: s.Linux.MaskedPaths, ReadonlyPaths: s.Linux.ReadonlyPaths, Process: *p, SetupDev: true,
 	}
 	if err := tuning.Process(s.Process, false, &m.Process.Tuning); err != nil {
@@ -64,16 +113,18 @@ func planCreate(o *CreateOpts, cg *cgroupPlan) (*initmsg.Message, error) {
 	if err := tuning.Placement(s.Linux.Personality, s.Linux.MemoryPolicy, &m.Process.Tuning); err != nil {
 		return nil, err
 	}
-	if m.Root, err = planRoot(&o.Rootfs, s); err != nil {
+	if m.Root, err = Root(&o.Rootfs, s); err != nil {
 		return nil, err
 	}
 	for i := range s.Mounts {
-		pm, err := planMount(&s.Mounts[i], cg)
+		pm, err := Mount(&s.Mounts[i], cg)
 		if err != nil {
 			return nil, err
 		}
 		pm.Index = uint32(i) + 1
-		labelMount(&pm, s.Linux.MountLabel)
+		if on.SELinux {
+			labelMount(&pm, s.Linux.MountLabel)
+		}
 		if pm.Kind == initmsg.KindBind && pm.Dest == "/dev" {
 			m.SetupDev = false // the host's own /dev is as it is
 		}
@@ -83,11 +134,11 @@ func planCreate(o *CreateOpts, cg *cgroupPlan) (*initmsg.Message, error) {
 		m.Mounts = withDev(m.Mounts)
 	}
 	if m.SetupDev {
-		if m.Devices, err = plan.Devices(s.Linux.Devices); err != nil {
+		if m.Devices, err = Devices(s.Linux.Devices); err != nil {
 			return nil, err
 		}
 	}
-	if m.Sysctl, err = plan.Sysctl(s.Linux.Sysctl); err != nil {
+	if m.Sysctl, err = Sysctl(s.Linux.Sysctl); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -106,7 +157,9 @@ func withDev(ms []initmsg.Mount) []initmsg.Mount {
 	return slices.Insert(ms, at, dev)
 }
 
-func planProcess(p *specs.Process, sc *specs.LinuxSeccomp, prog []byte, flags uint32, size WinSize) (*initmsg.Process, error) {
+// Process turns a process of a spec into the message for init. prog and flags are a compiled
+// filter; without one sc is compiled. Class InvalidArgument for what cannot be.
+func Process(p *specs.Process, sc *specs.LinuxSeccomp, prog []byte, flags uint32, size WinSize, on Machine) (*initmsg.Process, error) {
 	switch {
 	case p == nil:
 		return nil, errclass.Invalid("process property must not be empty")
@@ -137,10 +190,10 @@ func planProcess(p *specs.Process, sc *specs.LinuxSeccomp, prog []byte, flags ui
 		out.Rows, out.Cols = uint32(min(p.ConsoleSize.Height, 1<<16-1)), uint32(min(p.ConsoleSize.Width, 1<<16-1))
 	}
 	var err error
-	if out.Caps, err = planCaps(p.Capabilities); err != nil {
+	if out.Caps, err = capabilities(p.Capabilities, on.Capabilities); err != nil {
 		return nil, err
 	}
-	if out.Rlimits, err = plan.Rlimits(p.Rlimits); err != nil {
+	if out.Rlimits, err = Rlimits(p.Rlimits); err != nil {
 		return nil, err
 	}
 	if prog == nil && sc != nil {
@@ -166,16 +219,15 @@ var capNames = [...]string{
 	"CHECKPOINT_RESTORE",
 }
 
-// planCaps turns names into masks. Names this runtime does not know are ignored,
+// CapabilityNames are all capabilities of this kernel's interface by number, without CAP_.
+func CapabilityNames() []string { return capNames[:] }
+
+// capabilities turns names into masks. Names this runtime does not know are ignored,
 // as runc does: a capability that nobody can name is one that nobody gets. What
 // the runtime itself does not hold cannot be given either.
-func planCaps(c *specs.LinuxCapabilities) (initmsg.Caps, error) {
+func capabilities(c *specs.LinuxCapabilities, own uint64) (initmsg.Caps, error) {
 	if c == nil {
 		return initmsg.Caps{}, nil
-	}
-	own := caps.Held()
-	if !mayMapIDs() {
-		own = ^uint64(0) // in a user namespace there are others, which init knows
 	}
 	mask := func(names []string) (m uint64) {
 		for _, n := range names {
@@ -190,4 +242,16 @@ func planCaps(c *specs.LinuxCapabilities) (initmsg.Caps, error) {
 		return out, errclass.Invalid("capabilities: the effective set must be part of the permitted set")
 	}
 	return out, nil
+}
+
+// CheckLabels refuses labels of a process that no security module of the machine is for.
+// Class InvalidArgument.
+func CheckLabels(p *specs.Process, on Machine) error {
+	if p != nil && p.SelinuxLabel != "" && !on.SELinux {
+		return errclass.Invalid("selinux label is specified in config, but selinux is disabled or not supported")
+	}
+	if p != nil && p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" && !on.AppArmor {
+		return errclass.Invalid("apparmor profile %q is specified in config, but apparmor is not enabled on this machine", p.ApparmorProfile)
+	}
+	return nil
 }
