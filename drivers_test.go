@@ -59,6 +59,19 @@ func TestNoDriverNamesItself(t *testing.T) {
 	}
 }
 
+// TestNetworksKnowNoDriver: drivers are told to engine/network by the table. Its packages, and
+// everybody else, import none; tests do.
+func TestNetworksKnowNoDriver(t *testing.T) {
+	drivers := []string{"engine/network/bridge", "engine/network/vlan", "engine/network/remote"}
+	for _, p := range load(t) {
+		for imp, file := range p.imports {
+			if to, ok := inModule(imp); ok && slices.Contains(drivers, to) && file != driverTable && !strings.HasSuffix(file, "_test.go") {
+				t.Errorf("%s imports the driver %s: it belongs into the table in %s", file, to, driverTable)
+			}
+		}
+	}
+}
+
 // namedDrivers are the places of a file where a driver's name decides something.
 func namedDrivers(f *ast.File) (at []token.Pos) {
 	names := driverNames()

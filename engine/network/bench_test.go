@@ -3,7 +3,6 @@ package network
 import (
 	"context"
 	"fmt"
-	"github.com/gantry/gantry/engine/network/bridge"
 	"net"
 	"net/netip"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"github.com/gantry/gantry/engine/network/host"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/host"
 	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/gantry/gantry/test/poll"

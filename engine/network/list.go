@@ -62,7 +62,7 @@ func (s *Service) Inspect(_ context.Context, ref string) (network.Inspect, error
 	for cid, e := range n.Users() {
 		mac, _ := net.ParseMAC(e.MAC)
 		out.Containers[cid] = network.EndpointResource{
-			Name: e.Name, EndpointID: e.ID, MacAddress: network.HardwareAddr(mac),
+			Name: e.Name, EndpointID: e.EndpointID, MacAddress: network.HardwareAddr(mac),
 			IPv4Address: e.IPv4, IPv6Address: e.IPv6,
 		}
 	}

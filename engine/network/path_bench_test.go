@@ -1,7 +1,6 @@
 package network
 
 import (
-	"github.com/gantry/gantry/engine/network/bridge"
 	"io"
 	"net"
 	"net/netip"
@@ -10,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry/gantry/engine/network/bridge"
 	"github.com/gantry/gantry/engine/network/netns"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"

@@ -45,7 +45,7 @@ func TestPortRangeIPv6(t *testing.T) {
 	r.Ports, r6.Ports = rowOf("tcp", "", 20000, 30000, 1000), rowOf("tcp", "", 40000, 40000, 1000)
 	before := openFiles(t)
 	b, b6 := run(t, s, r), run(t, s, r6)
-	// Two namespaces; for each range a socket, its duplicate here and the keeper's.
+	// Two namespaces; for each range a socket, its duplicate here and the FD store's.
 	if n := openFiles(t) - before; n > 12 {
 		t.Errorf("%d descriptors more", n)
 	}

@@ -2,13 +2,13 @@ package network
 
 import (
 	"context"
-	"github.com/gantry/gantry/engine/network/sandbox"
 	"net/netip"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/gantry/gantry/engine/network/bridge"
+	"github.com/gantry/gantry/engine/network/sandbox"
 	"github.com/gantry/gantry/internal/rtnl"
 	"github.com/moby/moby/api/types/network"
 )

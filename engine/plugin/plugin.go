@@ -64,7 +64,7 @@ func New(name string, rt http.RoundTripper) *Client {
 }
 
 // Fault is what a plugin itself says went wrong, in the answer's field Err or Error.
-type Fault struct {
+type Fault struct { //nolint:errname // a fault of the plugin, which says it
 	// Method is what was called ("VolumeDriver.Create"), Text the plugin's words.
 	Method, Text string
 	// Status is the answer's HTTP status: 200 from plugins that report by the field alone.

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 
 	"github.com/gantry/gantry/engine/container/fsm"
 	"github.com/gantry/gantry/engine/container/store"
@@ -275,10 +274,8 @@ func portsBound(old networktypes.PortMap, rec network.Record) networktypes.PortM
 		out[p] = nil
 	}
 	for _, e := range rec.Endpoints {
-		for _, p := range e.Ports {
-			if port, ok := networktypes.PortFrom(p.ContainerPort, networktypes.IPProtocol(p.Proto)); ok && p.HostPort != 0 {
-				out[port] = append(out[port], networktypes.PortBinding{HostIP: p.HostIP, HostPort: strconv.Itoa(int(p.HostPort))})
-			}
+		for _, m := range e.Ports {
+			m.Show(out)
 		}
 	}
 	return out

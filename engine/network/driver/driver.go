@@ -19,8 +19,9 @@ import (
 
 // Driver makes one kind of network. Implementations are safe for concurrent use; calls
 // come without locks of the service held, but for Check. The service never calls for one
-// endpoint, or for one network's Start and Stop, twice at a time. Every driver passes
-// networktest.Run.
+// endpoint, or for one network's Start and Stop, twice at a time. Nothing is to be closed: what a
+// driver makes on the host stays when the daemon ends. Every driver passes drivertest.Run, and
+// networktest.Run if containers get interfaces of it.
 type Driver interface {
 	// Describe says what is so of all its networks. It is the same at every call.
 	Describe() Description

@@ -12,8 +12,8 @@ type Table struct {
 // Open makes all drivers, working on one host.
 func (t Table) Open(h Host) Set {
 	s := Set{builtin: map[string]Driver{}, plugin: t.Plugin(h)}
-	for name, make := range t.Builtin {
-		s.builtin[name] = make(h)
+	for name, open := range t.Builtin {
+		s.builtin[name] = open(h)
 	}
 	return s
 }

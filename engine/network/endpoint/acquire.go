@@ -224,7 +224,7 @@ func joinOne(r sandbox.Request, n *store.Network, es *network.EndpointSettings) 
 	if !n.Facts.HasInterfaces {
 		return j, nil
 	}
-	e.MAC = chooseMAC(e, es).String()
+	n.Edit(func() { e.MAC = chooseMAC(e, es).String() })
 	j.iface = &netns.Interface{MAC: []byte(parseMAC(e.MAC)), IfName: es.DriverOpts[optIfName]}
 	if name := j.iface.IfName; name != "" {
 		if err := driver.CheckIfName(name); err != nil {

@@ -23,7 +23,7 @@ func (s *Service) askAddresses(ctx context.Context, j *joining, u *undo.List) er
 		return err
 	}
 	u.Add(func() error { return s.ipam.GiveBack(context.WithoutCancel(ctx), p, got) })
-	j.IPv4, j.IPv6 = got[0], got[1]
+	j.n.Edit(func() { j.IPv4, j.IPv6 = got[0], got[1] })
 	return nil
 }
 

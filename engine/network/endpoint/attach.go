@@ -33,7 +33,7 @@ func (s *Service) attachOne(ctx context.Context, j *joining, u *undo.List) error
 		}
 		if !chosenMAC && (j.IPv4.IsValid() || j.IPv6.IsValid()) && !s.ipam.KnowsMAC(ctx, j.n.IPAM.Driver) {
 			mac := macOf(j.endpoint)
-			j.MAC, j.iface.MAC = mac.String(), []byte(mac)
+			j.n.Edit(func() { j.MAC, j.iface.MAC = mac.String(), []byte(mac) })
 		}
 	}
 	net, end := j.n.View(), driver.Endpoint{
@@ -47,7 +47,7 @@ func (s *Service) attachOne(ctx context.Context, j *joining, u *undo.List) error
 	}
 	// The request may have been given up by then: what was begun is ended all the same.
 	u.Add(func() error { return j.n.Driver.Leave(context.WithoutCancel(ctx), net, end) })
-	j.take(i)
+	j.n.Edit(func() { j.take(i) })
 	return nil
 }
 

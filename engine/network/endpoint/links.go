@@ -61,9 +61,13 @@ func (s *Service) relink() error {
 	}
 	var open []firewall.Link
 	s.locked(func() {
+		var users map[string]store.User
 		for _, from := range s.containers {
+			if len(from.links.to) > 0 && users == nil {
+				users = n.Users()
+			}
 			for _, id := range from.links.to {
-				open = append(open, linksBetween(n, from, s.containers[id])...)
+				open = append(open, linksBetween(users, from, s.containers[id])...)
 			}
 		}
 	})
@@ -82,12 +86,12 @@ func (s *Service) relink() error {
 }
 
 // linksBetween are the ports of one container that another may reach; to may be nil.
-func linksBetween(n *store.Network, from, to *container) []firewall.Link {
+func linksBetween(users map[string]store.User, from, to *container) []firewall.Link {
 	if to == nil {
 		return nil
 	}
-	a, b := n.User(from.id), n.User(to.id)
-	if a == nil || b == nil || !a.IPv4.IsValid() || !b.IPv4.IsValid() {
+	a, b := users[from.id], users[to.id] // zero where one is not on the network
+	if !a.IPv4.IsValid() || !b.IPv4.IsValid() {
 		return nil
 	}
 	var out []firewall.Link

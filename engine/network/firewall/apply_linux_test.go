@@ -2,15 +2,15 @@ package firewall_test
 
 import (
 	"errors"
-	"github.com/gantry/gantry/engine/network/driver"
-	"github.com/gantry/gantry/engine/network/ports"
 	"net/netip"
 	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/gantry/gantry/engine/network/driver"
 	"github.com/gantry/gantry/engine/network/firewall"
+	"github.com/gantry/gantry/engine/network/ports"
 	"github.com/gantry/gantry/internal/nft"
 	"golang.org/x/sys/unix"
 )

@@ -2,13 +2,14 @@ package firewall
 
 import (
 	"flag"
-	"github.com/gantry/gantry/engine/network/driver"
-	"github.com/gantry/gantry/engine/network/ports"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/gantry/gantry/engine/network/driver"
+	"github.com/gantry/gantry/engine/network/ports"
 )
 
 var update = flag.Bool("update", false, "write the golden files")

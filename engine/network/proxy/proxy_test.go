@@ -2,13 +2,14 @@ package proxy
 
 import (
 	"bytes"
-	"github.com/gantry/gantry/engine/network/ports"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/gantry/gantry/engine/network/ports"
 )
 
 // A client that ends its side still gets the whole answer (half close), both ways.

@@ -308,7 +308,22 @@ func (n *Network) Leave(containerID string, e *sandbox.Endpoint) {
 	}
 }
 
-// User is a container's endpoint on the network, nil without.
+// User is what others may know of an endpoint on a network while its container changes it.
+type User struct {
+	EndpointID, Name, MAC string
+	IPv4, IPv6            netip.Prefix
+}
+
+// Edit runs do, which changes the names and addresses of an endpoint that is on the network:
+// whoever lists them meanwhile sees them before or afterwards.
+func (n *Network) Edit(do func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	do()
+}
+
+// User is a container's endpoint on the network, nil without. It is its container's: others
+// look at Users.
 func (n *Network) User(containerID string) *sandbox.Endpoint {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -316,10 +331,14 @@ func (n *Network) User(containerID string) *sandbox.Endpoint {
 }
 
 // Users are all endpoints on the network, by container ID.
-func (n *Network) Users() map[string]*sandbox.Endpoint {
+func (n *Network) Users() map[string]User {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return maps.Clone(n.users)
+	out := make(map[string]User, len(n.users))
+	for id, e := range n.users {
+		out[id] = User{e.ID, e.Name, e.MAC, e.IPv4, e.IPv6}
+	}
+	return out
 }
 
 // Used tells whether containers are on the network.

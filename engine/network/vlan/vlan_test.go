@@ -115,13 +115,13 @@ func TestTagged(t *testing.T) {
 }
 
 func TestConformance(t *testing.T) {
-	for name, make := range map[string]driver.New{"macvlan": Macvlan, "ipvlan": Ipvlan} {
+	for name, open := range map[string]driver.New{"macvlan": Macvlan, "ipvlan": Ipvlan} {
 		for what, options := range map[string]map[string]string{
 			"on a parent": {"parent": "lan0"}, "alone": {}, "on a tag": {"parent": "lan0.50"},
 		} {
 			t.Run(name+" "+what, func(t *testing.T) {
 				drivertest.Run(t, drivertest.Target{
-					New: make, Name: name, Options: options,
+					New: open, Name: name, Options: options,
 					Bad: []map[string]string{{"parent": "lo"}, {"parent": "a/b"}, {name + "_mode": "odd"}, {driver.OptMTU: "big"}},
 				})
 			})
