@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gantry/gantry/cli/clitest"
+	"github.com/gantry/gantry/test/poll"
 )
 
 // TestSignalsInOneRequest: the container gets the signals of a command that runs it by one request.
@@ -27,11 +28,9 @@ func TestSignalsInOneRequest(t *testing.T) {
 	}
 	until := func(what string, ok func() bool) {
 		t.Helper()
-		for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				_ = cmd.Process.Kill()
-				t.Fatal("waiting for " + what)
-			}
+		if !poll.Within(poll.Limit, ok) {
+			_ = cmd.Process.Kill()
+			t.Fatal("waiting for " + what)
 		}
 	}
 	until("the start", func() bool { return e.Started() == 1 })

@@ -239,9 +239,11 @@ func TestMirrors(t *testing.T) {
 	o.Mirrors = map[string][]string{own.Host(): {mirror.URL + "/"}}
 	r, _ := open(t, New(o), own.Host()+"/a", &registry.AuthConfig{Username: "me", Password: "pw"})
 	for tag, want := range map[string]digest.Digest{"1": here.Digest, "2": there.Digest} {
-		if d, err := r.Resolve(t.Context(), parse(t, own.Host()+"/a:"+tag)); err != nil || d.Digest != want {
-			t.Errorf("%s: %v, %v", tag, d.Digest, err)
-		}
+		t.Run(tag, func(t *testing.T) {
+			if d, err := r.Resolve(t.Context(), parse(t, own.Host()+"/a:"+tag)); err != nil || d.Digest != want {
+				t.Errorf("%s: %v, %v", tag, d.Digest, err)
+			}
+		})
 	}
 	tags, err := r.Tags(t.Context())
 	slices.Sort(tags)
@@ -286,9 +288,11 @@ func TestTransport(t *testing.T) {
 			"reg.example": true, "reg.example:5000": true, "other.example:5000": true, "other.example": false, "10.1.2.3:5000": true, "11.1.2.3": false,
 			"localhost:5000": true, "127.0.0.2": true, "[::1]:5000": true, "registry-1.docker.io": false,
 		} {
-			if c.insecure(host) != want {
-				t.Errorf("%s: %v", host, !want)
-			}
+			t.Run(host, func(t *testing.T) {
+				if c.insecure(host) != want {
+					t.Errorf("%s: %v", host, !want)
+				}
+			})
 		}
 	})
 }
@@ -308,13 +312,15 @@ func TestExplainPull(t *testing.T) {
 		{asked(errors.New("odd")), errdefs.ErrUnknown, `failed to resolve reference "x:1": odd`},
 		{asked(errclass.NotFound("gone")), errdefs.ErrNotFound, "manifest for x:1 not found: manifest unknown: manifest unknown"},
 	} {
-		err := ExplainPull(c.err, ref, false)
-		if c.text == "" && err == nil {
-			continue
-		}
-		if err == nil || err.Error() != c.text || !errors.Is(errclass.Of(err), c.class) {
-			t.Errorf("%v: %v (class %v)", c.err, err, errclass.Of(err))
-		}
+		t.Run(c.text, func(t *testing.T) {
+			err := ExplainPull(c.err, ref, false)
+			if c.text == "" && err == nil {
+				return
+			}
+			if err == nil || err.Error() != c.text || !errors.Is(errclass.Of(err), c.class) {
+				t.Errorf("%v: %v (class %v)", c.err, err, errclass.Of(err))
+			}
+		})
 	}
 }
 

@@ -207,30 +207,32 @@ func TestRunRefused(t *testing.T) {
 // TestRunClientGone: a client that leaves before the start prevents it.
 func TestRunClientGone(t *testing.T) {
 	h, did := runnable(t)
-	left, over := make(chan struct{}), make(chan struct{})
+	waits := make(chan context.Context, 1)
+	h.c.wait = func(ctx context.Context, _ containertypes.WaitCondition) (<-chan containertypes.WaitResponse, error) {
+		waits <- ctx
+		return nil, nil
+	}
+	begun := make(chan context.Context, 1)
 	h.c.attach = func(container.AttachOptions, stream.Hijack) error {
-		<-left
-		time.Sleep(100 * time.Millisecond) // for the server to see it
-		close(over)
+		ctx := <-waits
+		begun <- ctx
+		<-ctx.Done() // the server has seen it
 		return nil
 	}
-	conn, err := net.Dial("unix", h.socket)
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: h.socket, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer conn.Close()
 	fmt.Fprintf(conn, "POST %s?stdout=1&pid=%d HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", extension.RunPath, os.Getpid(), len(runBody), runBody)
-	for got := ""; !strings.Contains(got, "wait"); got += noted(did) {
-		time.Sleep(time.Millisecond)
-	}
-	conn.Close()
-	close(left)
-	<-over
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if err := h.Shutdown(ctx); err != nil {
+	<-begun
+	if err := conn.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(20 * time.Millisecond)
+	// The server closes its end when it is done with the request.
+	if _, err := io.Copy(io.Discard, conn); err != nil {
+		t.Fatal(err)
+	}
 	if got := noted(did); strings.Contains(got, "start") {
 		t.Error(got)
 	}

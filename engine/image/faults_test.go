@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -19,6 +19,7 @@ import (
 	"github.com/gantry/gantry/engine/image/pull"
 	"github.com/gantry/gantry/storage"
 	"github.com/gantry/gantry/storage/driver/overlay"
+	"github.com/gantry/gantry/test/poll"
 	"github.com/gantry/gantry/test/testregistry"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
@@ -253,13 +254,7 @@ func ingested(root string) int64 {
 
 func waitFor(t *testing.T, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for !cond() {
-		if time.Now().After(deadline) {
-			t.Fatal("waited too long")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	poll.Until(t, "the condition", cond)
 }
 
 // TestMain runs the test binary as a child that a test kills or starves.
@@ -365,15 +360,11 @@ func childFull() {
 		fatal(errors.Join(errors.New("something is left"), err))
 	}
 	// What is removed may go a moment later.
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		var fs syscall.Statfs_t
-		err := syscall.Statfs(root, &fs)
-		if err == nil && int64(fs.Bfree)*fs.Bsize >= 3<<20 {
-			break
-		}
-		if err != nil || time.Now().After(end) {
-			fatal(errors.Join(errors.New("space is not given back"), err))
-		}
+	var fs syscall.Statfs_t
+	if !poll.Within(poll.Limit, func() bool {
+		return syscall.Statfs(root, &fs) == nil && int64(fs.Bfree)*fs.Bsize >= 3<<20
+	}) {
+		fatal(fmt.Errorf("space is not given back: %d bytes are free", int64(fs.Bfree)*fs.Bsize))
 	}
 	os.Exit(0)
 }

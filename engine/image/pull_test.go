@@ -56,9 +56,11 @@ func TestPullAndLease(t *testing.T) {
 		"latest: Pulling from test/app", "Pulling fs layer", "Download complete", "Pull complete",
 		"Digest: " + desc.Digest.String(), "Status: Downloaded newer image for " + ref + ":latest",
 	} {
-		if !rec.Has(want) {
-			t.Errorf("no line %q", want)
-		}
+		t.Run(want, func(t *testing.T) {
+			if !rec.Has(want) {
+				t.Errorf("no line %q", want)
+			}
+		})
 	}
 	img, err := s.Resolve(ctx, ref, nil)
 	if err != nil {
@@ -162,9 +164,11 @@ func TestPullOddLayers(t *testing.T) {
 		t.Fatal(l, err)
 	}
 	for name, want := range map[string]string{"usr/f": "through", "copy": "root:x:0:0::/:/bin/sh\n", "etc/passwd": "root:x:0:0::/:/bin/sh\n"} {
-		if b, err := os.ReadFile(filepath.Join(l.Lower[1], name)); err != nil || string(b) != want {
-			t.Errorf("%s: %q, %v", name, b, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if b, err := os.ReadFile(filepath.Join(l.Lower[1], name)); err != nil || string(b) != want {
+				t.Errorf("%s: %q, %v", name, b, err)
+			}
+		})
 	}
 	if img, err = s.Resolve(ctx, reg.Host()+"/scratch", nil); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -70,13 +71,15 @@ func TestResolve(t *testing.T) {
 		{"", "", "invalid reference format"},
 		{"a b", "", "invalid reference format"},
 	} {
-		img, err := s.Resolve(ctx, c.ref, nil)
-		switch {
-		case c.text == "" && (err != nil || img.ID != c.want):
-			t.Errorf("%q: %v", c.ref, err)
-		case c.text != "" && (err == nil || err.Error() != c.text):
-			t.Errorf("%q: %v, want %q", c.ref, err, c.text)
-		}
+		t.Run(c.ref, func(t *testing.T) {
+			img, err := s.Resolve(ctx, c.ref, nil)
+			switch {
+			case c.text == "" && (err != nil || img.ID != c.want):
+				t.Errorf("%q: %v", c.ref, err)
+			case c.text != "" && (err == nil || err.Error() != c.text):
+				t.Errorf("%q: %v, want %q", c.ref, err, c.text)
+			}
+		})
 	}
 	if a.Digest.Encoded()[0] == b.Digest.Encoded()[0] {
 		if _, err := s.Resolve(ctx, a.Digest.Encoded()[:1], nil); !errdefs.IsInvalidArgument(err) {
@@ -97,7 +100,7 @@ func TestListInspectHistory(t *testing.T) {
 			t.Errorf("%+v", sum)
 		}
 	}
-	for _, c := range []struct {
+	for n, c := range []struct {
 		f    filter.Args
 		want int
 	}{
@@ -112,9 +115,11 @@ func TestListInspectHistory(t *testing.T) {
 		{filter.Args{"until": {"2024-01-01"}}, 2},
 		{filter.Args{"until": {"2020-01-01"}}, 0},
 	} {
-		if l, err := s.List(ctx, ListOptions{Filters: c.f}); err != nil || len(l) != c.want {
-			t.Errorf("%v: %d, %v", c.f, len(l), err)
-		}
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			if l, err := s.List(ctx, ListOptions{Filters: c.f}); err != nil || len(l) != c.want {
+				t.Errorf("%v: %d, %v", c.f, len(l), err)
+			}
+		})
 	}
 	if _, err := s.List(ctx, ListOptions{Filters: filter.Args{"nope": {"x"}}}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("unknown filter: %v", err)
@@ -137,9 +142,11 @@ func TestTagAndRemove(t *testing.T) {
 		"UPPER": "invalid reference format: repository name (library/UPPER) must be lowercase", "sha256:x": "refusing to create an ambiguous tag using digest algorithm as name",
 		"x@" + a.Digest.String(): "refusing to create a tag with a digest reference",
 	} {
-		if err := s.Tag(ctx, ra, bad); err == nil || err.Error() != text || !errdefs.IsInvalidArgument(err) {
-			t.Errorf("tag %q: %v", bad, err)
-		}
+		t.Run(bad, func(t *testing.T) {
+			if err := s.Tag(ctx, ra, bad); err == nil || err.Error() != text || !errdefs.IsInvalidArgument(err) {
+				t.Errorf("tag %q: %v", bad, err)
+			}
+		})
 	}
 	if err := s.Tag(ctx, "nope", "x"); !errdefs.IsNotFound(err) {
 		t.Errorf("tag of nothing: %v", err)
@@ -314,32 +321,36 @@ func TestSaveLoad(t *testing.T) {
 		}
 	}
 	for _, n := range []string{"index.json", "oci-layout", "repositories", "manifest.json"} {
-		if !slices.Contains(names, n) {
-			t.Errorf("no %s in %v", n, names)
-		}
+		t.Run(n, func(t *testing.T) {
+			if !slices.Contains(names, n) {
+				t.Errorf("no %s in %v", n, names)
+			}
+		})
 	}
 	for name, archive := range map[string][]byte{"plain": out.Bytes(), "packed": testregistry.Gz(t, out.Bytes())} {
-		s2, _ := newTestService(t, t.TempDir(), Config{})
-		var rec testregistry.Recorder
-		if err := s2.Load(ctx, bytes.NewReader(archive), false, &rec); err != nil {
-			t.Fatal(name, err)
-		}
-		if !rec.Has("Loaded image: app:v1") || !rec.Has("Loaded image: "+reg.Host()+"/a:latest") || !rec.Has("Loaded image ID: "+b.Digest.String()) {
-			t.Errorf("%s: %v", name, rec.Lines)
-		}
-		img, err := s2.Resolve(ctx, "app:v1", nil)
-		if err != nil || img.ID != a.Digest {
-			t.Errorf("%s: %+v, %v", name, img, err)
-		}
-		if err := s2.store.CollectNow(ctx); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s2.Lease(ctx, img, id.New()); err != nil {
-			t.Error(err)
-		}
-		if i, err := s2.Inspect(ctx, "app:v1", nil, true); err != nil || !i.Manifests[0].Available {
-			t.Errorf("%+v, %v", i.Manifests, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			s2, _ := newTestService(t, t.TempDir(), Config{})
+			var rec testregistry.Recorder
+			if err := s2.Load(ctx, bytes.NewReader(archive), false, &rec); err != nil {
+				t.Fatal(name, err)
+			}
+			if !rec.Has("Loaded image: app:v1") || !rec.Has("Loaded image: "+reg.Host()+"/a:latest") || !rec.Has("Loaded image ID: "+b.Digest.String()) {
+				t.Errorf("%s: %v", name, rec.Lines)
+			}
+			img, err := s2.Resolve(ctx, "app:v1", nil)
+			if err != nil || img.ID != a.Digest {
+				t.Errorf("%s: %+v, %v", name, img, err)
+			}
+			if err := s2.store.CollectNow(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s2.Lease(ctx, img, id.New()); err != nil {
+				t.Error(err)
+			}
+			if i, err := s2.Inspect(ctx, "app:v1", nil, true); err != nil || !i.Manifests[0].Available {
+				t.Errorf("%+v, %v", i.Manifests, err)
+			}
+		})
 	}
 	if err := s.Save(ctx, []string{"nope"}, nil, io.Discard); err == nil || err.Error() != "No such image: nope:latest" {
 		t.Errorf("save of nothing: %v", err)
@@ -378,17 +389,19 @@ func TestLoadDockerArchive(t *testing.T) {
 		"wrong layer":   {[]testregistry.File{{Name: "x/layer.tar", Body: string(testregistry.TarLayer(t, topLayer...))}, files[2], files[3], files[4]}, "failed verification"},
 		"link loop":     {[]testregistry.File{{Name: "x/layer.tar", Typ: tar.TypeSymlink, Link: "layer.tar"}, files[3], files[4]}, "too many links"},
 	} {
-		s2, _ := newTestService(t, t.TempDir(), Config{})
-		err := s2.Load(ctx, bytes.NewReader(testregistry.TarLayer(t, c.files...)), true, progress.Discard{})
-		if err == nil || !strings.Contains(err.Error(), c.text) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if err := s2.store.CollectNow(ctx); err != nil {
-			t.Fatal(err)
-		}
-		if n, err := s2.DiskUsage(ctx); err != nil || n != 0 {
-			t.Errorf("%s: %d bytes left, %v", name, n, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			s2, _ := newTestService(t, t.TempDir(), Config{})
+			err := s2.Load(ctx, bytes.NewReader(testregistry.TarLayer(t, c.files...)), true, progress.Discard{})
+			if err == nil || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if err := s2.store.CollectNow(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := s2.DiskUsage(ctx); err != nil || n != 0 {
+				t.Errorf("%s: %d bytes left, %v", name, n, err)
+			}
+		})
 	}
 	if err := s.Load(ctx, strings.NewReader("no archive"), true, progress.Discard{}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("no archive: %v", err)
@@ -422,15 +435,17 @@ func TestSkopeo(t *testing.T) {
 		}
 	}
 	for file, name := range map[string]string{"d.tar": "x/d:1", "o.tar": "x/o:1"} {
-		f, err := os.Open(filepath.Join(dir, file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var rec testregistry.Recorder
-		if err := s.Load(ctx, f, false, &rec); err != nil || !rec.Has("Loaded image: "+name) {
-			t.Errorf("%s: %v %v", file, err, rec.Lines)
-		}
-		f.Close()
+		t.Run(file, func(t *testing.T) {
+			f, err := os.Open(filepath.Join(dir, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var rec testregistry.Recorder
+			if err := s.Load(ctx, f, false, &rec); err != nil || !rec.Has("Loaded image: "+name) {
+				t.Errorf("%s: %v %v", file, err, rec.Lines)
+			}
+			f.Close()
+		})
 	}
 }
 
@@ -452,8 +467,10 @@ func TestEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"pull", "tag", "save", "untag", "untag", "delete"} {
-		if m := <-sub.C(); string(m.Action) != want || m.Type != "image" || m.Actor.Attributes["name"] == "" {
-			t.Errorf("%+v, want %s", m, want)
-		}
+		t.Run(want, func(t *testing.T) {
+			if m := <-sub.C(); string(m.Action) != want || m.Type != "image" || m.Actor.Attributes["name"] == "" {
+				t.Errorf("%+v, want %s", m, want)
+			}
+		})
 	}
 }

@@ -10,9 +10,11 @@ func TestParseTime(t *testing.T) {
 	for v, want := range map[string]time.Time{
 		"10m": now.Add(-10 * time.Minute), "1700000000": time.Unix(1700000000, 0), "2025-01-01T00:00:00Z": time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC),
 	} {
-		if got, err := parseTime(v, now); err != nil || !got.Equal(want) {
-			t.Errorf("%s: %v, %v", v, got, err)
-		}
+		t.Run(v, func(t *testing.T) {
+			if got, err := parseTime(v, now); err != nil || !got.Equal(want) {
+				t.Errorf("%s: %v, %v", v, got, err)
+			}
+		})
 	}
 	if _, err := parseTime("soon", now); err == nil {
 		t.Error("no time")
