@@ -18,32 +18,18 @@ func become(c *conn, m *initmsg.Message, r root) error {
 	if err := streams(c, m, r); err != nil {
 		return err
 	}
-	// A session keyring of its own: the container must not see the host's keys.
-	if !m.Extra.NoNewKeyring {
-		if _, err := unix.KeyctlJoinSessionKeyring("_ses." + m.ID); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EDQUOT) {
-			return fail("join session keyring", err)
-		}
+	if err := keyring(m); err != nil {
+		return err
 	}
 	env := environment(r, p)
 	chdirLater, err := enterCwd(p.Cwd)
 	if err != nil {
 		return err
 	}
-	if err := labels(p); err != nil {
-		return err
-	}
-	if p.NoNewPrivs {
-		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-			return fail("set no_new_privs", err)
-		}
-	}
-	held, err := identity(p)
+	held, err := rights(p)
 	if err != nil {
 		return err
 	}
-	p.Caps.Permitted &= held
-	p.Caps.Effective &= held
-	p.Caps.Ambient &= held
 	if chdirLater {
 		if later, err := enterCwd(p.Cwd); err != nil || later {
 			return initmsg.CwdError(p.Cwd, unix.EACCES)
@@ -62,23 +48,8 @@ func become(c *conn, m *initmsg.Message, r root) error {
 	if err != nil {
 		return err
 	}
-	// Late, since they are meant for the program: under a small address space this
-	// process could not even allocate. Raising one takes a capability.
-	if err := newCapset(&initmsg.Caps{Effective: held, Permitted: held}).set(); err != nil {
+	if err := inherited(c, m, held); err != nil {
 		return err
-	}
-	if err := tune(&p.Tuning); err != nil {
-		return err
-	}
-	limits(c, p)
-	if err := preserve(c, &m.Extra); err != nil {
-		return err
-	}
-	if m.Reaper {
-		// It closes it when it listens to signals and the program runs.
-		if _, err := unix.FcntlInt(uintptr(c.fd), unix.F_SETFD, 0); err != nil {
-			return fail("keep the runtime's socket", err)
-		}
 	}
 	if m.WaitGo {
 		if err := c.awaitGo(int(m.Extra.StartFD)); err != nil {
@@ -90,6 +61,62 @@ func become(c *conn, m *initmsg.Message, r root) error {
 		return err
 	}
 	return last(c, m, x)
+}
+
+// keyring makes a session keyring of its own: the container must not see the host's keys.
+func keyring(m *initmsg.Message) error {
+	if m.Extra.NoNewKeyring {
+		return nil
+	}
+	_, err := unix.KeyctlJoinSessionKeyring("_ses." + m.ID)
+	if err == nil || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EDQUOT) {
+		return nil
+	}
+	return fail("join session keyring", err)
+}
+
+// rights gives this process labels and identity of the program. It returns the capabilities
+// that are left; the program's are among them.
+func rights(p *initmsg.Process) (held uint64, err error) {
+	if err := labels(p); err != nil {
+		return 0, err
+	}
+	if p.NoNewPrivs {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return 0, fail("set no_new_privs", err)
+		}
+	}
+	if held, err = identity(p); err != nil {
+		return 0, err
+	}
+	p.Caps.Permitted &= held
+	p.Caps.Effective &= held
+	p.Caps.Ambient &= held
+	return held, nil
+}
+
+// inherited sets what the program inherits. It comes late: under a small address space this
+// process could not even allocate. Raising a limit takes a capability of those held.
+func inherited(c *conn, m *initmsg.Message, held uint64) error {
+	p := &m.Process
+	if err := newCapset(&initmsg.Caps{Effective: held, Permitted: held}).set(); err != nil {
+		return err
+	}
+	if err := tune(&p.Tuning); err != nil {
+		return err
+	}
+	limits(c, p)
+	if err := preserve(c, &m.Extra); err != nil {
+		return err
+	}
+	if !m.Reaper {
+		return nil
+	}
+	// The reaper closes it when it listens to signals and the program runs.
+	if _, err := unix.FcntlInt(uintptr(c.fd), unix.F_SETFD, 0); err != nil {
+		return fail("keep the runtime's socket", err)
+	}
+	return nil
 }
 
 // last is what happens with the fewest rights: the filter, the final

@@ -56,28 +56,10 @@ func (a *assembler) step(s *rootfs.Step) (err error) {
 		return attachRoot(a.msg, a.root.fd)
 	case rootfs.Mount:
 		return mountOne(a.root, s.Mount, a.sources[s.Index])
-	case rootfs.OpenDev:
-		a.dev, err = a.root.open(rootfs.Dev, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
-		return failed("open "+rootfs.Dev, err)
-	case rootfs.MakeDevice:
-		return makeDevice(a.root, s.Device)
-	case rootfs.MakeLink:
-		return makeLink(a.dev, s.Link)
-	case rootfs.ProtectDev:
-		return failed("make "+rootfs.Dev+" read-only", mountAttr(a.dev, unix.MOUNT_ATTR_RDONLY, 0, 0))
-	case rootfs.CloseDev:
-		unix.Close(a.dev)
 	case rootfs.MakeCwd:
 		if fd, err := a.root.dir(s.Path, 0); err == nil {
 			unix.Close(fd)
 		}
-	case rootfs.ProtectPath:
-		return failed("make "+s.Path+" read-only", readonlyPath(a.root, s.Path))
-	case rootfs.OpenMasks: // each when it is needed
-	case rootfs.MaskPath:
-		return failed("mask "+s.Path, a.masks.hide(a.root, s.Path))
-	case rootfs.CloseMasks:
-		a.masks.close()
 	case rootfs.RunHooks:
 		return hooksBeforePivot(a.conn, a.msg)
 	case rootfs.ChangeRoot:
@@ -89,6 +71,33 @@ func (a *assembler) step(s *rootfs.Step) (err error) {
 		return failed("set propagation of the root", setPropagation(a.root.fd, "", r.Own, false))
 	case rootfs.ProtectRoot:
 		return failed("make the root read-only", mountAttr(a.root.fd, unix.MOUNT_ATTR_RDONLY, 0, 0))
+	default:
+		return a.fill(s)
+	}
+	return err
+}
+
+// fill is one of the steps that make devices and protect paths.
+func (a *assembler) fill(s *rootfs.Step) (err error) {
+	switch s.Kind {
+	case rootfs.OpenDev:
+		a.dev, err = a.root.open(rootfs.Dev, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
+		return failed("open "+rootfs.Dev, err)
+	case rootfs.MakeDevice:
+		return makeDevice(a.root, s.Device)
+	case rootfs.MakeLink:
+		return makeLink(a.dev, s.Link)
+	case rootfs.ProtectDev:
+		return failed("make "+rootfs.Dev+" read-only", mountAttr(a.dev, unix.MOUNT_ATTR_RDONLY, 0, 0))
+	case rootfs.CloseDev:
+		unix.Close(a.dev)
+	case rootfs.ProtectPath:
+		return failed("make "+s.Path+" read-only", readonlyPath(a.root, s.Path))
+	case rootfs.OpenMasks: // each when it is needed
+	case rootfs.MaskPath:
+		return failed("mask "+s.Path, a.masks.hide(a.root, s.Path))
+	case rootfs.CloseMasks:
+		a.masks.close()
 	default:
 		return errclass.Internal("step %d of the root is not known", s.Kind)
 	}

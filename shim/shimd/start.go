@@ -145,22 +145,13 @@ func (s *Server) start(ctx context.Context, r *shim.StartRequest, fds []int) (*p
 	}
 	defer release()
 
-	tty := r.Spec.Process.Terminal
-	var t streams
-	if !tty {
-		var maps []specs.LinuxIDMapping
-		if r.Spec.Linux != nil {
-			maps = r.Spec.Linux.UIDMappings
-		}
-		ts, err := makeStreams(r.OpenStdin, true, 0, r.Spec.Process.User.UID, maps)
-		if err != nil {
-			return nil, nil, err
-		}
-		t = *ts
+	t, err := startStreams(r)
+	if err != nil {
+		return nil, nil, err
 	}
 	defer t.closeTheirs()
 	p := &proc{
-		s: s, key: r.Key, tty: tty, once: r.StdinOnce, logCfg: r.Log, sharedPID: sharedPID(r.Spec, namespaces),
+		s: s, key: r.Key, tty: r.Spec.Process.Terminal, once: r.StdinOnce, logCfg: r.Log, sharedPID: sharedPID(r.Spec, namespaces),
 		rt: s.runtime(r.Runtime), runtimeRef: r.Runtime,
 	}
 	if p.log, err = s.openLog(r.Log); err != nil {
@@ -174,7 +165,7 @@ func (s *Server) start(ctx context.Context, r *shim.StartRequest, fds []int) (*p
 		SystemdCgroup: r.SystemdCgroup,
 	})
 	if err == nil {
-		if err = s.hold(p, op, &t, r.OpenStdin); err != nil {
+		if err = s.hold(p, op, t, r.OpenStdin); err != nil {
 			s.abandon(op, p)
 		}
 	}
@@ -188,10 +179,26 @@ func (s *Server) start(ctx context.Context, r *shim.StartRequest, fds []int) (*p
 		return nil, nil, aborted(ctx, err)
 	}
 	undo = false
-	if r.Spec.Linux != nil && r.Spec.Linux.Resources != nil && r.Spec.Linux.Resources.Memory != nil && r.Spec.Linux.Resources.Memory.Limit != nil {
+	if limitsMemory(r.Spec) {
 		s.watchOOM(p)
 	}
 	return p, s.join(p, r.Attach, conns), nil
+}
+
+// startStreams makes a container's streams; none with a terminal.
+func startStreams(r *shim.StartRequest) (*streams, error) {
+	if r.Spec.Process.Terminal {
+		return &streams{}, nil
+	}
+	var maps []specs.LinuxIDMapping
+	if r.Spec.Linux != nil {
+		maps = r.Spec.Linux.UIDMappings
+	}
+	return makeStreams(r.OpenStdin, true, 0, r.Spec.Process.User.UID, maps)
+}
+
+func limitsMemory(s *specs.Spec) bool {
+	return s.Linux != nil && s.Linux.Resources != nil && s.Linux.Resources.Memory != nil && s.Linux.Resources.Memory.Limit != nil
 }
 
 // exec runs a further process. It owns fds.

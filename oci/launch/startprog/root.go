@@ -36,6 +36,24 @@ func (f *plan) rootStep(s *rootfs.Step) {
 		f.attachTree()
 	case rootfs.Mount:
 		f.mountOne(s.Mount, f.sources[s.Index])
+	case rootfs.MakeCwd:
+		f.makePath("make the working directory", s.Path, 0, 0)
+		f.CloseFD(f.target)
+	case rootfs.RunHooks: // a message with hooks is not for this program (expressible)
+	case rootfs.ChangeRoot:
+		f.pivot()
+	case rootfs.SetRootPropagation:
+		f.attr("set propagation of the root", f.root, 0, unix.MountAttr{Propagation: r.Own})
+	case rootfs.ProtectRoot:
+		f.attr("make the root read-only", f.root, 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	default:
+		f.fillStep(s)
+	}
+}
+
+// fillStep is one of the steps that make devices and protect paths.
+func (f *plan) fillStep(s *rootfs.Step) {
+	switch s.Kind {
 	case rootfs.OpenDev:
 		f.Add("open "+rootfs.Dev, f.open(f.dev, rootfs.Dev, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS))
 	case rootfs.MakeDevice:
@@ -46,9 +64,6 @@ func (f *plan) rootStep(s *rootfs.Step) {
 		f.attr("make "+rootfs.Dev+" read-only", f.dev, 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	case rootfs.CloseDev:
 		f.CloseFD(f.dev)
-	case rootfs.MakeCwd:
-		f.makePath("make the working directory", s.Path, 0, 0)
-		f.CloseFD(f.target)
 	case rootfs.ProtectPath:
 		f.protectPath(s.Path)
 	case rootfs.OpenMasks:
@@ -59,13 +74,6 @@ func (f *plan) rootStep(s *rootfs.Step) {
 		f.CloseFD(f.target)
 	case rootfs.CloseMasks:
 		f.CloseFD(f.file)
-	case rootfs.RunHooks: // a message with hooks is not for this program (expressible)
-	case rootfs.ChangeRoot:
-		f.pivot()
-	case rootfs.SetRootPropagation:
-		f.attr("set propagation of the root", f.root, 0, unix.MountAttr{Propagation: r.Own})
-	case rootfs.ProtectRoot:
-		f.attr("make the root read-only", f.root, 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	default:
 		f.Inexpressible()
 	}
