@@ -17,18 +17,9 @@ import (
 // up. An existing bridge is adopted with what is plugged into it. It returns the interface's
 // index.
 func Ensure(h driver.Host, name string, mtu int, ipv6 bool, addrs []netip.Prefix, exclusive bool) (int, error) {
-	l, err := h.LinkByName(name)
-	if errors.Is(err, unix.ENODEV) {
-		if _, err := h.Do(rtnl.AddBridge(name, netns.RandomMAC(), mtu)); err != nil && !errors.Is(err, unix.EEXIST) {
-			return 0, err
-		}
-		l, err = h.LinkByName(name)
-	}
+	l, err := findOrAdd(h, name, mtu)
 	if err != nil {
 		return 0, err
-	}
-	if l.Kind != rtnl.KindBridge {
-		return 0, fmt.Errorf("interface %s exists and is no bridge", name)
 	}
 	off := "1"
 	if ipv6 {
@@ -47,20 +38,10 @@ func Ensure(h driver.Host, name string, mtu int, ipv6 bool, addrs []netip.Prefix
 	if err != nil {
 		return 0, err
 	}
-	var reqs []*rtnl.Request
 	if ipv6 && exclusive {
 		addrs = append(slices.Clone(addrs), netns.LinkLocal(l.MAC))
 	}
-	for _, a := range addrs {
-		if !slices.ContainsFunc(have, func(x rtnl.Addr) bool { return x.Prefix == a }) {
-			reqs = append(reqs, rtnl.AddAddr(l.Index, a))
-		}
-	}
-	for _, x := range have {
-		if exclusive && !x.Prefix.Addr().IsLinkLocalUnicast() && !slices.Contains(addrs, x.Prefix) {
-			reqs = append(reqs, rtnl.DelAddr(l.Index, x.Prefix))
-		}
-	}
+	reqs := readdress(l.Index, have, addrs, exclusive)
 	if mtu > 0 && l.MTU != mtu {
 		reqs = append(reqs, rtnl.SetMTU(l.Index, mtu))
 	}
@@ -74,6 +55,37 @@ func Ensure(h driver.Host, name string, mtu int, ipv6 bool, addrs []netip.Prefix
 		return l.Index, nil
 	}
 	return l.Index, h.AwaitAddrs(l.Index, addrs)
+}
+
+// findOrAdd finds the bridge of a name, or makes one.
+func findOrAdd(h driver.Host, name string, mtu int) (rtnl.Link, error) {
+	l, err := h.LinkByName(name)
+	if errors.Is(err, unix.ENODEV) {
+		if _, err := h.Do(rtnl.AddBridge(name, netns.RandomMAC(), mtu)); err != nil && !errors.Is(err, unix.EEXIST) {
+			return l, err
+		}
+		l, err = h.LinkByName(name)
+	}
+	if err == nil && l.Kind != rtnl.KindBridge {
+		err = fmt.Errorf("interface %s exists and is no bridge", name)
+	}
+	return l, err
+}
+
+// readdress adds the addresses that an interface lacks and, where it is exclusive, removes
+// those that it has besides.
+func readdress(index int, have []rtnl.Addr, want []netip.Prefix, exclusive bool) (reqs []*rtnl.Request) {
+	for _, a := range want {
+		if !slices.ContainsFunc(have, func(x rtnl.Addr) bool { return x.Prefix == a }) {
+			reqs = append(reqs, rtnl.AddAddr(index, a))
+		}
+	}
+	for _, x := range have {
+		if exclusive && !x.Prefix.Addr().IsLinkLocalUnicast() && !slices.Contains(want, x.Prefix) {
+			reqs = append(reqs, rtnl.DelAddr(index, x.Prefix))
+		}
+	}
+	return reqs
 }
 
 // removeOwn removes a bridge that an earlier daemon made; another's, and one that is not

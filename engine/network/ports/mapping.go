@@ -33,6 +33,16 @@ type Mapping struct {
 	Gate bool `json:"-"`
 }
 
+// Place is where on the host a mapping is: comparable, one mapping each.
+type Place struct {
+	proto string
+	ip    netip.Addr
+	port  uint16
+}
+
+// Place is the mapping's, by its first port.
+func (m Mapping) Place() Place { return Place{m.Proto, m.HostIP, m.HostPort} }
+
 // NamePrefix starts every Mapping.Name.
 const NamePrefix = "port/"
 
@@ -47,13 +57,10 @@ func (m Mapping) Row() bool { return m.Count > 1 }
 // last is the highest host port.
 func (m Mapping) last() uint16 { return m.HostPort + max(m.Count, 1) - 1 }
 
-// same tells that two mappings are of the same place on the host.
-func (m Mapping) same(o Mapping) bool {
-	return m.Proto == o.Proto && m.HostIP == o.HostIP && m.HostPort == o.HostPort
+// Same tells mappings of the same place on the host.
+func Same(m Mapping) func(Mapping) bool {
+	return func(o Mapping) bool { return m.Place() == o.Place() }
 }
-
-// Same is same as a function, for slices.
-func Same(m Mapping) func(Mapping) bool { return m.same }
 
 // Target is where what comes to a host port of the mapping goes; false: nowhere.
 func (m Mapping) Target(hostPort uint16) (netip.AddrPort, bool) {

@@ -25,9 +25,9 @@ type Table struct {
 
 	mu    sync.Mutex
 	owner map[slot]map[netip.Addr]string
-	rows  []row               // of several ports each
-	socks map[string]*os.File // by Mapping.Name
-	next  map[string]uint16   // by protocol: where to look for an ephemeral one
+	rows  []row // of several ports each
+	socks map[Place]*os.File
+	next  map[string]uint16 // by protocol: where to look for an ephemeral one
 }
 
 type slot struct {
@@ -44,7 +44,7 @@ type row struct {
 
 // NewTable returns an empty table whose ephemeral ports come from [first, last].
 func NewTable(bind BindFunc, first, last uint16) *Table {
-	return &Table{bind: bind, min: first, max: last, owner: map[slot]map[netip.Addr]string{}, socks: map[string]*os.File{}, next: map[string]uint16{}}
+	return &Table{bind: bind, min: first, max: last, owner: map[slot]map[netip.Addr]string{}, socks: map[Place]*os.File{}, next: map[string]uint16{}}
 }
 
 // Take takes a port for owner (a container's name, for error texts), with a socket on each
@@ -125,7 +125,7 @@ func (t *Table) open(m Mapping) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.socks[m.Name()] = f
+	t.socks[m.Place()] = f
 	return nil
 }
 
@@ -134,7 +134,7 @@ func (t *Table) open(m Mapping) error {
 func (t *Table) Socket(m Mapping) *os.File {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.socks[m.Name()]
+	return t.socks[m.Place()]
 }
 
 func bindError(r PortRequest, a netip.Addr, port uint16, err error) error {
@@ -217,7 +217,7 @@ func (t *Table) Adopt(owner string, m Mapping, socket *os.File) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if socket != nil {
-		t.socks[m.Name()] = socket
+		t.socks[m.Place()] = socket
 	}
 	return nil
 }
@@ -227,12 +227,12 @@ func (t *Table) Release(ms []Mapping) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, m := range ms {
-		if f := t.socks[m.Name()]; f != nil {
+		if f := t.socks[m.Place()]; f != nil {
 			f.Close()
-			delete(t.socks, m.Name())
+			delete(t.socks, m.Place())
 		}
 		if m.Row() {
-			t.rows = slices.DeleteFunc(t.rows, func(r row) bool { return r.same(m) && r.Count == m.Count })
+			t.rows = slices.DeleteFunc(t.rows, func(r row) bool { return r.Place() == m.Place() && r.Count == m.Count })
 			continue
 		}
 		s := slot{m.Proto, m.HostIP.Is6(), m.HostPort}
@@ -247,9 +247,9 @@ func (t *Table) Release(ms []Mapping) {
 func (t *Table) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for name, f := range t.socks {
+	for at, f := range t.socks {
 		f.Close()
-		delete(t.socks, name)
+		delete(t.socks, at)
 	}
 }
 

@@ -30,12 +30,12 @@ const (
 type Set struct {
 	log *slog.Logger
 	mu  sync.Mutex
-	all map[string]io.Closer
+	all map[ports.Place]io.Closer
 }
 
 // NewSet returns an empty set.
 func NewSet(log *slog.Logger) *Set {
-	return &Set{log: log, all: map[string]io.Closer{}}
+	return &Set{log: log, all: map[ports.Place]io.Closer{}}
 }
 
 // Start forwards what arrives at the socket of a mapping (kept by the caller) to its container;
@@ -73,7 +73,7 @@ func (p *Set) Start(to ports.Mapping, socket *os.File) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.all[to.Name()] = c
+	p.all[to.Place()] = c
 	return nil
 }
 
@@ -81,10 +81,9 @@ func (p *Set) Start(to ports.Mapping, socket *os.File) error {
 // When it returns the set holds no descriptor of the socket: the port can be taken
 // again at once.
 func (p *Set) End(m ports.Mapping) {
-	name := m.Name()
 	p.mu.Lock()
-	c := p.all[name]
-	delete(p.all, name)
+	c := p.all[m.Place()]
+	delete(p.all, m.Place())
 	p.mu.Unlock()
 	if c != nil {
 		c.Close()
@@ -95,9 +94,9 @@ func (p *Set) End(m ports.Mapping) {
 func (p *Set) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for name, c := range p.all {
+	for at, c := range p.all {
 		c.Close()
-		delete(p.all, name)
+		delete(p.all, at)
 	}
 }
 
