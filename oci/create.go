@@ -495,7 +495,7 @@ func (s *starting) namespace(o *CreateOpts, m *initmsg.Message, so *spawnOpts, f
 	return nil
 }
 
-// arrange decides who enters the namespaces to join: init itself, or a stage
+// arrange decides who enters the namespaces to join: init itself, or package nsenter
 // before it.
 func (s *starting) arrange(o *CreateOpts, m *initmsg.Message, so *spawnOpts) error {
 	user := so.userNS != nil || so.flags&unix.CLONE_NEWUSER != 0

@@ -63,8 +63,8 @@ type CreateOpts struct {
 	NoPivot bool
 	// NoNewKeyring leaves the program the caller's session keyring.
 	NoNewKeyring bool
-	// Fresh has the process start through a fresh init, never by a fork of this process,
-	// which is cheaper. Nothing else differs.
+	// Fresh has the process start through a fresh init, also where a program of system
+	// calls would do, which is cheaper. Nothing else differs.
 	Fresh bool
 	// SystemdCgroup has systemd make the cgroup, as a unit: the spec's cgroupsPath is
 	// slice:prefix:name then, and annotations org.systemd.property.NAME are properties
@@ -102,8 +102,8 @@ type ExecOpts struct {
 	MemoryPolicy *specs.LinuxMemoryPolicy
 	// Notify says who handles the system calls of a filter with SCMP_ACT_NOTIFY.
 	Notify *Notify
-	// Fresh has the process start through a fresh init, never by a fork of this
-	// process, which is cheaper where it is safe. Nothing else differs.
+	// Fresh has the process start through a fresh init, also where a program of
+	// system calls would be safe, which is cheaper. Nothing else differs.
 	Fresh bool
 }
 

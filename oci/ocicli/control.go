@@ -188,14 +188,11 @@ func (a *app) destroy(c *container, spec *specs.Spec) error {
 	return nil
 }
 
-func setupPause(a *app, _ *flags) func([]string) error {
-	return func(args []string) error {
-		return a.freeze(args[0], oci.Pause, specs.StateRunning, specs.StateCreated)
+// setupFreeze makes pause and resume: what is done, and to containers of which status.
+func setupFreeze(do func(oci.CgroupRef) error, from ...specs.ContainerState) func(*app, *flags) func([]string) error {
+	return func(a *app, _ *flags) func([]string) error {
+		return func(args []string) error { return a.freeze(args[0], do, from...) }
 	}
-}
-
-func setupResume(a *app, _ *flags) func([]string) error {
-	return func(args []string) error { return a.freeze(args[0], oci.Resume, statusPaused) }
 }
 
 func (a *app) freeze(id string, do func(oci.CgroupRef) error, from ...specs.ContainerState) error {

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/gantry/gantry/internal/version"
+	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/oci/checkpoint/criu"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -76,8 +77,8 @@ func commands() []command {
 		{"exec", "ID COMMAND [ARG...]", "run a further process in a container", 1, -1, setupExec},
 		{"ps", "ID [PS OPTION...]", "list the processes in a container", 1, -1, setupPs},
 		{"list", "", "list the containers", 0, 0, setupList},
-		{"pause", "ID", "freeze the processes of a container", 1, 1, setupPause},
-		{"resume", "ID", "thaw the processes of a container", 1, 1, setupResume},
+		{"pause", "ID", "freeze the processes of a container", 1, 1, setupFreeze(oci.Pause, specs.StateRunning, specs.StateCreated)},
+		{"resume", "ID", "thaw the processes of a container", 1, 1, setupFreeze(oci.Resume, statusPaused)},
 		{"update", "ID", "change the limits of a container", 1, 1, setupUpdate},
 		{"events", "ID", "print usage and out-of-memory events of a container", 1, 1, setupEvents},
 		{"spec", "", "write a specification to begin with", 0, 0, setupSpec},

@@ -60,7 +60,7 @@ func Possible(p *initmsg.Process) bool {
 	return selfexe.Runs() && sysprog.OpenFiles() != nil
 }
 
-// Safe tells whether a container with this first process is one that a fork of
+// Safe tells whether a container with this first process is one that a copy of
 // ours may enter: its pid namespace is its own, and it cannot trace.
 func Safe(initPid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(initPid) + "/status")
@@ -164,7 +164,7 @@ func (f *follower) follow(in *os.File) (*Started, error) {
 		case r == nil && f.failure != nil:
 			return nil, f.failure
 		case r == nil && !f.told:
-			// Not even the steps before the container: the code needs what a fork has not.
+			// Not even the steps before the container: the code needs what such a process has not.
 			return nil, become.ErrByInit
 		case r == nil && (!f.ready || f.started.PidFD == nil || !sysprog.Executed(f.started.PidFD)):
 			// Nothing of it, or killed by somebody in the container on its last steps.

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// joined are the namespaces that a forked process enters.
+// joined are the namespaces that the process enters.
 const joined = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP | unix.CLONE_NEWPID
 
 // plan prepares an exec. The steps and their order are init's (oci/init, become),

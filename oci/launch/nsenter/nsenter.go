@@ -195,7 +195,7 @@ func (st *Entry) fork(high []int, argv, envv []string) (int, *plan, error) {
 	return first, p, nil
 }
 
-// follow reads what the forked processes tell, until init is executed.
+// follow reads what the processes tell, until init is executed.
 func (p *plan) follow(ctx context.Context, in io.Reader) (pid int, pidfd *os.File, err error) {
 	stop := func() bool { return true }
 	defer func() { stop() }()

@@ -27,15 +27,15 @@ func (f *plan) bind(mt *initmsg.Mount, source sysprog.Reg) {
 		f.openSource(mt, source)
 	} else {
 		// In its turn; kernels before 6.15 cannot.
-		f.Add(what, sysprog.Step{
+		f.prog.Add(what, sysprog.Step{
 			Nr: unix.SYS_OPEN_TREE, To: f.tree, Regs: [5]sysprog.Reg{source}, Ignore: become.Errnos{sysprog.ErrAny}, Skip: 2,
-			Args: [5]uintptr{0, f.Str(""), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | empty | unix.AT_RECURSIVE},
+			Args: [5]uintptr{0, f.prog.Str(""), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | empty | unix.AT_RECURSIVE},
 		})
-		f.CloseFD(source)
-		f.Add(what, sysprog.Step{Kind: sysprog.Copy, To: source, Regs: [5]sysprog.Reg{f.tree}})
+		f.prog.CloseFD(source)
+		f.prog.Add(what, sysprog.Step{Kind: sysprog.Copy, To: source, Regs: [5]sysprog.Reg{f.tree}})
 	}
 	if rootfs.MustBeProc(mt) {
-		f.FSType(what, source, unix.PROC_SUPER_MAGIC, false)
+		f.prog.FSType(what, source, unix.PROC_SUPER_MAGIC, false)
 	}
 	f.makePath(what, mt.Dest, rootfs.ResolveFlags(mt), source)
 	f.outsideProc(mt)
@@ -46,7 +46,7 @@ func (f *plan) bind(mt *initmsg.Mount, source sysprog.Reg) {
 // outsideProc refuses a target that a link of the image has led into procfs.
 func (f *plan) outsideProc(mt *initmsg.Mount) {
 	if rootfs.OutsideProc(mt) {
-		f.FSType("mount "+mt.Dest, f.target, unix.PROC_SUPER_MAGIC, true)
+		f.prog.FSType("mount "+mt.Dest, f.target, unix.PROC_SUPER_MAGIC, true)
 	}
 }
 
@@ -76,8 +76,8 @@ func (f *plan) fsMount(mt *initmsg.Mount) {
 	want.Flags = nil
 	fs := f.fs(want)
 	if inherit {
-		mode := sysprog.Put(f.Block, [8]byte{})
-		f.Add(what, sysprog.Step{Kind: sysprog.Mode, Regs: [5]sysprog.Reg{f.target}, Args: [5]uintptr{1: mode}})
+		mode := sysprog.Put(f.prog.Block, [8]byte{})
+		f.prog.Add(what, sysprog.Step{Kind: sysprog.Mode, Regs: [5]sysprog.Reg{f.target}, Args: [5]uintptr{1: mode}})
 		p := f.param(unix.FSCONFIG_SET_STRING, "mode", "")
 		p.Value = mode
 		fs.Params = append(fs.Params, p)
@@ -99,25 +99,25 @@ func (f *plan) cgroup1(mt *initmsg.Mount) {
 	tmpfs := f.file
 	f.newFS(what, f.fs(want.FS), tmpfs)
 	for _, l := range want.Links {
-		s := sysprog.Step{Nr: unix.SYS_SYMLINKAT, Args: [5]uintptr{f.Str(l.Target), 0, f.Str(l.Name)}}
+		s := sysprog.Step{Nr: unix.SYS_SYMLINKAT, Args: [5]uintptr{f.prog.Str(l.Target), 0, f.prog.Str(l.Name)}}
 		s.Regs[1] = tmpfs
-		f.Add(what, s)
+		f.prog.Add(what, s)
 	}
 	for _, b := range want.Binds {
-		f.On(what, tmpfs, unix.SYS_MKDIRAT, f.Str(b.Key), 0o755)
+		f.prog.On(what, tmpfs, unix.SYS_MKDIRAT, f.prog.Str(b.Key), 0o755)
 	}
-	move := sysprog.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.Str(""), 0, f.Str(""), unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH}}
+	move := sysprog.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.prog.Str(""), 0, f.prog.Str(""), unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH}}
 	move.Regs[0], move.Regs[2] = tmpfs, f.target
-	f.Add(what, move)
-	f.CloseFD(f.target)
+	f.prog.Add(what, move)
+	f.prog.CloseFD(f.target)
 	for _, b := range want.Binds {
-		f.Add(what, sysprog.Step{Nr: unix.SYS_OPEN_TREE, To: f.tree, Args: [5]uintptr{cwd, f.Str(b.Value), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC}})
+		f.prog.Add(what, sysprog.Step{Nr: unix.SYS_OPEN_TREE, To: f.tree, Args: [5]uintptr{cwd, f.prog.Str(b.Value), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC}})
 		f.attr(what, f.tree, 0, unix.MountAttr{Attr_set: want.Set, Propagation: unix.MS_PRIVATE})
-		in := sysprog.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.Str(""), 0, f.Str(b.Key), unix.MOVE_MOUNT_F_EMPTY_PATH}}
+		in := sysprog.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.prog.Str(""), 0, f.prog.Str(b.Key), unix.MOVE_MOUNT_F_EMPTY_PATH}}
 		in.Regs[0], in.Regs[2] = f.tree, tmpfs
-		f.Add(what, in)
-		f.CloseFD(f.tree)
+		f.prog.Add(what, in)
+		f.prog.CloseFD(f.tree)
 	}
 	f.attr(what, tmpfs, 0, unix.MountAttr{Attr_set: want.Late})
-	f.CloseFD(tmpfs)
+	f.prog.CloseFD(tmpfs)
 }

@@ -14,9 +14,9 @@ import (
 // plan makes a program of what init would do: the steps of package rootfs, and what
 // follows them in package ociinit.
 type plan struct {
-	*become.Plan
-	s *Start
-	m *initmsg.Message
+	prog *become.Plan
+	s    *Start
+	m    *initmsg.Message
 	// root is the register of the container's root, dev that of its /dev, tree and target
 	// are for whatever is mounted at the moment.
 	root, dev, tree, target, file sysprog.Reg
@@ -40,10 +40,10 @@ func (s *Start) plan(out int) (*become.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &plan{Plan: b, s: s, m: m}
-	f.root, f.dev, f.tree, f.target, f.file = f.Reg(), f.Reg(), f.Reg(), f.Reg(), f.Reg()
+	f := &plan{prog: b, s: s, m: m}
+	f.root, f.dev, f.tree, f.target, f.file = f.prog.Reg(), f.prog.Reg(), f.prog.Reg(), f.prog.Reg(), f.prog.Reg()
 	if err = f.steps(); err == nil {
-		err = f.Load()
+		err = f.prog.Load()
 	}
 	if err != nil {
 		b.Close()
@@ -91,12 +91,12 @@ func (f *plan) steps() error {
 	if f.m.Process.Terminal {
 		streams = [3]*os.File{}
 	}
-	if err := f.Streams(streams); err != nil {
+	if err := f.prog.Streams(streams); err != nil {
 		return err
 	}
-	f.Hide(f.needed()...)
-	f.Cgroups(f.s.Procs)
-	f.OOMScore()
+	f.prog.Hide(f.needed()...)
+	f.prog.Cgroups(f.s.Procs)
+	f.prog.OOMScore()
 	f.enter()
 	f.setUpRoot()
 	f.settings()
@@ -122,7 +122,7 @@ func (f *plan) needed() (fds []int) {
 
 // open opens p below the container's root.
 func (f *plan) open(to sysprog.Reg, p string, flags, resolve uint64) sysprog.Step {
-	return f.Open(f.root, to, p, flags, resolve)
+	return f.prog.Open(f.root, to, p, flags, resolve)
 }
 
 // makePath opens what p names below the root as f.target, made where it is missing: a
@@ -133,16 +133,16 @@ func (f *plan) makePath(what, p string, resolve uint64, source sysprog.Reg) {
 	for at := p; ; {
 		i := strings.LastIndexByte(at, '/')
 		if at == "/" || i < 0 {
-			ways = append(ways, sysprog.Way{Full: f.Str("/"), Base: f.Str("/")})
+			ways = append(ways, sysprog.Way{Full: f.prog.Str("/"), Base: f.prog.Str("/")})
 			break
 		}
-		ways = append(ways, sysprog.Way{Full: f.Str(at), Base: f.Str(at[i+1:])})
+		ways = append(ways, sysprog.Way{Full: f.prog.Str(at), Base: f.prog.Str(at[i+1:])})
 		at = at[:max(i, 1)]
 	}
-	t.Ways = sysprog.Place(f.Block, ways)
-	s := sysprog.Step{Kind: sysprog.Mkpath, To: f.target, Regs: [5]sysprog.Reg{f.root}, Args: [5]uintptr{0, sysprog.Put(f.Block, t), sysprog.None}}
+	t.Ways = sysprog.Place(f.prog.Block, ways)
+	s := sysprog.Step{Kind: sysprog.Mkpath, To: f.target, Regs: [5]sysprog.Reg{f.root}, Args: [5]uintptr{0, sysprog.Put(f.prog.Block, t), sysprog.None}}
 	s.Regs[2] = source
-	f.Add(what, s)
+	f.prog.Add(what, s)
 }
 
 // attr changes attributes of the mount that a register holds.
@@ -150,7 +150,7 @@ func (f *plan) attr(what string, r sysprog.Reg, flags uintptr, a unix.MountAttr)
 	if a == (unix.MountAttr{}) {
 		return
 	}
-	f.On(what, r, unix.SYS_MOUNT_SETATTR, f.Str(""), empty|flags, sysprog.Put(f.Block, a), attrSize)
+	f.prog.On(what, r, unix.SYS_MOUNT_SETATTR, f.prog.Str(""), empty|flags, sysprog.Put(f.prog.Block, a), attrSize)
 }
 
 // attrSize is the size of unix.MountAttr, the first version.
@@ -158,25 +158,25 @@ const attrSize = 32
 
 // cloneTree makes a detached copy of the mount that a register holds.
 func (f *plan) cloneTree(what string, r, to sysprog.Reg, flags uintptr) {
-	f.From(what, r, to, unix.SYS_OPEN_TREE, f.Str(""), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|empty|flags)
+	f.prog.From(what, r, to, unix.SYS_OPEN_TREE, f.prog.Str(""), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|empty|flags)
 }
 
 // attach mounts the detached tree of one register on the target of another; both are
 // closed.
 func (f *plan) attach(what string, tree, target sysprog.Reg) {
-	s := sysprog.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.Str(""), 0, f.Str(""), unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH}}
+	s := sysprog.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.prog.Str(""), 0, f.prog.Str(""), unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH}}
 	s.Regs[0], s.Regs[2] = tree, target
-	f.Add(what, s)
-	f.CloseFD(tree)
-	f.CloseFD(target)
+	f.prog.Add(what, s)
+	f.prog.CloseFD(tree)
+	f.prog.CloseFD(target)
 }
 
 func (f *plan) enter() {
 	for _, j := range f.s.Joins {
-		f.Call("join namespaces", none(), unix.SYS_SETNS, uintptr(j.FD), j.Flags)
+		f.prog.Call("join namespaces", none(), unix.SYS_SETNS, uintptr(j.FD), j.Flags)
 	}
 	if f.m.NewCgroupNS {
-		f.Call("unshare cgroup namespace", none(), unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
+		f.prog.Call("unshare cgroup namespace", none(), unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
 	}
 	if f.m.LoopbackUp {
 		type ifreq struct {
@@ -185,71 +185,71 @@ func (f *plan) enter() {
 			_     [22]byte
 		}
 		lo := ifreq{name: [unix.IFNAMSIZ]byte{'l', 'o'}, flags: unix.IFF_UP | unix.IFF_LOOPBACK | unix.IFF_RUNNING}
-		f.Add("bring lo up", sysprog.Step{Nr: unix.SYS_SOCKET, To: f.file, Args: [5]uintptr{unix.AF_INET, unix.SOCK_DGRAM | unix.SOCK_CLOEXEC}})
-		f.On("bring lo up", f.file, unix.SYS_IOCTL, unix.SIOCSIFFLAGS, sysprog.Put(f.Block, lo))
-		f.CloseFD(f.file)
+		f.prog.Add("bring lo up", sysprog.Step{Nr: unix.SYS_SOCKET, To: f.file, Args: [5]uintptr{unix.AF_INET, unix.SOCK_DGRAM | unix.SOCK_CLOEXEC}})
+		f.prog.On("bring lo up", f.file, unix.SYS_IOCTL, unix.SIOCSIFFLAGS, sysprog.Put(f.prog.Block, lo))
+		f.prog.CloseFD(f.file)
 	}
 }
 
 func (f *plan) settings() {
 	if h := f.m.Hostname; h != "" {
-		f.Call("sethostname", none(), unix.SYS_SETHOSTNAME, f.Str(h), uintptr(len(h)))
+		f.prog.Call("sethostname", none(), unix.SYS_SETHOSTNAME, f.prog.Str(h), uintptr(len(h)))
 	}
 	if d := f.m.Domainname; d != "" {
-		f.Call("setdomainname", none(), unix.SYS_SETDOMAINNAME, f.Str(d), uintptr(len(d)))
+		f.prog.Call("setdomainname", none(), unix.SYS_SETDOMAINNAME, f.prog.Str(d), uintptr(len(d)))
 	}
 	if len(f.m.Sysctl) == 0 {
 		return
 	}
-	proc := sysprog.FS{Type: f.Str("proc"), Attrs: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSUID}
-	f.Add("mount private procfs", sysprog.Step{Kind: sysprog.NewFS, To: f.tree, Args: [5]uintptr{sysprog.Put(f.Block, proc)}})
-	how := sysprog.Put(f.Block, unix.OpenHow{Flags: unix.O_WRONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_XDEV})
+	proc := sysprog.FS{Type: f.prog.Str("proc"), Attrs: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSUID}
+	f.prog.Add("mount private procfs", sysprog.Step{Kind: sysprog.NewFS, To: f.tree, Args: [5]uintptr{sysprog.Put(f.prog.Block, proc)}})
+	how := sysprog.Put(f.prog.Block, unix.OpenHow{Flags: unix.O_WRONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_XDEV})
 	for _, kv := range f.m.Sysctl {
 		what := "write sysctl key " + kv.Key
-		f.Add(what, sysprog.Step{Kind: sysprog.Open, To: f.file, Regs: [5]sysprog.Reg{f.tree}, Args: [5]uintptr{0, f.Str("sys/" + kv.Key), how}})
-		f.On(what, f.file, unix.SYS_WRITE, f.Str(kv.Value), uintptr(len(kv.Value)))
-		f.CloseFD(f.file)
+		f.prog.Add(what, sysprog.Step{Kind: sysprog.Open, To: f.file, Regs: [5]sysprog.Reg{f.tree}, Args: [5]uintptr{0, f.prog.Str("sys/" + kv.Key), how}})
+		f.prog.On(what, f.file, unix.SYS_WRITE, f.prog.Str(kv.Value), uintptr(len(kv.Value)))
+		f.prog.CloseFD(f.file)
 	}
-	f.CloseFD(f.tree)
+	f.prog.CloseFD(f.tree)
 }
 
 // become is the rest; see package become.
 func (f *plan) become() error {
 	m, p := f.m, &f.m.Process
-	f.Session()
+	f.prog.Session()
 	if p.Terminal {
-		f.Terminal(f.root, f.bindConsole)
-	} else if err := f.OwnStreams(); err != nil {
+		f.prog.Terminal(f.root, f.bindConsole)
+	} else if err := f.prog.OwnStreams(); err != nil {
 		return err
 	}
 	if !m.Extra.NoNewKeyring {
-		f.Keyring(m.ID)
+		f.prog.Keyring(m.ID)
 	}
-	home := f.Home(f.root)
-	f.Cwd()
-	f.Identity()
-	f.LookUp(home)
-	f.Limits()
+	home := f.prog.Home(f.root)
+	f.prog.Cwd()
+	f.prog.Identity()
+	f.prog.LookUp(home)
+	f.prog.Limits()
 	if m.WaitGo {
-		s := sysprog.Step{Kind: sysprog.Held, Args: [5]uintptr{f.Program.Out, sysprog.None}}
+		s := sysprog.Step{Kind: sysprog.Held, Args: [5]uintptr{f.prog.Program.Out, sysprog.None}}
 		if f.s.StartFD >= 0 {
 			s.Args[1] = uintptr(f.s.StartFD)
 		}
-		f.Add("wait for the start", s)
+		f.prog.Add("wait for the start", s)
 	}
 	if m.Reaper {
 		// It closes it when it listens to signals and the program runs. A low number: see init's reaper.
-		f.Call("keep the report socket", none(), unix.SYS_FCNTL, f.Program.Out, unix.F_DUPFD, 3)
+		f.prog.Call("keep the report socket", none(), unix.SYS_FCNTL, f.prog.Program.Out, unix.F_DUPFD, 3)
 	}
-	f.Last()
+	f.prog.Last()
 	if !m.Reaper {
-		f.Add("exec", sysprog.Step{Kind: sysprog.Exec})
+		f.prog.Add("exec", sysprog.Step{Kind: sysprog.Exec})
 		return nil
 	}
 	// Our own protected executable once more, with the program's credentials.
 	const programArg = 2
 	args := slices.Concat([]string{initmsg.ReaperArg0, "--", ""}, p.Args)
-	f.Program.Argv = f.Block.Strs(args)
-	f.Add("exec", sysprog.Step{Kind: sysprog.Reaper, Args: [5]uintptr{uintptr(f.s.Exe), programArg, f.Str("")}})
+	f.prog.Program.Argv = f.prog.Block.Strs(args)
+	f.prog.Add("exec", sysprog.Step{Kind: sysprog.Reaper, Args: [5]uintptr{uintptr(f.s.Exe), programArg, f.prog.Str("")}})
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 
 // setUpRoot assembles the container's tree and makes it the root.
 func (f *plan) setUpRoot() {
-	f.Call("umask", none(), unix.SYS_UMASK, 0)
+	f.prog.Call("umask", none(), unix.SYS_UMASK, 0)
 	steps := rootfs.Steps(f.m, unix.Access(rootfs.Kcore, unix.F_OK) == nil)
 	for i := range steps {
 		f.rootStep(&steps[i])
@@ -38,7 +38,7 @@ func (f *plan) rootStep(s *rootfs.Step) {
 		f.mountOne(s.Mount, f.sources[s.Index])
 	case rootfs.MakeCwd:
 		f.makePath("make the working directory", s.Path, 0, 0)
-		f.CloseFD(f.target)
+		f.prog.CloseFD(f.target)
 	case rootfs.RunHooks: // a message with hooks is not for this program (expressible)
 	case rootfs.ChangeRoot:
 		f.pivot()
@@ -55,7 +55,7 @@ func (f *plan) rootStep(s *rootfs.Step) {
 func (f *plan) fillStep(s *rootfs.Step) {
 	switch s.Kind {
 	case rootfs.OpenDev:
-		f.Add("open "+rootfs.Dev, f.open(f.dev, rootfs.Dev, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS))
+		f.prog.Add("open "+rootfs.Dev, f.open(f.dev, rootfs.Dev, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS))
 	case rootfs.MakeDevice:
 		f.makeDevice(s.Device)
 	case rootfs.MakeLink:
@@ -63,26 +63,26 @@ func (f *plan) fillStep(s *rootfs.Step) {
 	case rootfs.ProtectDev:
 		f.attr("make "+rootfs.Dev+" read-only", f.dev, 0, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	case rootfs.CloseDev:
-		f.CloseFD(f.dev)
+		f.prog.CloseFD(f.dev)
 	case rootfs.ProtectPath:
 		f.protectPath(s.Path)
 	case rootfs.OpenMasks:
 		f.openMasks()
 	case rootfs.MaskPath:
 		f.openExisting(s.Path, 2)
-		f.Add("mask "+s.Path, sysprog.Step{Kind: sysprog.Cover, Regs: [5]sysprog.Reg{f.target, f.file}, Args: [5]uintptr{2: f.covers}})
-		f.CloseFD(f.target)
+		f.prog.Add("mask "+s.Path, sysprog.Step{Kind: sysprog.Cover, Regs: [5]sysprog.Reg{f.target, f.file}, Args: [5]uintptr{2: f.covers}})
+		f.prog.CloseFD(f.target)
 	case rootfs.CloseMasks:
-		f.CloseFD(f.file)
+		f.prog.CloseFD(f.file)
 	default:
-		f.Inexpressible()
+		f.prog.Inexpressible()
 	}
 }
 
 func (f *plan) attachTree() {
-	move := sysprog.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.Str(""), cwd, f.Str("/"), unix.MOVE_MOUNT_F_EMPTY_PATH}}
+	move := sysprog.Step{Nr: unix.SYS_MOVE_MOUNT, Args: [5]uintptr{0, f.prog.Str(""), cwd, f.prog.Str("/"), unix.MOVE_MOUNT_F_EMPTY_PATH}}
 	move.Regs[0] = f.root
-	f.Add("mount the root", move)
+	f.prog.Add("mount the root", move)
 }
 
 // propagate sets the propagation of the host's root.
@@ -90,7 +90,7 @@ func (f *plan) propagate(what string, prop uint64, rec bool) {
 	if prop == 0 {
 		return
 	}
-	f.Call(what, none(), unix.SYS_MOUNT_SETATTR, cwd, f.Str("/"), recursive(rec), sysprog.Put(f.Block, unix.MountAttr{Propagation: prop}), attrSize)
+	f.prog.Call(what, none(), unix.SYS_MOUNT_SETATTR, cwd, f.prog.Str("/"), recursive(rec), sysprog.Put(f.prog.Block, unix.MountAttr{Propagation: prop}), attrSize)
 }
 
 func recursive(rec bool) uintptr {
@@ -109,7 +109,7 @@ func (f *plan) openSources() []sysprog.Reg {
 		mt := &f.m.Mounts[i]
 		private := mt.Propagation == unix.MS_PRIVATE && (mt.PropagationRec || !mt.Recursive)
 		if mt.Kind == initmsg.KindBind && !private {
-			out[i] = f.Reg()
+			out[i] = f.prog.Reg()
 			f.openSource(mt, out[i])
 		}
 	}
@@ -117,8 +117,8 @@ func (f *plan) openSources() []sysprog.Reg {
 }
 
 func (f *plan) openSource(mt *initmsg.Mount, to sysprog.Reg) {
-	f.Add("open "+mt.Source, sysprog.Step{Nr: unix.SYS_OPEN_TREE, To: to, Args: [5]uintptr{
-		cwd, f.Str(mt.Source), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | recursive(mt.Recursive),
+	f.prog.Add("open "+mt.Source, sysprog.Step{Nr: unix.SYS_OPEN_TREE, To: to, Args: [5]uintptr{
+		cwd, f.prog.Str(mt.Source), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | recursive(mt.Recursive),
 	}})
 }
 
@@ -139,8 +139,8 @@ var since67 = sync.OnceValue(func() bool {
 func (f *plan) rootTree() {
 	r := &f.m.Root
 	if len(r.Lower) == 0 {
-		f.Add("open "+r.Path, sysprog.Step{Nr: unix.SYS_OPEN_TREE, To: f.root, Args: [5]uintptr{
-			cwd, f.Str(r.Path), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE,
+		f.prog.Add("open "+r.Path, sysprog.Step{Nr: unix.SYS_OPEN_TREE, To: f.root, Args: [5]uintptr{
+			cwd, f.prog.Str(r.Path), unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE,
 		}})
 		f.attr("make the root private", f.root, unix.AT_RECURSIVE, unix.MountAttr{Propagation: unix.MS_PRIVATE})
 		return
@@ -161,16 +161,16 @@ func (f *plan) rootTree() {
 }
 
 func (f *plan) param(cmd uintptr, key, value string) sysprog.Param {
-	p := sysprog.Param{Cmd: cmd, Key: f.Str(key)}
+	p := sysprog.Param{Cmd: cmd, Key: f.prog.Str(key)}
 	if cmd == unix.FSCONFIG_SET_STRING {
-		p.Value = f.Str(value)
+		p.Value = f.prog.Str(value)
 	}
 	return p
 }
 
 // fs describes a new file system; its parameters are not in the block yet.
 func (f *plan) fs(what rootfs.FS) sysprog.FS {
-	fs := sysprog.FS{Type: f.Str(what.Type), Attrs: uintptr(what.Attrs)}
+	fs := sysprog.FS{Type: f.prog.Str(what.Type), Attrs: uintptr(what.Attrs)}
 	for _, kv := range what.Data {
 		fs.Params = append(fs.Params, f.param(unix.FSCONFIG_SET_STRING, kv.Key, kv.Value))
 	}
@@ -181,32 +181,32 @@ func (f *plan) fs(what rootfs.FS) sysprog.FS {
 }
 
 func (f *plan) place(fs sysprog.FS) uintptr {
-	fs.Params = sysprog.Place(f.Block, fs.Params)
-	return sysprog.Put(f.Block, fs)
+	fs.Params = sysprog.Place(f.prog.Block, fs.Params)
+	return sysprog.Put(f.prog.Block, fs)
 }
 
 func (f *plan) newFS(what string, fs sysprog.FS, to sysprog.Reg) {
-	f.Add(what, sysprog.Step{Kind: sysprog.NewFS, To: to, Args: [5]uintptr{f.place(fs)}})
+	f.prog.Add(what, sysprog.Step{Kind: sysprog.NewFS, To: to, Args: [5]uintptr{f.place(fs)}})
 }
 
 // pivot makes the root, mounted over the old one, the root, and lets go of that.
 func (f *plan) pivot() {
-	f.Add("open the old root", sysprog.Step{Nr: unix.SYS_OPENAT, To: f.file, Args: [5]uintptr{cwd, f.Str("/"), unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC}})
-	f.On("enter the root", f.root, unix.SYS_FCHDIR)
-	dot := f.Str(".")
-	f.Call("pivot_root", none(), unix.SYS_PIVOT_ROOT, dot, dot)
+	f.prog.Add("open the old root", sysprog.Step{Nr: unix.SYS_OPENAT, To: f.file, Args: [5]uintptr{cwd, f.prog.Str("/"), unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC}})
+	f.prog.On("enter the root", f.root, unix.SYS_FCHDIR)
+	dot := f.prog.Str(".")
+	f.prog.Call("pivot_root", none(), unix.SYS_PIVOT_ROOT, dot, dot)
 	// See init's pivot: the host's mounts must not go as well.
 	f.attr("keep the host's mounts", f.file, unix.AT_RECURSIVE, unix.MountAttr{Propagation: unix.MS_SLAVE})
-	f.Call("detach the host's root", none(), unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)
-	f.Call("chdir /", none(), unix.SYS_CHDIR, f.Str("/"))
-	f.CloseFD(f.file)
+	f.prog.Call("detach the host's root", none(), unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)
+	f.prog.Call("chdir /", none(), unix.SYS_CHDIR, f.prog.Str("/"))
+	f.prog.CloseFD(f.file)
 }
 
 // openExisting opens p as f.target; where it is missing it goes on after skip further steps.
 func (f *plan) openExisting(p string, skip uint8) {
 	s := f.open(f.target, p, unix.O_PATH, 0)
 	s.Ignore, s.Skip = become.Errnos{unix.ENOENT, unix.ENOTDIR}, skip
-	f.Add("open "+p, s)
+	f.prog.Add("open "+p, s)
 }
 
 func (f *plan) protectPath(p string) {
@@ -219,15 +219,15 @@ func (f *plan) protectPath(p string) {
 
 // openMasks opens the null device, and describes what covers directories.
 func (f *plan) openMasks() {
-	f.Add(rootfs.Null, f.open(f.file, rootfs.Null, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS))
-	f.Node(rootfs.Null, f.file, unix.S_IFCHR, rootfs.NullMajor, rootfs.NullMinor)
+	f.prog.Add(rootfs.Null, f.open(f.file, rootfs.Null, unix.O_PATH, unix.RESOLVE_NO_SYMLINKS))
+	f.prog.Node(rootfs.Null, f.file, unix.S_IFCHR, rootfs.NullMajor, rootfs.NullMinor)
 	f.covers = f.place(f.fs(rootfs.MaskFS()))
 }
 
 func (f *plan) makeLink(l rootfs.Link) {
-	s := sysprog.Step{Nr: unix.SYS_SYMLINKAT, Ignore: become.Errnos{unix.EEXIST}, Args: [5]uintptr{f.Str(l.Target), 0, f.Str(l.Name)}}
+	s := sysprog.Step{Nr: unix.SYS_SYMLINKAT, Ignore: become.Errnos{unix.EEXIST}, Args: [5]uintptr{f.prog.Str(l.Target), 0, f.prog.Str(l.Name)}}
 	s.Regs[1] = f.dev
-	f.Add("link "+rootfs.Dev+"/"+l.Name, s)
+	f.prog.Add("link "+rootfs.Dev+"/"+l.Name, s)
 }
 
 // makeDevice makes a node. Where one is there already, or making one is not allowed,
@@ -236,7 +236,7 @@ func (f *plan) makeDevice(d *initmsg.Device) {
 	what := "make " + d.Path
 	parent, base, typ := rootfs.Node(d)
 	if typ == 0 {
-		f.Inexpressible()
+		f.prog.Inexpressible()
 		return
 	}
 	dir := f.dev
@@ -244,16 +244,16 @@ func (f *plan) makeDevice(d *initmsg.Device) {
 		f.makePath(what, parent, unix.RESOLVE_NO_SYMLINKS, 0)
 		dir = f.target
 	}
-	name := f.Str(base)
-	f.On(what, dir, unix.SYS_MKNODAT, name, uintptr(typ|d.Mode), uintptr(unix.Mkdev(d.Major, d.Minor)))
+	name := f.prog.Str(base)
+	f.prog.On(what, dir, unix.SYS_MKNODAT, name, uintptr(typ|d.Mode), uintptr(unix.Mkdev(d.Major, d.Minor)))
 	if d.UID != 0 || d.GID != 0 {
-		f.From(what, dir, f.file, unix.SYS_OPENAT, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
-		f.Node(what, f.file, typ, d.Major, d.Minor)
-		f.On(what, f.file, unix.SYS_FCHOWNAT, f.Str(""), uintptr(d.UID), uintptr(d.GID), empty)
-		f.CloseFD(f.file)
+		f.prog.From(what, dir, f.file, unix.SYS_OPENAT, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
+		f.prog.Node(what, f.file, typ, d.Major, d.Minor)
+		f.prog.On(what, f.file, unix.SYS_FCHOWNAT, f.prog.Str(""), uintptr(d.UID), uintptr(d.GID), empty)
+		f.prog.CloseFD(f.file)
 	}
 	if dir != f.dev {
-		f.CloseFD(dir)
+		f.prog.CloseFD(dir)
 	}
 }
 
@@ -263,14 +263,14 @@ func (f *plan) bindConsole(slave sysprog.Reg) {
 		return
 	}
 	const what = "bind " + rootfs.Dev + "/" + rootfs.Console
-	f.Add(what, f.open(f.dev, rootfs.Dev, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS))
+	f.prog.Add(what, f.open(f.dev, rootfs.Dev, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS))
 	s := sysprog.Step{
 		Nr: unix.SYS_OPENAT, To: f.target, Regs: [5]sysprog.Reg{f.dev},
-		Args:   [5]uintptr{0, f.Str(rootfs.Console), unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC, rootfs.ConsoleMode},
+		Args:   [5]uintptr{0, f.prog.Str(rootfs.Console), unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC, rootfs.ConsoleMode},
 		Ignore: become.Errnos{unix.EEXIST, unix.EROFS}, Skip: 4, // a device of that name
 	}
-	f.Add(what, s)
+	f.prog.Add(what, s)
 	f.cloneTree(what, slave, f.tree, 0)
 	f.attach(what, f.tree, f.target)
-	f.CloseFD(f.dev)
+	f.prog.CloseFD(f.dev)
 }

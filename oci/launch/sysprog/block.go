@@ -169,7 +169,7 @@ func mark(a *areas, advice uintptr) syscall.Errno {
 	return 0
 }
 
-// Works tells whether forked processes run here, which it tries once: not where
+// Works tells whether programs run here, which it tries once: not where
 // clone3(2) is missing or forbidden, nor where the compiler put something into the
 // code that needs variables, as for test coverage.
 func Works() bool { return works() }
@@ -210,7 +210,7 @@ func madvise(at, n uintptr, advice uintptr) syscall.Errno {
 	return e
 }
 
-// areas are what a forked process gets besides its block: our code with its
+// areas are what the process gets besides its block: our code with its
 // constants, and the kernel's own pages (vDSO), which do not take advice.
 type areas struct{ low, high [2]uintptr }
 

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenFiles is the limit of open files (RLIMIT_NOFILE) for a forked process that
+// OpenFiles is the limit of open files (RLIMIT_NOFILE) for a process that
 // nobody set one for: what this process was started with, as Go's runtime has raised
 // its soft limit. As in package syscall, a soft limit one below the hard one tells that
 // it is Go's; any other stays. nil where it is unknown.

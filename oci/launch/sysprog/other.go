@@ -13,7 +13,7 @@ import (
 // instructions for each architecture. Works says so.
 type Block struct{}
 
-// Works tells whether forked processes run here: they do not.
+// Works tells whether programs run here: they do not.
 func Works() bool { return false }
 
 // New answers ErrNotImplemented.

@@ -51,7 +51,7 @@ const LastReg Reg = regs - 1
 // None is what a register has without a result, and stands for no descriptor.
 const None = ^uintptr(0)
 
-// Step is one thing a forked process does. Its error, unless it is one to ignore,
+// Step is one thing the process does. Its error, unless it is one to ignore,
 // is reported and ends the process; with Soft it goes on.
 type Step struct {
 	Kind Kind
@@ -81,7 +81,7 @@ const (
 	ReportHeld         // it waits
 )
 
-// Report is what a forked process writes to its pipe: one write, never partial.
+// Report is what the process writes to its pipe: one write, never partial.
 type Report struct {
 	Kind, Step, Errno, Extra uint32
 }
@@ -99,7 +99,7 @@ func ParseReport(b []byte) (r Report) {
 // errno is that high.
 const ErrBreakout syscall.Errno = 1 << 20
 
-// Program is what a forked process does, prepared to the last byte. It runs on a
+// Program is what the process does, prepared to the last byte. It runs on a
 // stack of its own, in a process that has nothing of this one's memory but the
 // code and the block that the program is in: no heap, no globals, no Go runtime.
 // So all that it points to is in that block (Block.Str, Place), and what runs
@@ -116,7 +116,7 @@ type Program struct {
 	Look             bool      // they come from PATH
 	Argv, Envv       uintptr
 
-	// What the forked process writes to, in its copy of the block.
+	// What the process writes to, in its copy of the block.
 	later  bool // the working directory wants the user's rights
 	frames bool // what is told are frames of init's
 	chosen int

@@ -2,7 +2,7 @@
 
 package sysprog
 
-// keepsThread tells that forked processes get some of a thread's own memory.
+// keepsThread tells that processes get some of a thread's own memory.
 const keepsThread = false
 
 // keepThread keeps what the kernel needs of this thread: nothing, without a C

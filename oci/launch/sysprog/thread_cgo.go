@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepsThread tells that forked processes get some of a thread's own memory.
+// keepsThread tells that processes get some of a thread's own memory.
 const keepsThread = true
 
 // keepThread keeps what the C library has about this thread: in it is what the
-// kernel writes to on every return from a call (rseq(2)), in a forked process too.
+// kernel writes to on every return from a call (rseq(2)), in such a process too.
 func keepThread() {
 	const reach = 16 << 10
 	page := uintptr(os.Getpagesize())

@@ -119,6 +119,7 @@ func testTerminal(s *suite) {
 
 // testInit: a small process of ours is the first one, passes signals on and reaps.
 func testInit(s *suite) {
+	s.needsStatic()
 	b := s.box("sh", "-c", "trap 'exit 7' TERM; tr '\\0' ' ' </proc/1/cmdline; echo; (sleep 0.01 &); echo ready; while :; do sleep 0.01; done")
 	b.o.InitReaper = true
 	b.start()

@@ -5,6 +5,7 @@ package runtimetest
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -66,6 +67,19 @@ func Run(t *testing.T, factory Factory) {
 				t.Errorf("the host's mount table has changed:\n%s\nwas\n%s", after, before)
 			}
 		})
+	}
+}
+
+// needsStatic skips in a test binary that wants libraries (the race detector's): it is what
+// a container gets as its init, and there are none.
+func (s *suite) needsStatic() {
+	f, err := elf.Open("/proc/self/exe")
+	s.must(err)
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			s.Skip("needs a static test binary")
+		}
 	}
 }
 
