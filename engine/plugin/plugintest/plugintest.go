@@ -141,15 +141,22 @@ func Run(t *testing.T, factory func(t *testing.T, plugins map[string]http.Handle
 	})
 	one.Handle("VolumeDriver.Long", func([]byte) (any, error) { return strings.Repeat("x", 2<<20), nil })
 	src := factory(t, map[string]http.Handler{"one": one, "two.x": two})
-	ctx := t.Context()
-	find := func(t *testing.T, name string) *plugin.Client {
-		t.Helper()
-		c, err := src.Find(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
+	lookUps(t, src)
+	calls(t, src)
+}
+
+func find(t *testing.T, src plugin.Source, name string) *plugin.Client {
+	t.Helper()
+	c, err := src.Find(name)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return c
+}
+
+// lookUps: who is found, and who is not.
+func lookUps(t *testing.T, src plugin.Source) {
+	ctx := t.Context()
 	t.Run("who is not there is not found", func(t *testing.T) {
 		for _, name := range []string{"three", "", "../one", "a/b", "one.sock", strings.Repeat("x", 4096), "one\x00"} {
 			if _, err := src.Find(name); !errdefs.IsNotFound(err) {
@@ -164,39 +171,15 @@ func Run(t *testing.T, factory func(t *testing.T, plugins map[string]http.Handle
 	})
 	t.Run("each by its name, again and again", func(t *testing.T) {
 		for range 3 {
-			if err := find(t, "one").Activate(ctx, "VolumeDriver"); err != nil {
+			if err := find(t, src, "one").Activate(ctx, "VolumeDriver"); err != nil {
 				t.Error(err)
 			}
-			if err := find(t, "two.x").Activate(ctx, "IpamDriver"); err != nil {
+			if err := find(t, src, "two.x").Activate(ctx, "IpamDriver"); err != nil {
 				t.Error(err)
 			}
 		}
-		if err := find(t, "two.x").Activate(ctx, "VolumeDriver"); !errdefs.IsNotFound(err) {
+		if err := find(t, src, "two.x").Activate(ctx, "VolumeDriver"); !errdefs.IsNotFound(err) {
 			t.Errorf("a protocol that it does not speak: %v", err)
-		}
-	})
-	t.Run("a call and its answer", func(t *testing.T) {
-		var out struct{ Mountpoint string }
-		if err := find(t, "one").Call(ctx, "VolumeDriver.Get", map[string]string{"Name": "v"}, &out); err != nil || out.Mountpoint != "/somewhere" {
-			t.Errorf("%+v %v", out, err)
-		}
-	})
-	t.Run("what the plugin says went wrong", func(t *testing.T) {
-		err := find(t, "one").Call(ctx, "VolumeDriver.Get", map[string]string{"Name": "w"}, nil)
-		var f *plugin.Fault
-		if !errors.As(err, &f) || f.Text != `no volume "w"` || f.Method != "VolumeDriver.Get" || f.Status != http.StatusOK {
-			t.Errorf("%#v", err)
-		}
-	})
-	t.Run("a method that it has not", func(t *testing.T) {
-		if err := find(t, "one").Call(ctx, "VolumeDriver.Fly", nil, nil); !errdefs.IsNotFound(err) {
-			t.Error(err)
-		}
-	})
-	t.Run("an answer without end", func(t *testing.T) {
-		var out string
-		if err := find(t, "one").Call(ctx, "VolumeDriver.Long", nil, &out); !errdefs.IsUnavailable(err) {
-			t.Error(err)
 		}
 	})
 	t.Run("many at once", func(t *testing.T) {
@@ -214,10 +197,39 @@ func Run(t *testing.T, factory func(t *testing.T, plugins map[string]http.Handle
 		}
 		wg.Wait()
 	})
+}
+
+// calls: what comes of calling.
+func calls(t *testing.T, src plugin.Source) {
+	ctx := t.Context()
+	t.Run("a call and its answer", func(t *testing.T) {
+		var out struct{ Mountpoint string }
+		if err := find(t, src, "one").Call(ctx, "VolumeDriver.Get", map[string]string{"Name": "v"}, &out); err != nil || out.Mountpoint != "/somewhere" {
+			t.Errorf("%+v %v", out, err)
+		}
+	})
+	t.Run("what the plugin says went wrong", func(t *testing.T) {
+		err := find(t, src, "one").Call(ctx, "VolumeDriver.Get", map[string]string{"Name": "w"}, nil)
+		var f *plugin.Fault
+		if !errors.As(err, &f) || f.Text != `no volume "w"` || f.Method != "VolumeDriver.Get" || f.Status != http.StatusOK {
+			t.Errorf("%#v", err)
+		}
+	})
+	t.Run("a method that it has not", func(t *testing.T) {
+		if err := find(t, src, "one").Call(ctx, "VolumeDriver.Fly", nil, nil); !errdefs.IsNotFound(err) {
+			t.Error(err)
+		}
+	})
+	t.Run("an answer without end", func(t *testing.T) {
+		var out string
+		if err := find(t, src, "one").Call(ctx, "VolumeDriver.Long", nil, &out); !errdefs.IsUnavailable(err) {
+			t.Error(err)
+		}
+	})
 	t.Run("a caller who gave up", func(t *testing.T) {
 		gone, cancel := context.WithCancel(ctx)
 		cancel()
-		if err := find(t, "one").Activate(gone, "VolumeDriver"); !errdefs.IsUnavailable(err) {
+		if err := find(t, src, "one").Activate(gone, "VolumeDriver"); !errdefs.IsUnavailable(err) {
 			t.Error(err)
 		}
 	})
