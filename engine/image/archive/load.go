@@ -194,15 +194,9 @@ func (a *reader) read(ctx context.Context, r io.Reader) error {
 func (a *reader) store(ctx context.Context, name string, size int64, r io.Reader) (*archived, error) {
 	var f archived
 	if name == "index.json" || name == "manifest.json" {
-		if size > manifest.MaxConfig {
-			return nil, errclass.Invalid("larger than %d bytes", manifest.MaxConfig)
-		}
-		data, err := io.ReadAll(io.LimitReader(r, size))
+		data, err := readList(r, size)
 		if err != nil {
 			return nil, err
-		}
-		if int64(len(data)) != size {
-			return nil, errclass.Invalid("cut off")
 		}
 		f.data, r = data, bytes.NewReader(data)
 	}
@@ -212,29 +206,53 @@ func (a *reader) store(ctx context.Context, name string, size int64, r io.Reader
 		if err := manifest.CheckDigest(want); err != nil {
 			return nil, err
 		}
-	}
-	ref := "load-" + id.New()
-	if want != "" {
-		ref = "layer-" + want.String()
 		unlock, err := a.layers.LockBlob(ctx, want)
 		if err != nil {
 			return nil, err
 		}
 		defer unlock()
 	}
-	w, err := a.content.Writer(ctx, content.WithRef(ref), content.WithDescriptor(ocispec.Descriptor{Digest: want, Size: size}))
-	if errdefs.IsAlreadyExists(err) {
-		f.desc = ocispec.Descriptor{Digest: want, Size: size}
-		_, err = io.Copy(io.Discard, r)
-		return &f, err
-	}
+	got, err := a.blob(ctx, want, size, r)
 	if err != nil {
 		return nil, err
+	}
+	f.desc = ocispec.Descriptor{Digest: got, Size: size}
+	return &f, nil
+}
+
+// readList reads one of the lists of an archive whole.
+func readList(r io.Reader, size int64) ([]byte, error) {
+	if size > manifest.MaxConfig {
+		return nil, errclass.Invalid("larger than %d bytes", manifest.MaxConfig)
+	}
+	data, err := io.ReadAll(io.LimitReader(r, size))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) != size {
+		return nil, errclass.Invalid("cut off")
+	}
+	return data, nil
+}
+
+// blob stores what r has, size bytes, and returns its digest: want, when that is known.
+func (a *reader) blob(ctx context.Context, want digest.Digest, size int64, r io.Reader) (digest.Digest, error) {
+	ref := "load-" + id.New()
+	if want != "" {
+		ref = "layer-" + want.String()
+	}
+	w, err := a.content.Writer(ctx, content.WithRef(ref), content.WithDescriptor(ocispec.Descriptor{Digest: want, Size: size}))
+	if errdefs.IsAlreadyExists(err) {
+		_, err = io.Copy(io.Discard, r)
+		return want, err
+	}
+	if err != nil {
+		return "", err
 	}
 	defer w.Close()
 	if st, err := w.Status(); err == nil && st.Offset > 0 {
 		if err := w.Truncate(0); err != nil { // what a pull has left
-			return nil, err
+			return "", err
 		}
 	}
 	if n, err := io.CopyBuffer(struct{ io.Writer }{w}, r, make([]byte, chunkSize)); err != nil || n != size {
@@ -242,22 +260,21 @@ func (a *reader) store(ctx context.Context, name string, size int64, r io.Reader
 		if err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = errclass.Invalid("cut off after %d of %d bytes", n, size)
 		}
-		return nil, err
+		return "", err
 	}
 	got := w.Digest()
 	if want != "" && got != want && want.Algorithm() == digest.SHA256 {
 		w.Close()
 		_ = a.content.Abort(context.WithoutCancel(ctx), ref)
-		return nil, document.Mismatch("blob", got, want)
+		return "", document.Mismatch("blob", got, want)
 	}
 	if err := w.Commit(ctx, size, want); err != nil && !errdefs.IsAlreadyExists(err) {
-		return nil, err
+		return "", err
 	}
 	if want == "" {
 		want = got
 	}
-	f.desc = ocispec.Descriptor{Digest: want, Size: size}
-	return &f, nil
+	return want, nil
 }
 
 // file finds a file of the archive, through links in it.
