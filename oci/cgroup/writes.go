@@ -42,34 +42,7 @@ func writesV1(res *specs.LinuxResources) ([]write, error) {
 		ws = append(ws, memoryV1(m)...)
 	}
 	if c := res.CPU; c != nil {
-		if c.Shares != nil && *c.Shares != 0 {
-			add("cpu", "shares", num(*c.Shares))
-		}
-		if c.Period != nil && *c.Period != 0 {
-			add("cpu", "cfs_period_us", num(*c.Period))
-			ws[len(ws)-1].swap = c.Quota != nil && *c.Quota != 0
-		}
-		if c.Quota != nil && *c.Quota != 0 {
-			add("cpu", "cfs_quota_us", num(*c.Quota))
-		}
-		if c.Burst != nil {
-			add("cpu", "cfs_burst_us", num(*c.Burst))
-		}
-		if c.RealtimePeriod != nil && *c.RealtimePeriod != 0 {
-			add("cpu", "rt_period_us", num(*c.RealtimePeriod))
-		}
-		if c.RealtimeRuntime != nil && *c.RealtimeRuntime != 0 {
-			add("cpu", "rt_runtime_us", num(*c.RealtimeRuntime))
-		}
-		if c.Idle != nil {
-			add("cpu", "idle", num(*c.Idle))
-		}
-		if c.Cpus != "" {
-			add("cpuset", "cpus", c.Cpus)
-		}
-		if c.Mems != "" {
-			add("cpuset", "mems", c.Mems)
-		}
+		ws = cpuV1(ws, c)
 	}
 	if p := res.Pids; p != nil && p.Limit != nil {
 		add("pids", "max", pidsMax(*p.Limit))
@@ -99,6 +72,42 @@ func pidsMax(v int64) string {
 		return "max"
 	}
 	return num(v)
+}
+
+// cpuV1 adds the writes for processor time and for the sets of processors and memory nodes.
+func cpuV1(ws []write, c *specs.LinuxCPU) []write {
+	add := func(controller, file, value string) {
+		ws = append(ws, write{controller: controller, file: controller + "." + file, value: value})
+	}
+	if c.Shares != nil && *c.Shares != 0 {
+		add("cpu", "shares", num(*c.Shares))
+	}
+	if c.Period != nil && *c.Period != 0 {
+		add("cpu", "cfs_period_us", num(*c.Period))
+		ws[len(ws)-1].swap = c.Quota != nil && *c.Quota != 0
+	}
+	if c.Quota != nil && *c.Quota != 0 {
+		add("cpu", "cfs_quota_us", num(*c.Quota))
+	}
+	if c.Burst != nil {
+		add("cpu", "cfs_burst_us", num(*c.Burst))
+	}
+	if c.RealtimePeriod != nil && *c.RealtimePeriod != 0 {
+		add("cpu", "rt_period_us", num(*c.RealtimePeriod))
+	}
+	if c.RealtimeRuntime != nil && *c.RealtimeRuntime != 0 {
+		add("cpu", "rt_runtime_us", num(*c.RealtimeRuntime))
+	}
+	if c.Idle != nil {
+		add("cpu", "idle", num(*c.Idle))
+	}
+	if c.Cpus != "" {
+		add("cpuset", "cpus", c.Cpus)
+	}
+	if c.Mems != "" {
+		add("cpuset", "mems", c.Mems)
+	}
+	return ws
 }
 
 func memoryV1(m *specs.LinuxMemory) []write {
@@ -210,43 +219,13 @@ func writesV2(res *specs.LinuxResources) ([]write, error) {
 		}
 	}
 	if c := res.CPU; c != nil {
-		if c.Shares != nil && *c.Shares != 0 {
-			add("cpu.weight", num(CPUWeight(*c.Shares)))
-		}
-		if c.Idle != nil {
-			add("cpu.idle", num(*c.Idle))
-		}
-		if (c.Quota != nil && *c.Quota != 0) || (c.Period != nil && *c.Period != 0) {
-			add("cpu.max", cpuMax(c))
-		}
-		if c.Burst != nil {
-			add("cpu.max.burst", num(*c.Burst))
-		}
-		if c.Cpus != "" {
-			add("cpuset.cpus", c.Cpus)
-		}
-		if c.Mems != "" {
-			add("cpuset.mems", c.Mems)
-		}
+		cpuV2(c, add)
 	}
 	if p := res.Pids; p != nil && p.Limit != nil {
 		add("pids.max", pidsMax(*p.Limit))
 	}
 	if b := res.BlockIO; b != nil {
-		if b.Weight != nil && *b.Weight != 0 {
-			ws = append(ws, write{file: "io.bfq.weight", value: num(*b.Weight), alternative: "io.weight", altValue: num(ioWeight(*b.Weight))})
-		}
-		for _, d := range b.WeightDevice {
-			if d.Weight != nil {
-				dev := fmt.Sprintf("%d:%d ", d.Major, d.Minor)
-				ws = append(ws, write{file: "io.bfq.weight", value: dev + num(*d.Weight), alternative: "io.weight", altValue: dev + num(ioWeight(*d.Weight))})
-			}
-		}
-		for _, t := range throttles(b) {
-			for _, d := range t.devices {
-				add("io.max", fmt.Sprintf("%d:%d %s=%d", d.Major, d.Minor, t.v2, d.Rate))
-			}
-		}
+		ws = ioV2(ws, b)
 	}
 	for _, h := range res.HugepageLimits {
 		add("hugetlb."+h.Pagesize+".max", num(h.Limit))
@@ -262,6 +241,49 @@ func writesV2(res *specs.LinuxResources) ([]write, error) {
 		add(k, res.Unified[k])
 	}
 	return ws, nil
+}
+
+func cpuV2(c *specs.LinuxCPU, add func(file, value string)) {
+	if c.Shares != nil && *c.Shares != 0 {
+		add("cpu.weight", num(CPUWeight(*c.Shares)))
+	}
+	if c.Idle != nil {
+		add("cpu.idle", num(*c.Idle))
+	}
+	if (c.Quota != nil && *c.Quota != 0) || (c.Period != nil && *c.Period != 0) {
+		add("cpu.max", cpuMax(c))
+	}
+	if c.Burst != nil {
+		add("cpu.max.burst", num(*c.Burst))
+	}
+	if c.Cpus != "" {
+		add("cpuset.cpus", c.Cpus)
+	}
+	if c.Mems != "" {
+		add("cpuset.mems", c.Mems)
+	}
+}
+
+// ioV2 adds the writes for block devices: weights, of the BFQ scheduler or of the controller
+// itself, and limits of each device.
+func ioV2(ws []write, b *specs.LinuxBlockIO) []write {
+	weight := func(dev string, w uint16) {
+		ws = append(ws, write{file: "io.bfq.weight", value: dev + num(w), alternative: "io.weight", altValue: dev + num(ioWeight(w))})
+	}
+	if b.Weight != nil && *b.Weight != 0 {
+		weight("", *b.Weight)
+	}
+	for _, d := range b.WeightDevice {
+		if d.Weight != nil {
+			weight(fmt.Sprintf("%d:%d ", d.Major, d.Minor), *d.Weight)
+		}
+	}
+	for _, t := range throttles(b) {
+		for _, d := range t.devices {
+			ws = append(ws, write{file: "io.max", value: fmt.Sprintf("%d:%d %s=%d", d.Major, d.Minor, t.v2, d.Rate)})
+		}
+	}
+	return ws
 }
 
 func memoryV2(m *specs.LinuxMemory, add func(file, value string)) error {
