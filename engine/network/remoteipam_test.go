@@ -20,7 +20,7 @@ func box(name string, es *network.EndpointSettings) engine.SandboxRequest {
 	}
 }
 
-// A plugin manages the addresses: what is wished is its to refuse, what it has lost is told
+// A plugin manages the addresses: it may refuse a requested address, what it has lost is told
 // to it again, and all comes back to it.
 func TestPluginAddresses(t *testing.T) {
 	lan(t)
