@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMain of this package has called sealed.Run, as the shim does.
+// TestMain of this package has called selfexe.Run, as the shim does.
 func TestRunSealed(t *testing.T) {
 	must(t, selfexe.Run()) // returns where it is done
 	b, err := os.ReadFile("/proc/self/comm")
