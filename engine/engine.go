@@ -51,7 +51,7 @@ type Engine struct {
 
 	store    *storage.Store
 	shim     *shim.Client
-	keeper   *shimFDs
+	fdStore  *shimFDs
 	images   *image.Service
 	networks *network.Service
 	volumes  *volume.Service
@@ -120,7 +120,7 @@ func New(ctx context.Context, cfg *Config, log *slog.Logger, level *slog.LevelVa
 		return nil, err
 	}
 	e.api = newAPI(e)
-	if e.listeners, err = listen(cfg, e.keeper, activated, log); err != nil {
+	if e.listeners, err = listen(cfg, e.fdStore, activated, log); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -147,7 +147,7 @@ func (e *Engine) openServices(ctx context.Context, cfg *Config, u *undo.List) (e
 	if err != nil {
 		return err
 	}
-	netConfig.FDStore, netConfig.Log = e.keeper, e.log
+	netConfig.FDStore, netConfig.Log = e.fdStore, e.log
 	netConfig.Drivers = networkDrivers(netConfig, plugin.Default())
 	if e.networks, err = network.New(netConfig, e.bus); err != nil {
 		return err
@@ -197,7 +197,7 @@ func (e *Engine) connectShim(ctx context.Context, cfg *Config) (*shim.Client, er
 	if err != nil {
 		return nil, fmt.Errorf("shim: %w", err)
 	}
-	e.keeper = &shimFDs{c.FDStore()}
+	e.fdStore = &shimFDs{c.FDStore()}
 	go shim.ReapStrangers(ctx)
 	return c, nil
 }
@@ -283,7 +283,7 @@ const closeWait = 10 * time.Second
 func (e *Engine) Close() error {
 	var errs []error
 	for _, l := range e.listeners {
-		errs = append(errs, e.keeper.Drop(storeName(l.host)))
+		errs = append(errs, e.fdStore.Drop(storeName(l.host)))
 		if l.path != "" {
 			if err := os.Remove(l.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 				errs = append(errs, err)

@@ -88,7 +88,7 @@ func BenchmarkExec(b *testing.B) {
 					Process: &specs.Process{Args: []string{"true"}, Cwd: "/", Env: env, Capabilities: x.opts.Spec.Process.Capabilities},
 				})
 				must(b, err)
-				if oci.Forked(e) == way.fresh && oci.Forks() {
+				if oci.SkippedInit(e) == way.fresh && oci.SysprogWorks() {
 					b.Fatal("not the way that was asked for")
 				}
 				if code := wait(b, e); code != 0 {

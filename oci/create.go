@@ -499,11 +499,11 @@ func (s *starting) namespace(o *CreateOpts, m *initmsg.Message, so *spawnOpts, f
 // before it.
 func (s *starting) arrange(o *CreateOpts, m *initmsg.Message, so *spawnOpts) error {
 	user := so.userNS != nil || so.flags&unix.CLONE_NEWUSER != 0
-	staged := so.userNS != nil || user && len(so.joins) != 0
+	entered := so.userNS != nil || user && len(so.joins) != 0
 	for _, j := range so.joins {
-		staged = staged || j.Flags == unix.CLONE_NEWTIME || j.Flags == unix.CLONE_NEWPID
+		entered = entered || j.Flags == unix.CLONE_NEWTIME || j.Flags == unix.CLONE_NEWPID
 	}
-	if !staged {
+	if !entered {
 		for _, j := range so.joins {
 			m.Join = append(m.Join, initmsg.Join{FD: uint32(initmsg.FDFirst + len(so.extra)), Flags: uint64(j.Flags)})
 			so.extra = append(so.extra, j.FD)

@@ -36,7 +36,7 @@ func running(t testing.TB, root string) (*oci.Process, *box) {
 var ways = [...]struct {
 	name  string
 	fresh bool
-}{{"fork", false}, {"init", true}}
+}{{"sysprog", false}, {"init", true}}
 
 // bothWays runs f for each.
 func bothWays(t *testing.T, f func(t *testing.T, fresh bool)) {
@@ -77,8 +77,8 @@ func execBy(t testing.TB, p *oci.Process, b *box, proc *specs.Process, fresh boo
 	if err != nil {
 		return "", 0, err
 	}
-	if oci.Forked(e) == fresh && oci.Forks() {
-		t.Errorf("forked: %v", oci.Forked(e))
+	if oci.SkippedInit(e) == fresh && oci.SysprogWorks() {
+		t.Errorf("without init: %v", oci.SkippedInit(e))
 	}
 	var out bytes.Buffer
 	_, err = io.Copy(&out, r)
@@ -190,8 +190,8 @@ func testTerminal(t *testing.T, fresh bool) {
 		Process: &specs.Process{Terminal: true, Args: []string{"sh", "-c", "tty; stty size; stat -c %u $(tty); ls -l /proc/self/fd | sed 's/.*-> //' | sort -u; echo $HOME; " + look}, Cwd: "/", Env: rb.opts.Spec.Process.Env, User: specs.User{UID: 1000}},
 	})
 	must(t, err)
-	if oci.Forked(e) == fresh && oci.Forks() {
-		t.Errorf("forked: %v", oci.Forked(e))
+	if oci.SkippedInit(e) == fresh && oci.SysprogWorks() {
+		t.Errorf("without init: %v", oci.SkippedInit(e))
 	}
 	out = readAll(e.Console)
 	wait(t, e)
@@ -216,8 +216,8 @@ func TestExecTerminalWaysAreTheSame(t *testing.T) {
 					},
 				})
 				must(t, err)
-				if oci.Forked(e) == w.fresh && oci.Forks() {
-					t.Errorf("forked: %v", oci.Forked(e))
+				if oci.SkippedInit(e) == w.fresh && oci.SysprogWorks() {
+					t.Errorf("without init: %v", oci.SkippedInit(e))
 				}
 				outs[i] = readAll(e.Console)
 				wait(t, e)

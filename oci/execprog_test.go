@@ -141,7 +141,7 @@ func TestExecErrorsAreTheSame(t *testing.T) {
 	}
 }
 
-// TestExecCwdByDescriptor: no descriptor that init or a forked process has leads
+// TestExecCwdByDescriptor: no descriptor that init or a program of system calls has leads
 // out of the container, whatever its number (CVE-2024-21626).
 func TestExecCwdByDescriptor(t *testing.T) {
 	p, b := running(t, newRootfs(t))

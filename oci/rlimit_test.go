@@ -42,7 +42,7 @@ func TestOpenFilesLimit(t *testing.T) {
 	b.opts.Namespaces = map[specs.LinuxNamespaceType]*os.File{specs.NetworkNamespace: host}
 	b.opts.Spec.Mounts = withoutMount(b.opts.Spec.Mounts, "/sys")
 	if out, _ := b.run(t); out != "321\n" {
-		t.Errorf("staged: %q", out)
+		t.Errorf("through nsenter: %q", out)
 	}
 	b = newBox(root, "sleep", "1000")
 	b.userNS(100000)

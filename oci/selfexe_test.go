@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMain of this package has called sealed.Run, as the shim does.
+// TestMain of this package has called selfexe.Run, as the shim does.
 func TestRunSealed(t *testing.T) {
 	must(t, selfexe.Run()) // returns where it is done
 	b, err := os.ReadFile("/proc/self/comm")
@@ -51,8 +51,8 @@ func TestExecInterpreterIsSelf(t *testing.T) {
 		})
 		must(t, err)
 		r.Close()
-		if oci.Forked(e) == w.fresh && oci.Forks() {
-			t.Errorf("forked: %v", oci.Forked(e))
+		if oci.SkippedInit(e) == w.fresh && oci.SysprogWorks() {
+			t.Errorf("without init: %v", oci.SkippedInit(e))
 		}
 		f, err := os.OpenFile(fmt.Sprintf("/proc/%d/exe", e.Pid), os.O_RDWR, 0)
 		if err == nil {

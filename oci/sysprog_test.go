@@ -29,7 +29,7 @@ cat /proc/sys/kernel/domainname /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/m
 ip addr | grep -A1 lo:; tr '\0' ' ' </proc/1/cmdline; cat /proc/1/comm
 [ -c /proc/interrupts ] && cat /proc/interrupts; cat /vol/f /new/f 2>&1; ls /sys/firmware /proc/acpi`
 
-// startCases are containers of all kinds that a forked process makes.
+// startCases are containers of all kinds that a program of system calls makes.
 func startCases(t testing.TB, root string) map[string]func(*box) {
 	vol := t.TempDir()
 	must(t, os.WriteFile(vol+"/f", []byte("file\n"), 0o644))
@@ -158,9 +158,9 @@ func TestStartWaysAreTheSame(t *testing.T) {
 				p, out, err := b.start(t)
 				must(t, err)
 				_, byFD := kernelSince(t, 6, 7)
-				want := !w.fresh && oci.Forks() && (byFD || b.opts.Rootfs.Overlay == nil)
-				if oci.Forked(p) != want {
-					t.Errorf("forked: %v, since %v", oci.Forked(p), oci.Refused(p))
+				want := !w.fresh && oci.SysprogWorks() && (byFD || b.opts.Rootfs.Overlay == nil)
+				if oci.SkippedInit(p) != want {
+					t.Errorf("without init: %v, since %v", oci.SkippedInit(p), oci.Refused(p))
 				}
 				if len(p.Warnings) != 0 {
 					t.Errorf("%q", p.Warnings)
@@ -174,17 +174,17 @@ func TestStartWaysAreTheSame(t *testing.T) {
 	}
 }
 
-// sameLines compares what was seen of a process by fork and by init.
-func sameLines(t *testing.T, forked, fresh string, least int) {
+// sameLines compares what was seen of a process started by sysprog and by init.
+func sameLines(t *testing.T, direct, fresh string, least int) {
 	t.Helper()
-	a, z := strings.Split(tidy(forked), "\n"), strings.Split(tidy(fresh), "\n")
+	a, z := strings.Split(tidy(direct), "\n"), strings.Split(tidy(fresh), "\n")
 	for i := range max(len(a), len(z)) {
 		if i >= len(a) || i >= len(z) || a[i] != z[i] {
-			t.Fatalf("line %d differs: %q, through init %q; seen:\n%s", i, slices.Concat(a, []string{"(end)"})[min(i, len(a))], slices.Concat(z, []string{"(end)"})[min(i, len(z))], forked)
+			t.Fatalf("line %d differs: %q, through init %q; seen:\n%s", i, slices.Concat(a, []string{"(end)"})[min(i, len(a))], slices.Concat(z, []string{"(end)"})[min(i, len(z))], direct)
 		}
 	}
 	if len(a) < least {
-		t.Errorf("saw too little:\n%s", forked)
+		t.Errorf("saw too little:\n%s", direct)
 	}
 }
 
@@ -224,8 +224,8 @@ func TestStartTerminalWaysAreTheSame(t *testing.T) {
 				b.opts.ID, b.opts.ConsoleSize = "same", oci.WinSize{Rows: 33, Cols: 77}
 				p, err := oci.Create(t.Context(), &b.opts)
 				must(t, err)
-				if oci.Forked(p) == w.fresh && oci.Forks() {
-					t.Errorf("forked: %v, since %v", oci.Forked(p), oci.Refused(p))
+				if oci.SkippedInit(p) == w.fresh && oci.SysprogWorks() {
+					t.Errorf("without init: %v, since %v", oci.SkippedInit(p), oci.Refused(p))
 				}
 				outs[i] = strings.ReplaceAll(readAll(p.Console), b.opts.Spec.Linux.CgroupsPath, "CGROUP")
 				wait(t, p)
@@ -240,7 +240,7 @@ func TestStartTerminalWaysAreTheSame(t *testing.T) {
 	}
 }
 
-// TestStartJoins: a forked process enters namespaces of other containers.
+// TestStartJoins: a program of system calls enters namespaces of other containers.
 func TestStartJoins(t *testing.T) {
 	root := newRootfs(t)
 	first := sleeping(t, newBox(root, "sleep", "1000"))
@@ -253,13 +253,13 @@ func TestStartJoins(t *testing.T) {
 		must(t, err)
 		wait(t, p)
 		must(t, oci.DeleteCgroup(p.Cgroup))
-		if got := out(); got != want || oci.Forked(p) == fresh && oci.Forks() {
-			t.Errorf("%q, want %q; forked %v, since %v", got, want, oci.Forked(p), oci.Refused(p))
+		if got := out(); got != want || oci.SkippedInit(p) == fresh && oci.SysprogWorks() {
+			t.Errorf("%q, want %q; without init %v, since %v", got, want, oci.SkippedInit(p), oci.Refused(p))
 		}
 	})
 }
 
-// TestStartErrorsAreTheSame: what a forked process cannot do, init does or words.
+// TestStartErrorsAreTheSame: what a program of system calls cannot do, init does or words.
 func TestStartErrorsAreTheSame(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*box)
@@ -343,8 +343,8 @@ func TestStartHeld(t *testing.T) {
 					}
 					p, out, err := b.start(t)
 					must(t, err)
-					if oci.Forked(p) == fresh && oci.Forks() {
-						t.Errorf("forked: %v, since %v", oci.Forked(p), oci.Refused(p))
+					if oci.SkippedInit(p) == fresh && oci.SysprogWorks() {
+						t.Errorf("without init: %v, since %v", oci.SkippedInit(p), oci.Refused(p))
 					}
 					if socket {
 						b.opts.StartSocket.Close()
@@ -405,8 +405,8 @@ func TestStartLeastMemory(t *testing.T) {
 		b.opts.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
 		p, _, err := b.start(t)
 		must(t, err)
-		if code := wait(t, p); code != 0 || !oci.Forked(p) && oci.Forks() {
-			t.Errorf("status %d, forked %v, since %v", code, oci.Forked(p), oci.Refused(p))
+		if code := wait(t, p); code != 0 || !oci.SkippedInit(p) && oci.SysprogWorks() {
+			t.Errorf("status %d, without init %v, since %v", code, oci.SkippedInit(p), oci.Refused(p))
 		}
 		must(t, oci.DeleteCgroup(p.Cgroup))
 	}
@@ -423,7 +423,7 @@ func TestStartOnePid(t *testing.T) {
 			t.Errorf("%q", out)
 		}
 	})
-	// By init after a forked process gave up, in the same cgroup.
+	// By init after a program of system calls gave up, in the same cgroup.
 	root := newRootfs(t)
 	must(t, os.Symlink("/nowhere/far", root+"/etc/link"))
 	b := newBox(root, "sh", "-c", "echo hi; (true) || echo no")
@@ -433,8 +433,8 @@ func TestStartOnePid(t *testing.T) {
 	must(t, err)
 	wait(t, p)
 	must(t, oci.DeleteCgroup(p.Cgroup))
-	if got := out(); !strings.HasPrefix(got, "hi\n") || !strings.Contains(got, "fork") || oci.Forked(p) {
-		t.Errorf("%q, forked %v", got, oci.Forked(p))
+	if got := out(); !strings.HasPrefix(got, "hi\n") || !strings.Contains(got, "fork") || oci.SkippedInit(p) {
+		t.Errorf("%q, without init %v", got, oci.SkippedInit(p))
 	}
 }
 
@@ -497,7 +497,7 @@ func TestHeldMemory(t *testing.T) {
 	must(t, err)
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", p.Pid))
 	must(t, err)
-	if oci.Forked(p) && strings.Contains(string(maps), "c000000000-") {
+	if oci.SkippedInit(p) && strings.Contains(string(maps), "c000000000-") {
 		t.Errorf("it has our memory:\n%s", maps)
 	}
 	must(t, p.Release())

@@ -27,18 +27,18 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// assertNothing fails when a refused pull left a name, a layer or a stage.
+// assertNothing fails when a refused pull left a name, a layer or an active snapshot.
 func assertNothing(t *testing.T, s *Service) {
 	t.Helper()
 	if n := s.Len(); n != 0 {
 		t.Errorf("%d images", n)
 	}
-	if n := stages(t, s); n != 0 {
+	if n := activeSnapshots(t, s); n != 0 {
 		t.Errorf("%d unfinished layers", n)
 	}
 }
 
-func stages(t *testing.T, s *Service) (n int) {
+func activeSnapshots(t *testing.T, s *Service) (n int) {
 	err := s.store.Snapshots.Walk(storage.Context(context.Background()), func(_ context.Context, i snapshots.Info) error {
 		if strings.HasPrefix(i.Name, "extract/") {
 			n++
@@ -213,7 +213,7 @@ func TestPullResumes(t *testing.T) {
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Fatalf("cancelled pull: %v", err)
 	}
-	waitFor(t, func() bool { return stages(t, s) == 0 })
+	waitFor(t, func() bool { return activeSnapshots(t, s) == 0 })
 	assertNothing(t, s)
 	if err := s.store.CollectNow(context.Background()); err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ func box(name string, es *network.EndpointSettings) engine.SandboxRequest {
 	}
 }
 
-// A plugin manages the addresses: what is wished is its to refuse, what it has lost is told
+// A plugin manages the addresses: it may refuse a requested address, what it has lost is told
 // to it again, and all comes back to it.
 func TestPluginAddresses(t *testing.T) {
 	lan(t)
@@ -68,11 +68,11 @@ func TestPluginAddresses(t *testing.T) {
 	if e := web.Record.Endpoints[0]; e.IPv4.String() != "10.67.0.9/24" || e.IPv6.String() != "fd88:1::2/64" || e.MAC != "02:42:0a:43:00:09" {
 		t.Errorf("%+v", e)
 	}
-	for what, wish := range map[string]string{"Address already in use": "10.67.0.9", "no configured subnet": "10.99.0.1"} {
+	for what, addr := range map[string]string{"Address already in use": "10.67.0.9", "no configured subnet": "10.99.0.1"} {
 		t.Run(what, func(t *testing.T) {
-			_, err := s.Acquire(ctx, box("other", &network.EndpointSettings{IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: a(wish)}}))
+			_, err := s.Acquire(ctx, box("other", &network.EndpointSettings{IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: a(addr)}}))
 			if err == nil || !strings.Contains(err.Error(), what) {
-				t.Errorf("%s: %v", wish, err)
+				t.Errorf("%s: %v", addr, err)
 			}
 		})
 	}

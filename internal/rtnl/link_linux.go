@@ -53,7 +53,7 @@ type Veth struct {
 // Peer is the far end of a Veth, or the inside device of macvlan and ipvlan.
 type Peer struct {
 	Name  string
-	Index int // wished interface index; 0: the kernel chooses
+	Index int // requested interface index; 0: the kernel chooses
 	MAC   net.HardwareAddr
 	NS    int // descriptor of the network namespace
 }

@@ -36,7 +36,7 @@ func TestRelax(t *testing.T) {
 	if len(relaxed) != 1 {
 		t.Fatalf("threads with slack: %v", relaxed)
 	}
-	// Goroutines that occupy all threads there are never meet the monitor's.
+	// Goroutines that occupy all threads there are never meet sysmon's.
 	const many = 32
 	seen := make(chan int)
 	hold := make(chan struct{})

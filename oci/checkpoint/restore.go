@@ -128,7 +128,7 @@ func (r *restoring) restore() error {
 	if err != nil {
 		return err
 	}
-	st := r.stage(exe)
+	st := r.launcher(exe)
 	opts.Root = st.RootPath()
 	for _, m := range r.mounts {
 		opts.External = append(opts.External, fmt.Sprintf("mnt[%s]:%s", m.id, st.Path(m.id)))
@@ -137,7 +137,7 @@ func (r *restoring) restore() error {
 	if !o.Spec.Process.Terminal {
 		std = []*os.File{o.Stdio.In, o.Stdio.Out, o.Stdio.Err}
 	}
-	if r.svc, err = criu.StartStaged(r.ctx, st, std, extra); err != nil {
+	if r.svc, err = criu.StartLauncher(r.ctx, st, std, extra); err != nil {
 		return err
 	}
 	defer r.svc.Close()
@@ -183,8 +183,8 @@ func (r *restoring) enter() error {
 	return group.Join(pid)
 }
 
-func (r *restoring) stage(exe string) *criu.Stage {
-	st := &criu.Stage{Criu: exe, Dir: r.o.Scratch, Root: r.msg.Root, NoNewPrivs: r.msg.Process.NoNewPrivs}
+func (r *restoring) launcher(exe string) *criu.Launcher {
+	st := &criu.Launcher{Criu: exe, Dir: r.o.Scratch, Root: r.msg.Root, NoNewPrivs: r.msg.Process.NoNewPrivs}
 	for _, ns := range r.o.Spec.Linux.Namespaces {
 		st.NewCgroup = st.NewCgroup || ns.Type == specs.CgroupNamespace
 	}

@@ -87,7 +87,7 @@ func started() {
 	}
 }
 
-// maxStartFD is above it: init's has number 3, a fork's is the lowest that is free among some twenty.
+// maxStartFD is above it: init's has number 3, a program's is the lowest that is free among some twenty.
 const maxStartFD = 64
 
 // reapAll waits for everything that has ended; done when the program has.

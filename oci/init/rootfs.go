@@ -141,7 +141,7 @@ func rootTree(r *initmsg.Root) (int, error) {
 }
 
 // allowVolatile takes away overlayfs's note that the work directory was mounted volatile, with which it refuses the next
-// mount: by an earlier run, or by the forked start that failed just now. The note is there so that nobody takes for whole
+// mount: by an earlier run, or by the start without init that failed just now. The note is there so that nobody takes for whole
 // what the machine's end made of the upper layer; who asks for a volatile mount keeps no layer over that.
 func allowVolatile(r *initmsg.Root) error {
 	if err := os.RemoveAll(path.Join(r.Work, "work", "incompat")); err != nil {

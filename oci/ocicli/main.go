@@ -92,8 +92,8 @@ func commands() []command {
 // to exit with: 1 for errors, a container's own status for those run in the
 // foreground.
 func Main(args []string) int {
-	if len(args) == 2 && args[0] == criu.StageArg1 {
-		return criu.RunStage(args[1])
+	if len(args) == 2 && args[0] == criu.LauncherArg1 {
+		return criu.RunLauncher(args[1])
 	}
 	a := &app{ctx: context.Background(), out: os.Stdout, err: os.Stderr, in: os.Stdin}
 	err := a.run(args)

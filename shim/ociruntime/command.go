@@ -26,7 +26,7 @@ import (
 // container that nobody remembers is removed by its name alone.
 //
 // Its mounts stay out of the host's table: the container's root is assembled in a mount
-// namespace that only the command has which creates the container (see Stage), and lives on
+// namespace that only the command has which creates the container (see launcher), and lives on
 // in the container's own.
 //
 // A filter for system calls is the specification's; a further process gets the container's.
@@ -91,7 +91,7 @@ func (r *Command) Start(ctx context.Context, o *StartOpts) (_ *oci.Process, err 
 		return nil, err
 	}
 	p, err := r.process(ctx, c, o.Spec.Process.Terminal, o.Stdio, o.ConsoleSize, func(args []string) call {
-		return call{args: append(append([]string{"create", "--bundle", r.path(o.ID, bundleDir)}, args...), o.ID), stage: st, namespaces: st.files(o)}
+		return call{args: append(append([]string{"create", "--bundle", r.path(o.ID, bundleDir)}, args...), o.ID), launcher: st, namespaces: st.files(o)}
 	})
 	if err != nil {
 		return nil, err

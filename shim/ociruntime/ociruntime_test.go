@@ -17,7 +17,7 @@ import (
 // asRuntime in the environment makes the test binary our command line.
 const asRuntime = "GANTRY_TEST_RUNTIME"
 
-// The test binary is a container's init, a stage and our own command line too.
+// The test binary is a container's init, a launcher and our own command line too.
 func TestMain(m *testing.M) {
 	ociinit.Main()
 	ociruntime.Main()

@@ -32,8 +32,8 @@ type call struct {
 	// stdio are the streams of the process that the command makes; nil: it makes none, and
 	// its output is the answer.
 	stdio *oci.Stdio
-	// stage assembles the root first; namespaces are what it binds.
-	stage      *stage
+	// launcher assembles the root first; namespaces are what it binds.
+	launcher   *launcher
 	namespaces []*os.File
 }
 
@@ -62,18 +62,18 @@ func (r *Command) run(ctx context.Context, c *Container, cl call) ([]byte, error
 			cmd.Stdin = bytes.NewReader(cl.input)
 		}
 	}
-	var staged *staging
-	if cl.stage != nil {
+	var launched *launch
+	if cl.launcher != nil {
 		var err error
-		if staged, err = cl.stage.wrap(cmd, cl.namespaces); err != nil {
+		if launched, err = cl.launcher.wrap(cmd, cl.namespaces); err != nil {
 			return nil, err
 		}
-		defer staged.close()
+		defer launched.close()
 	}
 	err := start(cmd)
 	if err == nil {
-		if staged != nil {
-			staged.started()
+		if launched != nil {
+			launched.started()
 		}
 		err = cmd.Wait()
 	}
@@ -86,8 +86,8 @@ func (r *Command) run(ctx context.Context, c *Container, cl call) ([]byte, error
 		// Not of class NotFound: it is not what the user has asked to run.
 		return nil, errclass.Internal("runtime %s: %v", r.ref.Path, err)
 	}
-	if staged != nil {
-		if serr := staged.failure(); serr != nil {
+	if launched != nil {
+		if serr := launched.failure(); serr != nil {
 			return nil, serr
 		}
 	}

@@ -146,10 +146,10 @@ func (s *Server) reapStrangers() {
 func (s *Server) reapEnded() {
 	defer s.guard("reaping")
 	// While a start is under way its helpers are not to be taken; its end wakes us.
-	if !s.forks.TryLock() {
+	if !s.spawning.TryLock() {
 		return
 	}
-	defer s.forks.Unlock()
+	defer s.spawning.Unlock()
 	for pid := shim.EndedChild(); pid > 0; pid = shim.EndedChild() {
 		if p := s.byPid(pid); p != nil {
 			if known, _ := p.tryReap(); known {

@@ -26,9 +26,9 @@ func (p *proc) container(init *os.File) *ociruntime.Container {
 // change makes a call of the runtime that may have child processes meanwhile: they are
 // not to be taken for strangers.
 func (p *proc) change(call func(*ociruntime.Container) error) error {
-	p.s.forks.RLock()
+	p.s.spawning.RLock()
 	defer p.s.lookForStrangers()
-	defer p.s.forks.RUnlock()
+	defer p.s.spawning.RUnlock()
 	return call(p.container(nil))
 }
 

@@ -32,9 +32,9 @@ type Server struct {
 	root string
 	logf func(format string, a ...any)
 
-	// forks is read-locked while the runtime may have children that are not in
+	// spawning is read-locked while the runtime may have children that are not in
 	// procs yet; strangers are looked for only under the write lock.
-	forks     sync.RWMutex
+	spawning  sync.RWMutex
 	strangers chan struct{}
 	down      chan struct{} // closed by an accepted shutdown
 	slots     chan struct{}

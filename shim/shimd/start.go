@@ -158,7 +158,7 @@ func (s *Server) start(ctx context.Context, r *shim.StartRequest, fds []int) (*p
 		t.closeOurs()
 		return nil, nil, err
 	}
-	s.forks.RLock()
+	s.spawning.RLock()
 	op, err := p.rt.Start(ctx, &ociruntime.StartOpts{
 		ID: r.Key.Container, Spec: r.Spec, Rootfs: r.Rootfs, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
 		Namespaces: namespaces, Stdio: t.theirs, ConsoleSize: r.ConsoleSize, InitReaper: r.InitReaper,
@@ -169,7 +169,7 @@ func (s *Server) start(ctx context.Context, r *shim.StartRequest, fds []int) (*p
 			s.abandon(op, p)
 		}
 	}
-	s.forks.RUnlock()
+	s.spawning.RUnlock()
 	s.lookForStrangers()
 	if err != nil {
 		t.closeOurs()
@@ -249,7 +249,7 @@ func (s *Server) exec(ctx context.Context, r *shim.ExecRequest, fds []int) (*pro
 	defer t.closeTheirs()
 	ctx, cancel := context.WithTimeout(ctx, execStarts)
 	defer cancel()
-	s.forks.RLock()
+	s.spawning.RLock()
 	op, err := box.rt.Exec(ctx, box.container(initFile), &ociruntime.ExecOpts{
 		Process: r.Process, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags, Stdio: t.theirs, ConsoleSize: r.ConsoleSize,
 	})
@@ -258,7 +258,7 @@ func (s *Server) exec(ctx context.Context, r *shim.ExecRequest, fds []int) (*pro
 			s.abandon(op, p)
 		}
 	}
-	s.forks.RUnlock()
+	s.spawning.RUnlock()
 	s.lookForStrangers()
 	if err != nil {
 		t.closeOurs()
@@ -268,7 +268,7 @@ func (s *Server) exec(ctx context.Context, r *shim.ExecRequest, fds []int) (*pro
 	return p, s.join(p, r.Attach, conns), nil
 }
 
-// hold takes the process of the runtime over into p and registers it; s.forks is
+// hold takes the process of the runtime over into p and registers it; s.spawning is
 // read-locked, so that nobody takes it for a stranger in between. Everything that can
 // fail for want of descriptors is done here: after an error the caller abandons op.
 func (s *Server) hold(p *proc, op *oci.Process, t *streams, stdin bool) (err error) {
@@ -375,7 +375,7 @@ func (p *proc) drop() {
 
 // abandon ends a process that was started and cannot be held; with a container go its
 // other processes and what the runtime has made. It is our child and not reaped, so its
-// number is its own. s.forks is read-locked.
+// number is its own. s.spawning is read-locked.
 func (s *Server) abandon(op *oci.Process, p *proc) {
 	op.PidFD.Close()
 	if op.Console != nil {

@@ -63,9 +63,9 @@ func (t *transfer) fetch(ctx context.Context, l *layer, unpacked bool) error {
 	t.p.Update(l.short(), "Download complete", 0, 0)
 	switch {
 	case sink != nil:
-		l.staged, err = sink.finish()
+		l.active, err = sink.finish()
 	case !unpacked:
-		l.staged, err = t.extractStored(ctx, l, nil, false)
+		l.active, err = t.extractStored(ctx, l, nil, false)
 	}
 	return err
 }
@@ -178,7 +178,7 @@ func (t *transfer) downloadOnce(ctx context.Context, l *layer, w io.Writer, offs
 type sink struct {
 	t    *transfer
 	l    *layer
-	st   *stage
+	st   *activeSnapshot
 	pipe *pipe
 	m    *progress.Meter
 	done chan struct{}
@@ -237,7 +237,7 @@ func (s *sink) write(ctx context.Context, p []byte) error {
 }
 
 // finish waits until all is unpacked, once the blob has been verified.
-func (s *sink) finish() (*stage, error) {
+func (s *sink) finish() (*activeSnapshot, error) {
 	s.m.Unmute()
 	s.pipe.end()
 	<-s.done
@@ -248,7 +248,7 @@ func (s *sink) finish() (*stage, error) {
 	return s.st, nil
 }
 
-// abort removes the stage unless finish gave it away.
+// abort removes the active snapshot unless finish gave it away.
 func (s *sink) abort() {
 	if s.kept {
 		return

@@ -136,8 +136,8 @@ type layer struct {
 	diffID        digest.Digest
 	chain, parent digest.Digest // parent is "" for the lowest
 
-	staged *stage
-	ready  chan struct{} // closed when staged, or there is nothing to stage
+	active *activeSnapshot
+	ready  chan struct{} // closed when active is complete, or nothing is to be extracted
 }
 
 func layersOf(m *ocispec.Manifest, c *dockerspec.DockerOCIImage) ([]*layer, error) {
@@ -159,9 +159,9 @@ func layersOf(m *ocispec.Manifest, c *dockerspec.DockerOCIImage) ([]*layer, erro
 // short is what progress calls the layer.
 func (l *layer) short() string { return id.Short(l.desc.Digest.String()) }
 
-// stage is a directory a layer is extracted into: an active snapshot without parent,
-// which gets its parent when it is committed. So no layer waits for the one below it.
-type stage struct {
+// activeSnapshot is the directory that a layer is extracted into. It has no parent until it
+// is committed, so that no layer waits for the one below it.
+type activeSnapshot struct {
 	key    string
 	dir    *os.File
 	result unpack.Result
@@ -185,8 +185,8 @@ func (t *transfer) run(ctx context.Context, layers []*layer) error {
 	}
 	defer func() {
 		for _, l := range layers {
-			if l.staged != nil {
-				t.discard(ctx, l.staged)
+			if l.active != nil {
+				t.discard(ctx, l.active)
 			}
 		}
 	}()
@@ -219,7 +219,7 @@ func (t *transfer) existing(ctx context.Context, layers []*layer) (int, error) {
 	return 0, nil
 }
 
-// layer gets one layer's blob and, unless unpacked tells it is not needed, its stage.
+// layer gets one layer's blob and, unless unpacked tells it is not needed, its active snapshot.
 func (t *transfer) layer(ctx context.Context, l *layer, unpacked bool) error {
 	if !unpacked {
 		t.p.Update(l.short(), "Pulling fs layer", 0, 0)
@@ -242,7 +242,7 @@ func (t *transfer) layer(ctx context.Context, l *layer, unpacked bool) error {
 		return nil
 	case stored:
 		t.p.Update(l.short(), "Download complete", 0, 0)
-		l.staged, err = t.extractStored(ctx, l, nil, false)
+		l.active, err = t.extractStored(ctx, l, nil, false)
 		return err
 	case t.src == nil:
 		return errclass.NotFound("layer %s of the image is missing", l.desc.Digest)
@@ -278,14 +278,14 @@ func (t *transfer) stored(ctx context.Context, desc ocispec.Descriptor) (bool, e
 	return err == nil, err
 }
 
-// prepare makes an empty stage.
-func (t *transfer) prepare(ctx context.Context, l *layer) (*stage, error) {
+// prepare makes an empty active snapshot.
+func (t *transfer) prepare(ctx context.Context, l *layer) (*activeSnapshot, error) {
 	key := stagePrefix + id.Short(id.New()) + "/" + l.chain.String()
 	mounts, err := t.store.Snapshots.Prepare(ctx, key, "")
 	if err != nil {
 		return nil, fmt.Errorf("preparing layer: %w", err)
 	}
-	st := &stage{key: key}
+	st := &activeSnapshot{key: key}
 	if len(mounts) != 1 || !strings.HasSuffix(mounts[0].Type, "bind") {
 		t.discard(ctx, st)
 		return nil, errclass.Internal("snapshotter gives no directory for a layer")
@@ -297,8 +297,8 @@ func (t *transfer) prepare(ctx context.Context, l *layer) (*stage, error) {
 	return st, nil
 }
 
-// discard removes a stage that will not become a layer.
-func (t *transfer) discard(ctx context.Context, st *stage) {
+// discard removes an active snapshot that will not become a layer.
+func (t *transfer) discard(ctx context.Context, st *activeSnapshot) {
 	if st.dir != nil {
 		// Now, not when it is collected: the disk may be full.
 		_ = tree.Empty(int(st.dir.Fd()))
@@ -309,9 +309,9 @@ func (t *transfer) discard(ctx context.Context, st *stage) {
 	}
 }
 
-// extractStored unpacks a stored blob into a new stage. base are the layers below, when
+// extractStored unpacks a stored blob into a new active snapshot. base are the layers below, when
 // they are known to be needed.
-func (t *transfer) extractStored(ctx context.Context, l *layer, base []int, known bool) (*stage, error) {
+func (t *transfer) extractStored(ctx context.Context, l *layer, base []int, known bool) (*activeSnapshot, error) {
 	ra, err := t.store.Content.ReaderAt(ctx, l.desc)
 	if err != nil {
 		return nil, err
@@ -345,7 +345,7 @@ func (l *layer) verify(r unpack.Result) error {
 	return nil
 }
 
-// commitAll commits the stages from the lowest on, each as soon as it is ready.
+// commitAll commits the active snapshots from the lowest on, each as soon as it is ready.
 func (t *transfer) commitAll(ctx context.Context, layers []*layer, have int) error {
 	for i, l := range layers {
 		select {
@@ -356,7 +356,7 @@ func (t *transfer) commitAll(ctx context.Context, layers []*layer, have int) err
 		if i < have {
 			continue
 		}
-		if l.staged == nil {
+		if l.active == nil {
 			return ctx.Err() // its goroutine's error is the one that counts
 		}
 		if err := t.commit(ctx, l, layers[i:]); err != nil {
@@ -367,52 +367,52 @@ func (t *transfer) commitAll(ctx context.Context, layers []*layer, have int) err
 	return nil
 }
 
-// commit makes a layer's snapshot of its stage; rest are it and those above it.
+// commit makes a layer's snapshot of its active snapshot; rest are it and those above it.
 func (t *transfer) commit(ctx context.Context, l *layer, rest []*layer) error {
 	if err := t.complete(ctx, l); err != nil {
 		return err
 	}
-	if err := syncStages(l, rest); err != nil {
+	if err := syncActive(l, rest); err != nil {
 		return err
 	}
 	var opts []snapshots.Opt
 	if l.parent != "" {
 		opts = append(opts, snapshots.WithParent(l.parent.String()))
 	}
-	err := t.store.Snapshots.Commit(ctx, l.chain.String(), l.staged.key, opts...)
+	err := t.store.Snapshots.Commit(ctx, l.chain.String(), l.active.key, opts...)
 	if errdefs.IsAlreadyExists(err) {
 		// Another pull was faster; the lease holds that one now.
-		t.discard(ctx, l.staged)
-		l.staged, err = nil, nil
+		t.discard(ctx, l.active)
+		l.active, err = nil, nil
 	}
 	if err != nil {
 		return fmt.Errorf("storing layer: %w", err)
 	}
-	if l.staged != nil {
-		l.staged.dir.Close()
-		l.staged = nil
+	if l.active != nil {
+		l.active.dir.Close()
+		l.active = nil
 	}
 	return nil
 }
 
-// syncStages brings a stage to the disk before the database says that the layer is there:
+// syncActive writes an active snapshot to the disk before the database says that the layer is there:
 // else files could be empty after a power cut, and no later pull would fetch them again.
-// One sync of the file system takes along every stage that is complete by then.
-func syncStages(l *layer, rest []*layer) error {
-	if l.staged.synced {
+// One sync of the file system takes along every active snapshot that is complete by then.
+func syncActive(l *layer, rest []*layer) error {
+	if l.active.synced {
 		return nil
 	}
-	var done []*stage
+	var done []*activeSnapshot
 	for _, o := range rest {
 		select {
 		case <-o.ready:
-			if o.staged != nil {
-				done = append(done, o.staged)
+			if o.active != nil {
+				done = append(done, o.active)
 			}
 		default:
 		}
 	}
-	if err := unix.Syncfs(int(l.staged.dir.Fd())); err != nil {
+	if err := unix.Syncfs(int(l.active.dir.Fd())); err != nil {
 		return fmt.Errorf("writing to the disk: %w", err)
 	}
 	for _, st := range done {
@@ -421,10 +421,10 @@ func syncStages(l *layer, rest []*layer) error {
 	return nil
 }
 
-// complete finishes a stage with what only the layers below can tell.
+// complete finishes an active snapshot with what only the layers below can tell.
 func (t *transfer) complete(ctx context.Context, l *layer) error {
 	if l.parent == "" {
-		if l.staged.result.NeedBase {
+		if l.active.result.NeedBase {
 			return errclass.Invalid("hard link to a file that does not exist")
 		}
 		return nil
@@ -446,22 +446,22 @@ func (t *transfer) complete(ctx context.Context, l *layer) error {
 		}
 		base = append(base, fd)
 	}
-	redo := l.staged.result.NeedBase
+	redo := l.active.result.NeedBase
 	if !redo {
 		// What it puts right is not on the disk.
-		l.staged.synced = l.staged.synced && len(l.staged.result.Implicit) == 0
-		redo, err = unpack.Complete(int(l.staged.dir.Fd()), l.staged.result.Implicit, base)
+		l.active.synced = l.active.synced && len(l.active.result.Implicit) == 0
+		redo, err = unpack.Complete(int(l.active.dir.Fd()), l.active.result.Implicit, base)
 	}
 	if err != nil || !redo {
 		return err
 	}
-	t.discard(ctx, l.staged)
-	l.staged = nil
+	t.discard(ctx, l.active)
+	l.active = nil
 	st, err := t.extractStored(ctx, l, base, true)
 	if err != nil {
 		return err
 	}
-	l.staged = st
+	l.active = st
 	_, err = unpack.Complete(int(st.dir.Fd()), st.result.Implicit, base)
 	return err
 }

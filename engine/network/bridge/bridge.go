@@ -40,7 +40,7 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Driver implements driver.Driver. It remembers which interfaces are plugged into its
+// Driver implements driver.Driver. It remembers the ports of its
 // bridges, so that a bridge that somebody deletes can be made again.
 type Driver struct {
 	cfg  Config

@@ -14,7 +14,7 @@ import (
 
 // Ensure makes a bridge what a network wants it to be: existing, with the given
 // addresses and no other of the same families (unless it is not exclusive: somebody else's),
-// up. An existing bridge is adopted with what is plugged into it. It returns the interface's
+// up. An existing bridge is adopted with its ports. It returns the interface's
 // index.
 func Ensure(h driver.Host, name string, mtu int, ipv6 bool, addrs []netip.Prefix, exclusive bool) (int, error) {
 	l, err := findOrAdd(h, name, mtu)

@@ -232,7 +232,7 @@ type Port struct {
 	HostIf string
 	// MTU of both ends, in bytes; 0 is the kernel's choice.
 	MTU int
-	// Bridge is the index of the bridge it is plugged into.
+	// Bridge is the index of the bridge that it is a port of.
 	Bridge int
 	// Isolated cuts it off from the bridge's other isolated ports.
 	Isolated bool

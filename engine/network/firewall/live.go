@@ -21,7 +21,7 @@ type Live struct {
 	mu      sync.Mutex
 	ready   bool // Apply has been made once
 	bridges map[string]driver.Bridge
-	ports   map[string][]ports.Mapping // by owner
+	ports   map[string][]ports.Mapping // by container ID
 	drop    bool
 	foreign []string
 	links   []Link
@@ -118,11 +118,11 @@ func (f *Live) SetLinks(links []Link) error {
 	return nil
 }
 
-// Publish makes an owner's ports these, in one transaction; none where none were cost
-// nothing. When it fails the owner's are what they were.
-func (f *Live) Publish(owner string, now []ports.Mapping) error {
+// Publish makes a container's ports these, in one transaction; none where none were cost
+// nothing. When it fails the container's are what they were.
+func (f *Live) Publish(containerID string, now []ports.Mapping) error {
 	f.mu.Lock()
-	old := f.ports[owner]
+	old := f.ports[containerID]
 	if len(now) == 0 && len(old) == 0 {
 		f.mu.Unlock()
 		return nil
@@ -130,8 +130,8 @@ func (f *Live) Publish(owner string, now []ports.Mapping) error {
 	swap := func(from, to []ports.Mapping) {
 		f.refPorts(to, 1)
 		f.refPorts(from, -1)
-		if f.ports[owner] = to; len(to) == 0 {
-			delete(f.ports, owner)
+		if f.ports[containerID] = to; len(to) == 0 {
+			delete(f.ports, containerID)
 		}
 	}
 	swap(old, now)
@@ -144,16 +144,16 @@ func (f *Live) Publish(owner string, now []ports.Mapping) error {
 	return nil
 }
 
-// Unpublish removes an owner's ports.
-func (f *Live) Unpublish(owner string) error {
+// Unpublish removes a container's ports.
+func (f *Live) Unpublish(containerID string) error {
 	f.mu.Lock()
-	old, ok := f.ports[owner]
+	old, ok := f.ports[containerID]
 	if !ok {
 		f.mu.Unlock()
 		return nil
 	}
 	f.refPorts(old, -1)
-	delete(f.ports, owner)
+	delete(f.ports, containerID)
 	return f.flush()
 }
 

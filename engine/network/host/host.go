@@ -153,12 +153,12 @@ func (h *Host) Bridges() map[int]bool {
 // unless somebody else holds that.
 func (h *Host) Reap(hostIf string) { h.reaper.later(hostIf) }
 
-// Publish makes an owner's published ports these, in one transaction; when it fails they are
+// Publish makes a container's published ports these, in one transaction; when it fails they are
 // what they were.
-func (h *Host) Publish(owner string, now []ports.Mapping) error { return h.fw.Publish(owner, now) }
+func (h *Host) Publish(containerID string, now []ports.Mapping) error { return h.fw.Publish(containerID, now) }
 
-// Unpublish removes an owner's published ports; an unknown owner is no error.
-func (h *Host) Unpublish(owner string) error { return h.fw.Unpublish(owner) }
+// Unpublish removes a container's published ports; an unknown container is no error.
+func (h *Host) Unpublish(containerID string) error { return h.fw.Unpublish(containerID) }
 
 // SetLinks replaces what containers may reach of each other although icc is off.
 func (h *Host) SetLinks(links []firewall.Link) error { return h.fw.SetLinks(links) }

@@ -31,7 +31,7 @@ type Interface struct {
 	Routes []Route
 	// Sysctls are paths below /proc/sys and values, set before the interface is up.
 	Sysctls [][2]string
-	// Bridge is the index of the bridge to plug into; 0 is none.
+	// Bridge is the index of the bridge that the interface becomes a port of; 0: none.
 	Bridge int
 	// Isolated cuts the port off from the bridge's other isolated ports (icc off).
 	Isolated bool

@@ -24,7 +24,7 @@ type Table struct {
 	min, max uint16
 
 	mu    sync.Mutex
-	owner map[slot]map[netip.Addr]string
+	taken map[slot]map[netip.Addr]string
 	rows  []row // of several ports each
 	socks map[Place]*os.File
 	next  map[string]uint16 // by protocol: where to look for an ephemeral one
@@ -39,27 +39,27 @@ type slot struct {
 // row is a mapping of several ports, and whose it is.
 type row struct {
 	Mapping
-	owner string
+	container string
 }
 
 // NewTable returns an empty table whose ephemeral ports come from [first, last].
 func NewTable(bind BindFunc, first, last uint16) *Table {
-	return &Table{bind: bind, min: first, max: last, owner: map[slot]map[netip.Addr]string{}, socks: map[Place]*os.File{}, next: map[string]uint16{}}
+	return &Table{bind: bind, min: first, max: last, taken: map[slot]map[netip.Addr]string{}, socks: map[Place]*os.File{}, next: map[string]uint16{}}
 }
 
-// Take takes a port for owner (a container's name, for error texts), with a socket on each
+// Take takes a port for a container (by name, for error texts), with a socket on each
 // address that shows other programs that it is taken (Socket). Release gives it back. Nothing
 // is taken when it fails.
-func (t *Table) Take(owner string, r PortRequest) ([]Mapping, error) {
+func (t *Table) Take(container string, r PortRequest) ([]Mapping, error) {
 	if r.Count > 1 {
-		return t.takeRow(owner, r)
+		return t.takeRow(container, r)
 	}
 	if r.First == 0 {
-		return t.takeEphemeral(owner, r)
+		return t.takeEphemeral(container, r)
 	}
 	var first error
 	for port := uint32(r.First); port <= uint32(r.Last); port++ {
-		b, err := t.takeOne(owner, r, uint16(port))
+		b, err := t.takeOne(container, r, uint16(port))
 		if err == nil {
 			return b, nil
 		}
@@ -73,7 +73,7 @@ func (t *Table) Take(owner string, r PortRequest) ([]Mapping, error) {
 	return nil, first
 }
 
-func (t *Table) takeEphemeral(owner string, r PortRequest) ([]Mapping, error) {
+func (t *Table) takeEphemeral(container string, r PortRequest) ([]Mapping, error) {
 	size := int(t.max) - int(t.min) + 1
 	for range size {
 		t.mu.Lock()
@@ -83,7 +83,7 @@ func (t *Table) takeEphemeral(owner string, r PortRequest) ([]Mapping, error) {
 		}
 		t.next[r.Proto] = port + 1 // past max, or wrapped: min the next time
 		t.mu.Unlock()
-		b, err := t.takeOne(owner, r, port)
+		b, err := t.takeOne(container, r, port)
 		if err == nil {
 			return b, nil
 		}
@@ -97,7 +97,7 @@ func (t *Table) takeEphemeral(owner string, r PortRequest) ([]Mapping, error) {
 // errInUse marks errors that another port number may not have.
 var errInUse = errors.New("in use")
 
-func (t *Table) takeOne(owner string, r PortRequest, port uint16) (_ []Mapping, err error) {
+func (t *Table) takeOne(container string, r PortRequest, port uint16) (_ []Mapping, err error) {
 	var got []Mapping
 	defer func() {
 		if err != nil {
@@ -106,7 +106,7 @@ func (t *Table) takeOne(owner string, r PortRequest, port uint16) (_ []Mapping, 
 	}()
 	for _, a := range r.HostIPs {
 		m := Mapping{Proto: r.Proto, HostIP: a, HostPort: port, ContainerPort: r.ContainerPort}
-		if err := t.reserve(owner, m); err != nil {
+		if err := t.reserve(container, m); err != nil {
 			return nil, err
 		}
 		got = append(got, m)
@@ -161,31 +161,31 @@ func (hidden) Error() string   { return "" }
 func (h hidden) Unwrap() error { return h.err }
 
 // reserve enters a mapping into the table, unless a port of it is taken.
-func (t *Table) reserve(owner string, m Mapping) error {
+func (t *Table) reserve(container string, m Mapping) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	last := m.last()
 	for _, r := range t.rows {
 		if r.Proto == m.Proto && r.HostPort <= last && m.HostPort <= r.last() && meet(r.HostIP, m.HostIP) {
-			return takenBy(m.HostIP, max(m.HostPort, r.HostPort), r.owner)
+			return takenBy(m.HostIP, max(m.HostPort, r.HostPort), r.container)
 		}
 	}
 	for port := uint32(m.HostPort); port <= uint32(last); port++ {
-		for have, by := range t.owner[slot{m.Proto, m.HostIP.Is6(), uint16(port)}] {
+		for have, by := range t.taken[slot{m.Proto, m.HostIP.Is6(), uint16(port)}] {
 			if meet(have, m.HostIP) {
 				return takenBy(m.HostIP, uint16(port), by)
 			}
 		}
 	}
 	if m.Row() {
-		t.rows = append(t.rows, row{m, owner})
+		t.rows = append(t.rows, row{m, container})
 		return nil
 	}
 	s := slot{m.Proto, m.HostIP.Is6(), m.HostPort}
-	if t.owner[s] == nil {
-		t.owner[s] = map[netip.Addr]string{}
+	if t.taken[s] == nil {
+		t.taken[s] = map[netip.Addr]string{}
 	}
-	t.owner[s][m.HostIP] = owner
+	t.taken[s][m.HostIP] = container
 	return nil
 }
 
@@ -194,17 +194,17 @@ func meet(a, b netip.Addr) bool {
 	return a.Is6() == b.Is6() && (a == b || a.IsUnspecified() || b.IsUnspecified())
 }
 
-func takenBy(a netip.Addr, port uint16, owner string) error {
+func takenBy(a netip.Addr, port uint16, container string) error {
 	ap := netip.AddrPortFrom(a, port)
 	return errclass.With(errdefs.ErrInternal, fmt.Errorf("Bind for %s failed: port is already allocated (address already in use: %s by container %s)%w",
-		ap, ap, owner, hidden{errInUse}))
+		ap, ap, container, hidden{errInUse}))
 }
 
 // Adopt enters a port that a running container has, with the socket that was kept for it
 // (nil: a new one is taken). A socket that cannot be had is no error: the rules work. The
 // error is that another one has the port; the socket is closed then.
-func (t *Table) Adopt(owner string, m Mapping, socket *os.File) error {
-	if err := t.reserve(owner, m); err != nil {
+func (t *Table) Adopt(container string, m Mapping, socket *os.File) error {
+	if err := t.reserve(container, m); err != nil {
 		if socket != nil {
 			socket.Close()
 		}
@@ -236,9 +236,9 @@ func (t *Table) Release(ms []Mapping) {
 			continue
 		}
 		s := slot{m.Proto, m.HostIP.Is6(), m.HostPort}
-		delete(t.owner[s], m.HostIP)
-		if len(t.owner[s]) == 0 {
-			delete(t.owner, s)
+		delete(t.taken[s], m.HostIP)
+		if len(t.taken[s]) == 0 {
+			delete(t.taken, s)
 		}
 	}
 }
@@ -261,7 +261,7 @@ func (t *Table) Len() int {
 	for _, r := range t.rows {
 		n += int(r.Count)
 	}
-	for _, m := range t.owner {
+	for _, m := range t.taken {
 		n += len(m)
 	}
 	return n

@@ -21,8 +21,8 @@ func ips(s ...string) (out []netip.Addr) {
 
 func TestConflicts(t *testing.T) {
 	tab := NewTable(noBind, 32768, 60999)
-	take := func(owner, proto string, port uint16, addrs ...string) error {
-		_, err := tab.Take(owner, PortRequest{Proto: proto, HostIPs: ips(addrs...), First: port, Last: port, ContainerIP: ips("172.17.0.2")[0], ContainerPort: 80})
+	take := func(container, proto string, port uint16, addrs ...string) error {
+		_, err := tab.Take(container, PortRequest{Proto: proto, HostIPs: ips(addrs...), First: port, Last: port, ContainerIP: ips("172.17.0.2")[0], ContainerPort: 80})
 		return err
 	}
 	if err := take("web", "tcp", 80, "0.0.0.0", "::"); err != nil {
@@ -122,8 +122,8 @@ func TestRow(t *testing.T) {
 	}
 	defer l.Close()
 	busy := uint16(l.Addr().(*net.TCPAddr).Port)
-	take := func(owner, addr string, first, count uint16) ([]Mapping, error) {
-		return tab.Take(owner, PortRequest{Proto: "tcp", HostIPs: ips(addr), First: first, Last: first, Count: count, ContainerIP: ips("172.17.0.2")[0], ContainerPort: 1})
+	take := func(container, addr string, first, count uint16) ([]Mapping, error) {
+		return tab.Take(container, PortRequest{Proto: "tcp", HostIPs: ips(addr), First: first, Last: first, Count: count, ContainerIP: ips("172.17.0.2")[0], ContainerPort: 1})
 	}
 	if _, err := take("a", "127.0.0.1", busy-5, 100); err == nil || !strings.HasSuffix(err.Error(), ":172.17.0.2:6/tcp: address already in use") {
 		t.Error(err)

@@ -13,7 +13,7 @@ import (
 )
 
 // takeRow takes several ports in a row on all addresses, or nothing.
-func (t *Table) takeRow(owner string, r PortRequest) (_ []Mapping, err error) {
+func (t *Table) takeRow(container string, r PortRequest) (_ []Mapping, err error) {
 	var got []Mapping
 	defer func() {
 		if err != nil {
@@ -23,7 +23,7 @@ func (t *Table) takeRow(owner string, r PortRequest) (_ []Mapping, err error) {
 	busy := inUse(r.Proto)
 	for _, a := range r.HostIPs {
 		m := Mapping{Proto: r.Proto, HostIP: a, HostPort: r.First, ContainerPort: r.ContainerPort, Count: r.Count, Gate: r.Gate && a.Is6()}
-		if err := t.reserve(owner, m); err != nil {
+		if err := t.reserve(container, m); err != nil {
 			return nil, err
 		}
 		got = append(got, m)

@@ -33,10 +33,10 @@ type Config struct {
 
 // Host is what publishing does to the machine (engine/network/host).
 type Host interface {
-	// Publish makes an owner's published ports these; when it fails they are what they were.
-	Publish(owner string, now []ports.Mapping) error
-	// Unpublish removes an owner's; an unknown owner is no error.
-	Unpublish(owner string) error
+	// Publish makes a container's published ports these; when it fails they are what they were.
+	Publish(containerID string, now []ports.Mapping) error
+	// Unpublish removes a container's; an unknown container is no error.
+	Unpublish(containerID string) error
 	// FlushUDP flushes conntrack entries so that UDP flows to ports that have just come
 	// (opened) or gone are re-evaluated.
 	FlushUDP(opened bool, published []ports.Mapping)
@@ -261,7 +261,7 @@ func EndpointError(e *sandbox.Endpoint, err error) error {
 }
 
 // publishOne takes one request's host ports; what it returns is taken also when it fails.
-func (pb *Publisher) publishOne(gws Gateways, owner string, r ports.PortRequest) ([]ports.Mapping, error) {
+func (pb *Publisher) publishOne(gws Gateways, container string, r ports.PortRequest) ([]ports.Mapping, error) {
 	var addrs []netip.Addr
 	on := map[netip.Addr]Endpoint{}
 	for _, a := range r.HostIPs {
@@ -280,7 +280,7 @@ func (pb *Publisher) publishOne(gws Gateways, owner string, r ports.PortRequest)
 		return nil, nil
 	}
 	r.HostIPs, r.Gate = addrs, pb.cfg.UserlandProxy
-	got, err := pb.table.Take(owner, r)
+	got, err := pb.table.Take(container, r)
 	for _, m := range got {
 		e := on[m.HostIP].Endpoint
 		m.Gate = false // follows from the settings of the day

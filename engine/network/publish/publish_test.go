@@ -22,14 +22,14 @@ type fakeHost struct {
 	fail    error
 }
 
-func (h *fakeHost) Publish(owner string, now []ports.Mapping) error {
+func (h *fakeHost) Publish(containerID string, now []ports.Mapping) error {
 	if h.fail == nil {
-		h.rules[owner] = now
+		h.rules[containerID] = now
 	}
 	return h.fail
 }
 
-func (h *fakeHost) Unpublish(owner string) error { delete(h.rules, owner); return h.fail }
+func (h *fakeHost) Unpublish(containerID string) error { delete(h.rules, containerID); return h.fail }
 
 func (h *fakeHost) FlushUDP(_ bool, ms []ports.Mapping) { h.flushed = append(h.flushed, ms...) }
 

@@ -71,8 +71,8 @@ func start(ctx context.Context, path string, args []string, stdio []*os.File, fi
 	return s, nil
 }
 
-// StartStaged starts criu by a stage of ours, which waits for Go.
-func StartStaged(ctx context.Context, st *Stage, stdio []*os.File, files []*os.File) (*Service, error) {
+// StartLauncher starts criu by a launcher of ours, which waits for Go.
+func StartLauncher(ctx context.Context, st *Launcher, stdio []*os.File, files []*os.File) (*Service, error) {
 	b, err := json.Marshal(st)
 	if err != nil {
 		return nil, err
@@ -81,20 +81,20 @@ func StartStaged(ctx context.Context, st *Stage, stdio []*os.File, files []*os.F
 	if err != nil {
 		return nil, err
 	}
-	// Out of the way of the descriptors that the stage gets.
+	// Out of the way of the descriptors that the launcher gets.
 	const high = 100
 	exe, err = unix.FcntlInt(uintptr(exe), unix.F_DUPFD_CLOEXEC, high)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(exe)
-	return start(ctx, fmt.Sprintf("/proc/self/fd/%d", exe), []string{StageArg0, StageArg1, string(b)}, stdio, files)
+	return start(ctx, fmt.Sprintf("/proc/self/fd/%d", exe), []string{LauncherArg0, LauncherArg1, string(b)}, stdio, files)
 }
 
 // Pid is criu's process id.
 func (s *Service) Pid() int { return s.cmd.Process.Pid }
 
-// Go lets a stage go on, whose process is where it belongs by now.
+// Go lets a launcher go on, whose process is where it belongs by now.
 func (s *Service) Go() error { return s.send([]byte{0}) }
 
 // Close ends criu, if it has not ended by itself.
@@ -132,7 +132,7 @@ func (s *Service) receive() (*response, *os.File, error) {
 		err = errors.New("criu has ended without an answer")
 	case n > len(b):
 		err = errWire
-	case b[0] == stageError:
+	case b[0] == launcherError:
 		err = errors.New(string(b[1:n]))
 	}
 	var r *response

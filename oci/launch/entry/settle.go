@@ -14,7 +14,7 @@ import (
 // what it starts, which inherits it. The goroutine must be locked to its thread.
 //
 // That of a thread may be another one, also where Start has done nothing: package
-// internal/sysmon raises the slack of Go's monitor, whose own threads inherit it.
+// internal/sysmon raises the slack of Go's sysmon thread, whose own threads inherit it.
 func Settle() {
 	if s := started(); s != 0 {
 		_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, unix.PR_SET_TIMERSLACK, s, 0)

@@ -17,7 +17,7 @@ package entry
 // no memory for a second processor.
 //
 // It has the thread's timers come late, by up to a millisecond, and with it those of all
-// other threads: Go's monitor, which sleeps for 20 µs at a time for as long as such a
+// other threads: Go's sysmon, which sleeps for 20 µs at a time for as long as such a
 // command runs, wakes up a tenth as often. Settle undoes that.
 //
 // It blocks all signals for run and exec.
@@ -25,7 +25,7 @@ package entry
 // for each of them, 130 in all, which is a tenth of what a container's whole life
 // costs. What is blocked when the Go runtime starts stays blocked in every
 // thread of it, but for those that it needs itself and the usual four that end a
-// program, and then one signalfd(2) does. Package runc finds out by itself that it
+// program, and then one signalfd(2) does. Package ocicli finds out by itself that it
 // is so; what is started from there is started with no signal blocked.
 //
 // Elsewhere than on amd64 and arm64 it does not exist.

@@ -44,7 +44,7 @@ var runs = sync.OnceValue(func() bool {
 // Run makes this process one that runs from a sealed copy of its executable,
 // by executing that with the same arguments and environment; it returns at once in
 // such a process, and with an error where that cannot be. Execs without init need it: a
-// program in a container whose interpreter is /proc/self/exe executes what the fork
+// program in a container whose interpreter is /proc/self/exe executes what the child
 // ran from, and reaches the file by that (CVE-2019-5736).
 func Run() error {
 	fd, sealed, err := openSelf()

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// homeOf reads a whole passwd file as a forked process does.
+// homeOf reads a whole passwd file as a program does.
 func homeOf(file []byte, uid uint32) (string, syscall.Errno) {
 	var to HomeText
 	w := passwd{uid: uint64(uid)}

@@ -26,11 +26,11 @@ func target(b *Block, p string, resolve uint64) uintptr {
 	return Put(b, t)
 }
 
-// run runs the steps in a fork and returns the reports of those that failed.
+// run runs the steps in a child process and returns the reports of those that failed.
 func run(t *testing.T, size uintptr, steps func(b *Block) []Step) (failed []Report) {
 	t.Helper()
 	if !Works() {
-		t.Skip("no forks here")
+		t.Skip("no programs of system calls here")
 	}
 	in, out, err := Pipe()
 	if err != nil {
@@ -91,13 +91,13 @@ func TestMkpathRace(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	forks := 50
+	children := 50
 	if testing.Short() {
-		forks = 5
+		children = 5
 	}
 	const each = 200
 	failed := 0
-	for range forks {
+	for range children {
 		failed += len(run(t, 256<<10, func(b *Block) (steps []Step) {
 			deep := target(b, "/swap/deep/er", 0)
 			for range each {
@@ -115,7 +115,7 @@ func TestMkpathRace(t *testing.T) {
 	if left, err := os.ReadDir(outside); err != nil || len(left) != 0 {
 		t.Errorf("made outside of the root: %v %v", left, err)
 	}
-	t.Logf("%d of %d failed", failed, forks*each)
+	t.Logf("%d of %d failed", failed, children*each)
 }
 
 // TestMkpath: what is missing is made, what is there is opened, and what is neither is an

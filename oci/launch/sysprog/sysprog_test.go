@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestForkedMemory: a forked process has our code and its block, and no more; it
+// TestMemory: a process has our code and its block, and no more; it
 // cannot be looked into and has no descriptors of ours.
-func TestForkedMemory(t *testing.T) {
+func TestMemory(t *testing.T) {
 	if !Works() {
-		t.Skip("no forks here")
+		t.Skip("no programs of system calls here")
 	}
 	secret := bytes.Repeat([]byte("secret"), 1<<16)
 	var ends [2]int
@@ -138,7 +138,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
 // TestForkLeavesMemory: forks of others get all memory, as before.
 func TestForkLeavesMemory(t *testing.T) {
 	if !Works() {
-		t.Skip("no forks here")
+		t.Skip("no programs of system calls here")
 	}
 	b, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {

@@ -175,7 +175,7 @@ const (
 	FrameConsole = 'C' // with the master as SCM_RIGHTS
 	FrameReady   = 'R'
 	FrameExec    = 'X' // execve follows
-	FrameErrno   = 'F' // a forked process failed; see Failed
+	FrameErrno   = 'F' // a program of system calls failed; see Failed
 	GoByte       = 'G'
 )
 

@@ -126,8 +126,8 @@ func (b *bench) archive(entries []entry) []byte {
 	return buf.Bytes()
 }
 
-// stage prepares a layer under key, without a parent, and returns its directory.
-func (b *bench) stage(key string) string {
+// prepare makes an active snapshot of a layer under key, without a parent, and returns its directory.
+func (b *bench) prepare(key string) string {
 	b.t.Helper()
 	mounts, err := b.Snapshots().Prepare(b.ctx(), key, "")
 	if err != nil {
@@ -171,7 +171,7 @@ func (b *bench) openDir(name string) int {
 // layer makes a committed layer above parent ("" for none).
 func (b *bench) layer(name, parent string, entries ...entry) {
 	b.t.Helper()
-	dir := b.stage("stage-" + name)
+	dir := b.prepare("active-" + name)
 	b.fill(dir, b.lower(parent), b.archive(entries))
 	b.commit(name, parent)
 }
@@ -182,7 +182,7 @@ func (b *bench) commit(name, parent string) {
 	if parent != "" {
 		opts = append(opts, snapshots.WithParent(parent))
 	}
-	if err := b.Snapshots().Commit(b.ctx(), name, "stage-"+name, opts...); err != nil {
+	if err := b.Snapshots().Commit(b.ctx(), name, "active-"+name, opts...); err != nil {
 		b.t.Fatal(err)
 	}
 }

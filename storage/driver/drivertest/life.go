@@ -152,7 +152,7 @@ func apart(t *testing.T, open driver.Open) {
 func crash(t *testing.T, open driver.Open) {
 	b := newBench(t, open)
 	b.layer("a", "", file("f", "1"))
-	d := b.stage("half")
+	d := b.prepare("half")
 	b.fill(d, nil, b.archive([]entry{file("part", "x")}))
 	cid, _ := b.container("a")
 	// Removals and creations that were cut off, and a stranger's file.

@@ -114,7 +114,7 @@ func trees(t *testing.T, open driver.Open) {
 // finerPoints are what an archive cannot say, or a listing not show.
 func finerPoints(t *testing.T, open driver.Open) {
 	b := newBench(t, open)
-	d := b.stage("stage-a")
+	d := b.prepare("active-a")
 	b.fill(d, nil, b.archive([]entry{
 		{name: "x", body: "1", xattrs: map[string]string{"user.note": "kept", "security.capability": "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}},
 		dir("dir"),
@@ -160,29 +160,29 @@ func finerPoints(t *testing.T, open driver.Open) {
 func prepare(t *testing.T, open driver.Open) {
 	b := newBench(t, open)
 	b.layer("a", "", dir("d"), file("d/f", "1"))
-	if _, err := b.Snapshots().Prepare(b.ctx(), "stage-b", "a"); err != nil {
+	if _, err := b.Snapshots().Prepare(b.ctx(), "active-b", "a"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Snapshots().Prepare(b.ctx(), "stage-b", "a"); !errdefs.IsAlreadyExists(err) {
+	if _, err := b.Snapshots().Prepare(b.ctx(), "active-b", "a"); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("prepared twice: %v", err)
 	}
-	if _, err := b.Snapshots().Prepare(b.ctx(), "stage-c", "nope"); !errdefs.IsNotFound(err) {
+	if _, err := b.Snapshots().Prepare(b.ctx(), "active-c", "nope"); !errdefs.IsNotFound(err) {
 		t.Errorf("above nothing: %v", err)
 	}
-	b.must(b.Snapshots().Commit(b.ctx(), "b", "stage-b"))
+	b.must(b.Snapshots().Commit(b.ctx(), "b", "active-b"))
 	if info, err := b.Snapshots().Stat(b.ctx(), "b"); err != nil || info.Kind != snapshots.KindCommitted || info.Parent != "a" {
 		t.Errorf("%+v, %v", info, err)
 	}
 	_, root := b.container("b")
 	same(t, root, map[string]string{"d": "dir 755", "d/f": "1 644"})
-	// What another has committed meanwhile wins; the stage is still there to be removed.
-	b.stage("stage-a2")
-	if err := b.Snapshots().Commit(b.ctx(), "a", "stage-a2"); !errdefs.IsAlreadyExists(err) {
+	// What another has committed meanwhile wins; the active snapshot is still there to be removed.
+	b.prepare("active-a2")
+	if err := b.Snapshots().Commit(b.ctx(), "a", "active-a2"); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("committed twice: %v", err)
 	}
-	b.must(b.Snapshots().Remove(b.ctx(), "stage-a2"))
-	b.stage("stage-e")
-	if err := b.Snapshots().Commit(b.ctx(), "e", "stage-e", snapshots.WithParent("nope")); !errdefs.IsNotFound(err) {
+	b.must(b.Snapshots().Remove(b.ctx(), "active-a2"))
+	b.prepare("active-e")
+	if err := b.Snapshots().Commit(b.ctx(), "e", "active-e", snapshots.WithParent("nope")); !errdefs.IsNotFound(err) {
 		t.Errorf("committed above nothing: %v", err)
 	}
 	var names []string

@@ -15,22 +15,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What makes a process of this program a stage: its name and its first argument.
+// What makes a process of this program a launcher: its name and its first argument.
 const (
-	StageArg0 = "gantry-runtime"
-	StageArg1 = "criu-stage"
+	LauncherArg0 = "gantry-runtime"
+	LauncherArg1 = "criu-launcher"
 )
 
-// stageError begins the message of a stage that failed; no answer of criu's does.
-const stageError = 0xff
+// launcherError begins the message of a launcher that failed; no answer of criu's does.
+const launcherError = 0xff
 
-// The stage's own descriptors.
-const stageSocket = 3
+// The launcher's own descriptors.
+const launcherSocket = 3
 
-// Stage is what a process of ours does before it executes criu to restore. criu
+// Launcher is what a process of ours does before it executes criu to restore. criu
 // resolves paths and mounts by them; so it gets none but those below Dir, in a mount
 // namespace that ends with it, where every source has been opened by us.
-type Stage struct {
+type Launcher struct {
 	Criu string `json:"criu"`
 	// Dir is an empty directory to mount on.
 	Dir string `json:"dir"`
@@ -56,36 +56,36 @@ type Bind struct {
 }
 
 // RootPath is where criu sees the container's root.
-func (s *Stage) RootPath() string { return filepath.Join(s.Dir, "root") }
+func (s *Launcher) RootPath() string { return filepath.Join(s.Dir, "root") }
 
 // Path is where criu sees a bind.
-func (s *Stage) Path(name string) string { return filepath.Join(s.Dir, name) }
+func (s *Launcher) Path(name string) string { return filepath.Join(s.Dir, name) }
 
-// RunStage is the main function of a stage; it returns when it failed, after it has
+// RunLauncher is the main function of a launcher; it returns when it failed, after it has
 // told so.
-func RunStage(arg string) int {
-	err := runStage(arg)
-	_ = unix.Sendmsg(stageSocket, append([]byte{stageError}, err.Error()...), nil, nil, unix.MSG_NOSIGNAL)
+func RunLauncher(arg string) int {
+	err := runLauncher(arg)
+	_ = unix.Sendmsg(launcherSocket, append([]byte{launcherError}, err.Error()...), nil, nil, unix.MSG_NOSIGNAL)
 	// The request is read before the socket is closed, or the other side gets
 	// ECONNRESET in place of the message.
-	_, _ = unix.Read(stageSocket, make([]byte, 1))
+	_, _ = unix.Read(launcherSocket, make([]byte, 1))
 	return 1
 }
 
-func runStage(arg string) error {
+func runLauncher(arg string) error {
 	runtime.LockOSThread() // what executes criu is this thread
-	s := new(Stage)
+	s := new(Launcher)
 	if err := json.Unmarshal([]byte(arg), s); err != nil {
 		return err
 	}
 	for {
 		b := make([]byte, 1)
-		n, err := unix.Read(stageSocket, b)
+		n, err := unix.Read(launcherSocket, b)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if n != 1 || err != nil {
-			return errors.New("nobody wants this stage any more")
+			return errors.New("nobody wants this launcher any more")
 		}
 		break
 	}
@@ -108,10 +108,10 @@ func runStage(arg string) error {
 		}
 	}
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	return fmt.Errorf("execute %s: %w", s.Criu, syscall.Exec(s.Criu, []string{s.Criu, "swrk", fmt.Sprint(stageSocket)}, env))
+	return fmt.Errorf("execute %s: %w", s.Criu, syscall.Exec(s.Criu, []string{s.Criu, "swrk", fmt.Sprint(launcherSocket)}, env))
 }
 
-func (s *Stage) mount() error {
+func (s *Launcher) mount() error {
 	if err := unix.Mount("tmpfs", s.Dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700,size=1m"); err != nil {
 		return fmt.Errorf("mount on %s: %w", s.Dir, err)
 	}

@@ -23,23 +23,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What makes a process of this program a stage: its name and its first argument.
+// What makes a process of this program a launcher: its name and its first argument.
 const (
-	stageArg0 = "gantry-runtime"
-	stageArg1 = "runtime-stage"
+	launcherArg0 = "gantry-runtime"
+	launcherArg1 = "runtime-launcher"
 )
 
-// The stage's own descriptors: where it says why it failed, and then the namespaces.
+// The launcher's own descriptors: where it says why it failed, and then the namespaces.
 const (
-	stageReport = 3
-	stageFirst  = 4
+	launcherReport = 3
+	launcherFirst  = 4
 )
 
-// stage is what a process of ours does before it executes an external runtime: in a mount
+// launcher is what a process of ours does before it executes an external runtime: in a mount
 // namespace of its own it assembles the container's root and binds the namespaces to join at
 // places that have a path. Nothing of it shows in the host's mount table, and it ends with
 // the last process in it or in a namespace that was copied from it: the container's.
-type stage struct {
+type launcher struct {
 	// Dir is the bundle. What is mounted is below it.
 	Dir string `json:"dir"`
 	// Overlay, if any, is mounted at Dir/rootfs.
@@ -51,8 +51,8 @@ type stage struct {
 	Argv []string `json:"argv"`
 }
 
-// files are the namespaces in the stage's order.
-func (st *stage) files(o *StartOpts) []*os.File {
+// files are the namespaces in the launcher's order.
+func (st *launcher) files(o *StartOpts) []*os.File {
 	list := make([]*os.File, 0, len(st.Namespaces))
 	for _, t := range st.Namespaces {
 		list = append(list, o.Namespaces[t])
@@ -60,14 +60,14 @@ func (st *stage) files(o *StartOpts) []*os.File {
 	return list
 }
 
-// staging is a command that goes through a stage.
-type staging struct {
+// launch is a command that a launcher executes.
+type launch struct {
 	in, out *os.File
 	exe     int
 }
 
-// wrap has cmd, which is not started yet, go through the stage.
-func (st *stage) wrap(cmd *exec.Cmd, namespaces []*os.File) (*staging, error) {
+// wrap has cmd, which is not started yet, be executed by the launcher.
+func (st *launcher) wrap(cmd *exec.Cmd, namespaces []*os.File) (*launch, error) {
 	path, err := exec.LookPath(cmd.Path)
 	if err != nil {
 		return nil, errclass.Internal("runtime %s: %v", cmd.Path, err)
@@ -82,7 +82,7 @@ func (st *stage) wrap(cmd *exec.Cmd, namespaces []*os.File) (*staging, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Out of the way of the descriptors that the stage gets.
+	// Out of the way of the descriptors that the launcher gets.
 	const high = 100
 	if exe, err = unix.FcntlInt(uintptr(exe), unix.F_DUPFD_CLOEXEC, high); err != nil {
 		return nil, err
@@ -93,21 +93,21 @@ func (st *stage) wrap(cmd *exec.Cmd, namespaces []*os.File) (*staging, error) {
 		return nil, err
 	}
 	cmd.Path = fmt.Sprintf("/proc/self/fd/%d", exe)
-	cmd.Args = []string{stageArg0, stageArg1, string(b)}
+	cmd.Args = []string{launcherArg0, launcherArg1, string(b)}
 	cmd.ExtraFiles = append([]*os.File{out}, namespaces...)
 	cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWNS
-	return &staging{in: in, out: out, exe: exe}, nil
+	return &launch{in: in, out: out, exe: exe}, nil
 }
 
 // started lets go of what the process has by now.
-func (s *staging) started() {
+func (s *launch) started() {
 	s.out.Close()
 	unix.Close(s.exe)
 	s.exe = -1
 }
 
-// failure is why the stage did not come to the runtime; nil: it did.
-func (s *staging) failure() error {
+// failure is why the launcher did not execute the runtime; nil: it did.
+func (s *launch) failure() error {
 	b, _ := io.ReadAll(io.LimitReader(s.in, 4<<10))
 	if len(b) == 0 {
 		return nil
@@ -115,7 +115,7 @@ func (s *staging) failure() error {
 	return errors.New(string(b))
 }
 
-func (s *staging) close() {
+func (s *launch) close() {
 	s.in.Close()
 	s.out.Close()
 	if s.exe >= 0 {
@@ -123,35 +123,35 @@ func (s *staging) close() {
 	}
 }
 
-// Main runs a stage, when this process was started for that, and never returns then.
+// Main runs a launcher, when this process was started for that, and never returns then.
 // Otherwise it returns at once. It must be one of the first calls of main, and of TestMain
 // in tests that start containers.
 func Main() {
-	if len(os.Args) != 3 || os.Args[0] != stageArg0 || os.Args[1] != stageArg1 {
+	if len(os.Args) != 3 || os.Args[0] != launcherArg0 || os.Args[1] != launcherArg1 {
 		return
 	}
-	unix.CloseOnExec(stageReport)
-	err := runStage(os.Args[2])
-	_, _ = unix.Write(stageReport, []byte(err.Error()))
+	unix.CloseOnExec(launcherReport)
+	err := runLauncher(os.Args[2])
+	_, _ = unix.Write(launcherReport, []byte(err.Error()))
 	os.Exit(1)
 }
 
-func runStage(arg string) error {
+func runLauncher(arg string) error {
 	runtime.LockOSThread() // what executes the runtime is this thread
-	st := new(stage)
+	st := new(launcher)
 	if err := json.Unmarshal([]byte(arg), st); err != nil {
 		return err
 	}
 	if err := st.mount(); err != nil {
 		return err
 	}
-	if err := unix.CloseRange(stageReport, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+	if err := unix.CloseRange(launcherReport, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close_range: %w", err)
 	}
 	return fmt.Errorf("execute runtime %s: %w", st.Path, syscall.Exec(st.Path, st.Argv, os.Environ()))
 }
 
-func (st *stage) mount() error {
+func (st *launcher) mount() error {
 	if err := keepIn(st.Dir); err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (st *stage) mount() error {
 	}
 	for i, t := range st.Namespaces {
 		at := filepath.Join(st.Dir, nsDir, string(t))
-		if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", stageFirst+i), at, "", unix.MS_BIND, ""); err != nil {
+		if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", launcherFirst+i), at, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("%s namespace for the runtime: %w", t, err)
 		}
 	}
@@ -190,10 +190,10 @@ func keepIn(p string) error {
 	}
 }
 
-// bundle writes what the runtime finds of a container, and says what is to be staged.
-func (r *Command) bundle(o *StartOpts) (*stage, error) {
+// bundle writes what the runtime finds of a container, and says what is to be launched.
+func (r *Command) bundle(o *StartOpts) (*launcher, error) {
 	dir := r.path(o.ID, bundleDir)
-	st := &stage{Dir: dir, Overlay: o.Rootfs.Overlay}
+	st := &launcher{Dir: dir, Overlay: o.Rootfs.Overlay}
 	for t := range o.Namespaces {
 		if !nsName(string(t)) {
 			return nil, errclass.Invalid("namespace type %q", t)
