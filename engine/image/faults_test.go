@@ -364,9 +364,26 @@ func childFull() {
 	if !poll.Within(poll.Limit, func() bool {
 		return syscall.Statfs(root, &fs) == nil && int64(fs.Bfree)*fs.Bsize >= 3<<20
 	}) {
-		fatal(fmt.Errorf("space is not given back: %d bytes are free", int64(fs.Bfree)*fs.Bsize))
+		fatal(fmt.Errorf("space is not given back: %d bytes are free\n%s", int64(fs.Bfree)*fs.Bsize, listing(root)))
 	}
 	os.Exit(0)
+}
+
+// listing names the files of a tree that take space.
+func listing(root string) string {
+	var b strings.Builder
+	_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			fmt.Fprintln(&b, err)
+			return nil
+		}
+		var st syscall.Stat_t
+		if syscall.Lstat(path, &st) == nil && st.Blocks > 0 {
+			fmt.Fprintln(&b, st.Blocks*512, path)
+		}
+		return nil
+	})
+	return b.String()
 }
 
 func TestPullNoSpace(t *testing.T) {

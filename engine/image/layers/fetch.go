@@ -44,8 +44,9 @@ func (t *transfer) fetch(ctx context.Context, l *layer, unpacked bool) error {
 		defer sink.abort()
 	}
 	if err := t.download(ctx, l, w, st.Offset, sink); err != nil {
-		if storage.IsFull(err) {
-			// Room at once: even to forget things the database needs some.
+		if storage.IsFull(err) || storage.IsFull(context.Cause(ctx)) {
+			// Room at once, also from a download that ends because another one met the full
+			// disk: even to forget things the database needs some.
 			_ = w.Truncate(0)
 		}
 		return err
