@@ -18,15 +18,10 @@ var plain = func() (t [utf8.RuneSelf]bool) {
 	return t
 }()
 
-// AppendString appends s as a JSON string, quotes included. Bytes that are not
+// appendText appends s as the inside of a JSON string, without quotes. Bytes that are not
 // UTF-8 become the escaped replacement character, as in encoding/json; \n and \r
 // have their short form and other control characters the long one, as in Docker.
 // It allocates nothing beyond what dst needs.
-func AppendString(dst, s []byte) []byte {
-	return append(appendText(append(dst, '"'), s), '"')
-}
-
-// appendText is AppendString without the quotes.
 func appendText(dst, s []byte) []byte {
 	from := 0
 	for i := 0; i < len(s); {
@@ -66,14 +61,8 @@ func appendText(dst, s []byte) []byte {
 	return append(dst, s[from:]...)
 }
 
-// AppendLine appends one log line in Docker's json-file form, newline included:
-// {"log":…,"stream":…,"attrs":…,"time":…}. attrs may be nil.
-func AppendLine(dst, line []byte, stream string, attrs json.RawMessage, t time.Time) []byte {
-	dst = append(dst, head...)
-	dst = appendText(dst, line)
-	return appendTail(dst, stream, attrs, t)
-}
-
+// appendTail appends what follows the text of a line in Docker's json-file form, newline
+// included: …","stream":…,"attrs":…,"time":…}. attrs may be nil.
 func appendTail(dst []byte, stream string, attrs json.RawMessage, t time.Time) []byte {
 	dst = append(dst, `","stream":"`...)
 	dst = append(dst, stream...)

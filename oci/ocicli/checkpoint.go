@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/gantry/gantry/internal/atomicfile"
 	"github.com/gantry/gantry/oci"
@@ -125,7 +124,7 @@ func (a *app) checkpoint(id string, c *criuFlags) error {
 	if err != nil {
 		return err
 	}
-	ct, err := a.open(id)
+	ct, err := a.store.open(id)
 	if err != nil {
 		return err
 	}
@@ -227,12 +226,7 @@ func (a *app) restore(id string, c *criuFlags) error {
 	if err != nil {
 		return err
 	}
-	f := &c.create
-	bundle, raw, spec, err := loadBundle(f.bundle)
-	if err != nil {
-		return err
-	}
-	l, err := newLaunch(0, f.console, spec.Process.Terminal, f.detach)
+	n, err := a.prepare(id, &c.create)
 	if err != nil {
 		return err
 	}
@@ -241,58 +235,44 @@ func (a *app) restore(id string, c *criuFlags) error {
 		return err
 	}
 	defer done()
-	ref, err := oci.CgroupOf(a.ctx, id, spec, a.systemd)
-	if err != nil {
+	if err := n.claim(); err != nil {
 		return err
 	}
-	ct, err := a.newContainer(id)
-	if err != nil {
-		return err
-	}
-	defer ct.close()
-	ct.OCIVersion, ct.Bundle, ct.Rootfs, ct.Annots = spec.Version, bundle, spec.Root.Path, spec.Annotations
-	ct.Created, ct.Cgroup = time.Now().UTC(), ref
-	p, err := a.remake(ct, raw, &checkpoint.RestoreOpts{Images: images, Status: status, CreateOpts: oci.CreateOpts{ID: id, Spec: spec}}, f, l)
-	if err != nil {
-		l.stop()
-		a.hooks(ct, "poststop", spec)
-		_ = ct.remove()
-		return err
-	}
-	return a.attend(ct, p, spec, f, l)
+	defer n.c.close()
+	return n.finish(n.remake(&checkpoint.RestoreOpts{Images: images, Status: status, CreateOpts: oci.CreateOpts{ID: id, Spec: n.spec}}))
 }
 
 // remake is make for a container that is restored.
-func (a *app) remake(c *container, raw []byte, o *checkpoint.RestoreOpts, f *createFlags, l *launch) (*oci.Process, error) {
-	if err := atomicfile.Write(filepath.Join(c.path, specFile), raw, 0o600, false); err != nil {
+func (n *creation) remake(o *checkpoint.RestoreOpts) (*oci.Process, error) {
+	if err := atomicfile.Write(filepath.Join(n.c.path, specFile), n.raw, 0o600, false); err != nil {
 		return nil, err
 	}
-	if err := c.save(); err != nil {
+	if err := n.c.save(); err != nil {
 		return nil, err
 	}
-	o.Scratch = filepath.Join(c.path, scratchDir)
+	o.Scratch = filepath.Join(n.c.path, scratchDir)
 	if err := os.Mkdir(o.Scratch, 0o700); err != nil {
 		return nil, err
 	}
-	o.Rootfs, o.Bundle, o.Stdio, o.SystemdCgroup = oci.Rootfs{Path: o.Spec.Root.Path}, c.Bundle, stdio(), a.systemd
-	if !f.detach {
-		l.fg = newForeground(l.terminal, true)
+	o.Rootfs, o.Bundle, o.Stdio, o.SystemdCgroup = oci.Rootfs{Path: n.spec.Root.Path}, n.bundle, stdio(), n.app.systemd
+	if !n.flags.detach {
+		n.launch.fg = newForeground(n.launch.terminal, true)
 	}
-	p, err := checkpoint.Restore(a.ctx, o)
+	p, err := checkpoint.Restore(n.app.ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	for _, w := range p.Warnings {
-		a.log.warn("%s", w)
+		n.app.log.warn("%s", w)
 	}
 	if err := os.Remove(o.Scratch); err != nil {
-		a.log.warn("%v", err)
+		n.app.log.warn("%v", err)
 	}
-	if err = a.made(c, p, f, l); err == nil {
-		err = a.poststart(c, o.Spec)
+	if err = n.made(p); err == nil {
+		err = n.app.poststart(n.c, n.spec)
 	}
 	if err != nil {
-		a.unmake(p)
+		unmake(p)
 		return nil, err
 	}
 	return p, nil

@@ -23,7 +23,7 @@ func setupKill(a *app, f *flags) func([]string) error {
 	var all bool
 	f.boolean(&all, "all,a", "signal all processes of the container")
 	return func(args []string) error {
-		c, err := a.open(args[0])
+		c, err := a.store.open(args[0])
 		if err != nil {
 			return err
 		}
@@ -119,7 +119,7 @@ func setupDelete(a *app, f *flags) func([]string) error {
 	var force bool
 	f.boolean(&force, "force,f", "kill the container first if it runs; no error if there is none")
 	return func(args []string) error {
-		c, err := a.open(args[0])
+		c, err := a.store.open(args[0])
 		if err != nil {
 			if force && errors.Is(err, errNotExist) {
 				return nil
@@ -196,7 +196,7 @@ func setupFreeze(do func(oci.CgroupRef) error, from ...specs.ContainerState) fun
 }
 
 func (a *app) freeze(id string, do func(oci.CgroupRef) error, from ...specs.ContainerState) error {
-	c, err := a.open(id)
+	c, err := a.store.open(id)
 	if err != nil {
 		return err
 	}
@@ -216,7 +216,7 @@ func setupPs(a *app, f *flags) func([]string) error {
 	f.stopAtArg = true
 	f.str(&format, "format,f", "FORMAT", "table or json")
 	return func(args []string) error {
-		c, err := a.open(args[0])
+		c, err := a.store.open(args[0])
 		if err != nil {
 			return err
 		}
@@ -275,7 +275,7 @@ func setupUpdate(a *app, f *flags) func([]string) error {
 	f.str(&from, "resources,r", "FILE", "the limits as JSON, as in a specification; - is standard input")
 	updateFlags(r, f)
 	return func(args []string) error {
-		c, err := a.open(args[0])
+		c, err := a.store.open(args[0])
 		if err != nil {
 			return err
 		}

@@ -187,48 +187,84 @@ func (a *app) create(id string, f *createFlags, start bool) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
-	bundle, raw, spec, err := loadBundle(f.bundle)
+	n, err := a.prepare(id, f)
 	if err != nil {
 		return err
 	}
-	l, err := newLaunch(f.preserve, f.console, spec.Process.Terminal, f.detach)
+	if err := n.claim(); err != nil {
+		return err
+	}
+	defer n.c.close()
+	return n.finish(n.make(start))
+}
+
+// creation is a container on its way from a bundle to a process: what create, run and
+// restore share.
+type creation struct {
+	app    *app
+	id     string
+	bundle string
+	raw    []byte // the specification as the bundle has it
+	spec   *specs.Spec
+	flags  *createFlags
+	launch *launch
+	c      *container // from claim on
+}
+
+// prepare reads the bundle and collects what the process is to inherit. Nothing is made yet.
+func (a *app) prepare(id string, f *createFlags) (*creation, error) {
+	n := &creation{app: a, id: id, flags: f}
+	var err error
+	if n.bundle, n.raw, n.spec, err = loadBundle(f.bundle); err != nil {
+		return nil, err
+	}
+	if n.launch, err = newLaunch(f.preserve, f.console, n.spec.Process.Terminal, f.detach); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// claim makes the container's state directory, which finish removes if nothing comes of it.
+// The caller closes n.c.
+func (n *creation) claim() error {
+	ref, err := oci.CgroupOf(n.app.ctx, n.id, n.spec, n.app.systemd)
 	if err != nil {
 		return err
 	}
-	ref, err := oci.CgroupOf(a.ctx, id, spec, a.systemd)
+	c, err := n.app.store.create(n.id)
 	if err != nil {
 		return err
 	}
-	c, err := a.newContainer(id)
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	c.OCIVersion, c.Bundle, c.Rootfs, c.Annots = spec.Version, bundle, spec.Root.Path, spec.Annotations
+	c.OCIVersion, c.Bundle, c.Rootfs, c.Annots = n.spec.Version, n.bundle, n.spec.Root.Path, n.spec.Annotations
 	c.Created, c.Cgroup = time.Now().UTC(), ref
-	p, err := a.make(c, raw, spec, f, l, start)
+	n.c = c
+	return nil
+}
+
+// finish attends to the process that was made; after an error it removes the container.
+func (n *creation) finish(p *oci.Process, err error) error {
 	if err != nil {
-		l.stop()
-		a.hooks(c, "poststop", spec)
-		_ = c.remove()
+		n.launch.stop()
+		n.app.hooks(n.c, "poststop", n.spec)
+		_ = n.c.remove()
 		return err
 	}
-	return a.attend(c, p, spec, f, l)
+	return n.attend(p)
 }
 
 // attend waits for a container's end in the foreground, and deletes it then.
-func (a *app) attend(c *container, p *oci.Process, spec *specs.Spec, f *createFlags, l *launch) error {
-	if f.detach {
+func (n *creation) attend(p *oci.Process) error {
+	if n.flags.detach {
 		return nil
 	}
-	c.unlock() // others may handle it while we wait
-	code, err := l.fg.wait(p)
+	n.c.unlock() // others may handle it while we wait
+	code, err := n.launch.fg.wait(p)
 	if err != nil {
 		return err
 	}
-	if !f.keep {
-		if err := a.destroy(c, spec); err != nil {
-			a.log.warn("delete container %s: %v", c.ID, err)
+	if !n.flags.keep {
+		if err := n.app.destroy(n.c, n.spec); err != nil {
+			n.app.log.warn("delete container %s: %v", n.id, err)
 		}
 	}
 	return exitError(code)
@@ -236,54 +272,55 @@ func (a *app) attend(c *container, p *oci.Process, spec *specs.Spec, f *createFl
 
 // make does create's work on a fresh state directory. After an error nothing
 // runs, and only the directory is left.
-func (a *app) make(c *container, raw []byte, spec *specs.Spec, f *createFlags, l *launch, start bool) (*oci.Process, error) {
-	if err := c.create(specFile, raw); err != nil {
-		return nil, fmt.Errorf("writing %s: %w", filepath.Join(c.path, specFile), err)
+func (n *creation) make(start bool) (*oci.Process, error) {
+	if err := n.c.create(specFile, n.raw); err != nil {
+		return nil, fmt.Errorf("writing %s: %w", filepath.Join(n.c.path, specFile), err)
 	}
-	if err := c.save(); err != nil {
+	if err := n.c.save(); err != nil {
 		return nil, err
 	}
-	spec.Process.Env = append(spec.Process.Env, l.env...)
+	l := n.launch
+	n.spec.Process.Env = append(n.spec.Process.Env, l.env...)
 	o := &oci.CreateOpts{
-		ID: c.ID, Spec: spec, Rootfs: oci.Rootfs{Path: spec.Root.Path}, Bundle: c.Bundle, Hold: true,
-		Preserve: l.preserve, NoPivot: f.noPivot, NoNewKeyring: f.noKeyring, SystemdCgroup: a.systemd, Stdio: stdio(),
+		ID: n.id, Spec: n.spec, Rootfs: oci.Rootfs{Path: n.spec.Root.Path}, Bundle: n.bundle, Hold: true,
+		Preserve: l.preserve, NoPivot: n.flags.noPivot, NoNewKeyring: n.flags.noKeyring, SystemdCgroup: n.app.systemd, Stdio: stdio(),
 	}
-	if !f.detach {
-		l.fg = newForeground(l.terminal, spec.Hooks != nil)
+	if !n.flags.detach {
+		l.fg = newForeground(l.terminal, n.spec.Hooks != nil)
 		o.ConsoleSize = l.fg.size()
 	}
 	if !start {
-		s, err := oci.ListenStart(c.dir, startFile)
+		s, err := oci.ListenStart(n.c.dir, startFile)
 		if err != nil {
 			return nil, err
 		}
 		defer s.Close()
 		o.StartSocket = s
 	}
-	p, err := oci.Create(a.ctx, o)
+	p, err := oci.Create(n.app.ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("unable to start container process: %w", err)
 	}
 	for _, w := range p.Warnings {
-		a.log.warn("%s", w)
+		n.app.log.warn("%s", w)
 	}
-	err = a.made(c, p, f, l)
+	err = n.made(p)
 	if err == nil && start {
 		if err = p.Release(); err != nil {
 			err = fmt.Errorf("unable to start container process: %w", err)
 		} else {
-			err = a.poststart(c, spec)
+			err = n.app.poststart(n.c, n.spec)
 		}
 	}
 	if err != nil {
-		a.unmake(p)
+		unmake(p)
 		return nil, err
 	}
 	return p, nil
 }
 
 // unmake ends a process that was made, and what belongs to it.
-func (*app) unmake(p *oci.Process) {
+func unmake(p *oci.Process) {
 	_ = oci.KillAll(p.Cgroup, unix.SIGKILL)
 	_ = signalProcess(p.PidFD, unix.SIGKILL)
 	_, _ = reap(p.Pid)
@@ -291,19 +328,19 @@ func (*app) unmake(p *oci.Process) {
 }
 
 // made publishes a process that is ready: state, terminal, pid file.
-func (a *app) made(c *container, p *oci.Process, f *createFlags, l *launch) error {
+func (n *creation) made(p *oci.Process) error {
 	st, err := readStat(p.Pid)
 	if err != nil {
 		return err
 	}
-	c.Pid, c.StartTime, c.Cgroup = p.Pid, st.start, p.Cgroup
-	if err := c.save(); err != nil {
+	n.c.Pid, n.c.StartTime, n.c.Cgroup = p.Pid, st.start, p.Cgroup
+	if err := n.c.save(); err != nil {
 		return err
 	}
-	if err := l.terminalReady(p); err != nil {
+	if err := n.launch.terminalReady(p); err != nil {
 		return err
 	}
-	return writePidFile(f.pidFile, p.Pid)
+	return writePidFile(n.flags.pidFile, p.Pid)
 }
 
 // poststart runs the poststart hooks. One that fails ends the container; for
@@ -346,7 +383,7 @@ func writePidFile(path string, pid int) error {
 
 func setupStart(a *app, _ *flags) func([]string) error {
 	return func(args []string) error {
-		c, err := a.open(args[0])
+		c, err := a.store.open(args[0])
 		if err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ func setupEvents(a *app, f *flags) func([]string) error {
 		if interval <= 0 {
 			return usageError("duration interval must be greater than 0")
 		}
-		c, err := a.open(args[0])
+		c, err := a.store.open(args[0])
 		if err != nil {
 			return err
 		}

@@ -71,7 +71,7 @@ func (a *app) exec(id string, args []string, x *execFlags) error {
 	if err != nil {
 		return err
 	}
-	c, err := a.open(id)
+	c, err := a.store.open(id)
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (f failure) Unwrap() error { return f.error }
 // app is one call of the program.
 type app struct {
 	ctx      context.Context
-	root     string
+	store    store
 	systemd  bool
 	criu     string
 	log      *logger
@@ -130,7 +130,7 @@ func (a *app) run(args []string) error {
 		return err
 	}
 	a.systemd, a.criu = g.systemd, g.criu
-	if a.root, err = filepath.Abs(g.root); err != nil {
+	if a.store.root, err = filepath.Abs(g.root); err != nil {
 		return a.fail(err)
 	}
 	for _, c := range commands() {

@@ -70,16 +70,18 @@ func checkID(id string) error {
 	return nil
 }
 
-// newContainer makes the state directory of a container that does not exist yet,
-// and locks it.
-func (a *app) newContainer(id string) (*container, error) {
+// store is the directory in which every container has its state directory.
+type store struct{ root string }
+
+// create makes the state directory of a container that does not exist yet, and locks it.
+func (s store) create(id string) (*container, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(a.root, 0o700); err != nil {
+	if err := os.MkdirAll(s.root, 0o700); err != nil {
 		return nil, err
 	}
-	p := filepath.Join(a.root, id)
+	p := filepath.Join(s.root, id)
 	if err := os.Mkdir(p, 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return nil, errExists
@@ -99,11 +101,11 @@ func (a *app) newContainer(id string) (*container, error) {
 }
 
 // open opens the state of a container. Class ErrNotFound when there is none.
-func (a *app) open(id string) (*container, error) {
+func (s store) open(id string) (*container, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	c := &container{path: filepath.Join(a.root, id)}
+	c := &container{path: filepath.Join(s.root, id)}
 	fd, err := unix.Open(c.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strconv"
@@ -46,7 +47,7 @@ func (c *container) show() *shown {
 
 func setupState(a *app, _ *flags) func([]string) error {
 	return func(args []string) error {
-		c, err := a.open(args[0])
+		c, err := a.store.open(args[0])
 		if err != nil {
 			return err
 		}
@@ -65,7 +66,7 @@ func setupList(a *app, f *flags) func([]string) error {
 	f.str(&format, "format,f", "FORMAT", "table or json")
 	f.boolean(&quiet, "quiet,q", "print ids only")
 	return func([]string) error {
-		all, err := a.all()
+		all, err := a.store.all(a.err)
 		if err != nil {
 			return err
 		}
@@ -89,9 +90,10 @@ func setupList(a *app, f *flags) func([]string) error {
 	}
 }
 
-// all lists the containers by id; nil when there are none.
-func (a *app) all() ([]*shown, error) {
-	entries, err := os.ReadDir(a.root)
+// all lists the containers by id; nil when there are none. Those that cannot be read are
+// reported to errs and left out.
+func (s store) all(errs io.Writer) ([]*shown, error) {
+	entries, err := os.ReadDir(s.root)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
@@ -103,20 +105,20 @@ func (a *app) all() ([]*shown, error) {
 		if !e.IsDir() || checkID(e.Name()) != nil {
 			continue
 		}
-		c, err := a.open(e.Name())
+		c, err := s.open(e.Name())
 		if err != nil {
 			if !errors.Is(err, errNotExist) { // just deleted
-				fmt.Fprintf(a.err, "load container %s: %v\n", e.Name(), err)
+				fmt.Fprintf(errs, "load container %s: %v\n", e.Name(), err)
 			}
 			continue
 		}
-		s := c.show()
+		shown := c.show()
 		var st unix.Stat_t
 		if err := unix.Fstat(int(c.dir.Fd()), &st); err == nil {
-			s.Owner = userName(st.Uid)
+			shown.Owner = userName(st.Uid)
 		}
 		c.close()
-		out = append(out, s)
+		out = append(out, shown)
 	}
 	return out, nil
 }

@@ -74,33 +74,50 @@ func Sniff(data []byte, declared string) (string, error) {
 	if s.SchemaVersion == 1 || present(s.FSLayers) || IsSchema1(s.MediaType) {
 		return schema1, nil
 	}
+	index, err := s.isIndex()
+	if err != nil {
+		return "", err
+	}
+	mt, err := s.mediaType(declared, index)
+	switch {
+	case err != nil:
+		return "", err
+	case IsIndex(mt) != index:
+		return "", errclass.Invalid("invalid manifest: its media type %q does not fit its members", mt)
+	case declared != "" && (IsIndex(declared) || IsManifest(declared)) && declared != mt:
+		return "", errclass.Invalid("invalid manifest: sent as %q, it calls itself %q", declared, mt)
+	}
+	return mt, nil
+}
+
+// isIndex tells by its members whether a document is an index or a manifest.
+func (s *shape) isIndex() (bool, error) {
 	index, single := present(s.Manifests), present(s.Config) || present(s.Layers)
 	switch {
 	case index && single:
-		return "", errclass.Invalid("invalid manifest: it has both an index's and a manifest's members")
+		return false, errclass.Invalid("invalid manifest: it has both an index's and a manifest's members")
 	case !index && !single:
-		return "", errclass.Invalid("invalid manifest: it has neither layers nor manifests")
+		return false, errclass.Invalid("invalid manifest: it has neither layers nor manifests")
 	}
+	return index, nil
+}
+
+// mediaType is the type that a document names, else the one that the sender declared, else
+// that of its members.
+func (s *shape) mediaType(declared string, index bool) (string, error) {
 	mt := s.MediaType
 	if mt == "" {
 		mt = declared
 	}
-	if !IsIndex(mt) && !IsManifest(mt) {
-		if s.MediaType != "" {
-			return "", errclass.Invalid("unsupported manifest media type %q", s.MediaType)
-		}
-		mt = ocispec.MediaTypeImageManifest
-		if index {
-			mt = ocispec.MediaTypeImageIndex
-		}
+	switch {
+	case IsIndex(mt) || IsManifest(mt):
+		return mt, nil
+	case s.MediaType != "":
+		return "", errclass.Invalid("unsupported manifest media type %q", s.MediaType)
+	case index:
+		return ocispec.MediaTypeImageIndex, nil
 	}
-	if IsIndex(mt) != index {
-		return "", errclass.Invalid("invalid manifest: its media type %q does not fit its members", mt)
-	}
-	if declared != "" && (IsIndex(declared) || IsManifest(declared)) && declared != mt {
-		return "", errclass.Invalid("invalid manifest: sent as %q, it calls itself %q", declared, mt)
-	}
-	return mt, nil
+	return ocispec.MediaTypeImageManifest, nil
 }
 
 func present(m json.RawMessage) bool { return len(m) > 0 && string(m) != "null" }

@@ -127,14 +127,7 @@ func (s State) modes() map[string]driver.Bridge {
 	return m
 }
 
-// BridgeElems returns the elements that one bridge puts into the sets.
-func BridgeElems(b driver.Bridge) []nft.SetElems { return bridgeElems(b) }
-
-// PortElems returns the elements that one published port on bridge b puts into the sets.
-func PortElems(p ports.Mapping, b driver.Bridge, directRouting bool) []nft.SetElems {
-	return portElems(p, b, directRouting)
-}
-
+// bridgeElems are the elements that one bridge puts into the sets.
 func bridgeElems(b driver.Bridge) []nft.SetElems {
 	one := []nft.Value{b.Name}
 	pair := []nft.Value{b.Name, b.Name}
@@ -209,6 +202,7 @@ func gateElems(p ports.Mapping) []nft.SetElems {
 	return out
 }
 
+// portElems are the elements that one published port on a bridge puts into the sets.
 func portElems(p ports.Mapping, b driver.Bridge, direct bool) []nft.SetElems {
 	out := gateElems(p)
 	if !p.ContainerIP.IsValid() {

@@ -107,76 +107,115 @@ func (p *Plugin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var errNoMethod = errors.New("no such method")
 
+// call is one call of the network driver's protocol: the names that links and records have
+// of the network and of the endpoint, and the request.
+type call struct {
+	net, end string
+	pluginRequest
+}
+
+// option is one of the options that a user gave a network.
+func (c *call) option(name string) any {
+	generic, _ := c.Options["com.docker.network.generic"].(map[string]any)
+	return generic[name]
+}
+
 func (p *Plugin) answer(method string, q pluginRequest) (any, error) {
-	none := struct{}{}
-	short := func(s string) string { return s[:min(len(s), 8)] }
-	net, end := short(q.NetworkID), short(q.EndpointID)
-	switch method {
-	case "Plugin.Activate":
-		return map[string][]string{"Implements": {"NetworkDriver", "IpamDriver"}}, nil
-	case "NetworkDriver.GetCapabilities":
-		return map[string]string{"Scope": "local", "ConnectivityScope": "local"}, nil
-	case "NetworkDriver.CreateNetwork":
-		if generic, _ := q.Options["com.docker.network.generic"].(map[string]any); generic["fail"] != nil {
-			return nil, fmt.Errorf("no network for %v", generic["fail"])
-		}
-		if generic, _ := q.Options["com.docker.network.generic"].(map[string]any); generic["gateway"] != nil {
-			p.gateways[net], _ = generic["gateway"].(string)
-		}
-		if _, err := p.nl.Do(rtnl.AddBridge("tp"+net, nil, 0)); err != nil {
-			return nil, err
-		}
-		p.open["network "+net] = true
-		return none, p.disown("tp"+net, true)
-	case "NetworkDriver.DeleteNetwork":
-		delete(p.open, "network "+net)
-		return none, p.del("tp" + net)
-	case "NetworkDriver.CreateEndpoint":
-		if _, err := netip.ParsePrefix(q.Interface.Address); err != nil {
-			return nil, err
-		}
-		p.open["endpoint "+end] = true
-		return none, nil
-	case "NetworkDriver.Join":
-		br, err := p.nl.LinkByName("tp" + net)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := p.nl.Do(rtnl.AddVeth(rtnl.Veth{Name: "tv" + end, Master: br.Index, Peer: rtnl.Peer{Name: "tc" + end, NS: int(p.host.Fd())}})); err != nil {
-			return nil, err
-		}
-		p.open["sandbox of "+end] = true
-		return map[string]any{
-				"InterfaceName": map[string]string{"SrcName": "tc" + end, "DstPrefix": "eth"}, "Gateway": p.gateways[net],
-				"StaticRoutes": []map[string]any{{"Destination": "198.51.100.0/24", "RouteType": 1}},
-			},
-			errors.Join(p.disown("tv"+end, false), p.disown("tc"+end, false))
-	case "NetworkDriver.ProgramExternalConnectivity":
-		if !p.open["sandbox of "+end] {
-			return nil, errors.New("nobody joined")
-		}
-		p.open["ports of "+end] = true
-		p.ports, _ = q.Options["com.docker.network.portmap"].([]any)
-		if exposed, _ := q.Options["com.docker.network.endpoint.exposedports"].([]any); len(exposed) < len(p.ports) {
-			return nil, errors.New("published ports are exposed, too")
-		}
-		return none, nil
-	case "NetworkDriver.EndpointOperInfo":
-		return map[string]any{"Value": map[string]any{"com.docker.network.portmap": p.ports}}, nil
-	case "NetworkDriver.RevokeExternalConnectivity":
-		delete(p.open, "ports of "+end)
-		return none, nil
-	case "NetworkDriver.Leave":
-		delete(p.open, "sandbox of "+end)
-		return none, nil
-	case "NetworkDriver.DeleteEndpoint":
-		delete(p.open, "endpoint "+end)
-		return none, p.del("tv" + end)
-	}
 	if m, ok := strings.CutPrefix(method, "IpamDriver."); ok {
 		return p.answerIPAM(m, q)
 	}
-	return nil, errNoMethod
+	do, ok := map[string]func(*Plugin, *call) (any, error){
+		"Plugin.Activate": func(*Plugin, *call) (any, error) {
+			return map[string][]string{"Implements": {"NetworkDriver", "IpamDriver"}}, nil
+		},
+		"NetworkDriver.GetCapabilities": func(*Plugin, *call) (any, error) {
+			return map[string]string{"Scope": "local", "ConnectivityScope": "local"}, nil
+		},
+		"NetworkDriver.CreateNetwork":  (*Plugin).createNetwork,
+		"NetworkDriver.DeleteNetwork":  (*Plugin).deleteNetwork,
+		"NetworkDriver.CreateEndpoint": (*Plugin).createEndpoint,
+		"NetworkDriver.DeleteEndpoint": (*Plugin).deleteEndpoint,
+		"NetworkDriver.Join":           (*Plugin).join,
+		"NetworkDriver.Leave": func(p *Plugin, c *call) (any, error) {
+			delete(p.open, "sandbox of "+c.end)
+			return struct{}{}, nil
+		},
+		"NetworkDriver.ProgramExternalConnectivity": (*Plugin).publish,
+		"NetworkDriver.RevokeExternalConnectivity": func(p *Plugin, c *call) (any, error) {
+			delete(p.open, "ports of "+c.end)
+			return struct{}{}, nil
+		},
+		"NetworkDriver.EndpointOperInfo": func(p *Plugin, _ *call) (any, error) {
+			return map[string]any{"Value": map[string]any{"com.docker.network.portmap": p.ports}}, nil
+		},
+	}[method]
+	if !ok {
+		return nil, errNoMethod
+	}
+	short := func(s string) string { return s[:min(len(s), 8)] }
+	return do(p, &call{short(q.NetworkID), short(q.EndpointID), q})
+}
+
+func (p *Plugin) createNetwork(c *call) (any, error) {
+	if v := c.option("fail"); v != nil {
+		return nil, fmt.Errorf("no network for %v", v)
+	}
+	if v := c.option("gateway"); v != nil {
+		p.gateways[c.net], _ = v.(string)
+	}
+	if _, err := p.nl.Do(rtnl.AddBridge("tp"+c.net, nil, 0)); err != nil {
+		return nil, err
+	}
+	p.open["network "+c.net] = true
+	return struct{}{}, p.disown("tp"+c.net, true)
+}
+
+func (p *Plugin) deleteNetwork(c *call) (any, error) {
+	delete(p.open, "network "+c.net)
+	return struct{}{}, p.del("tp" + c.net)
+}
+
+func (p *Plugin) createEndpoint(c *call) (any, error) {
+	if _, err := netip.ParsePrefix(c.Interface.Address); err != nil {
+		return nil, err
+	}
+	p.open["endpoint "+c.end] = true
+	return struct{}{}, nil
+}
+
+func (p *Plugin) deleteEndpoint(c *call) (any, error) {
+	delete(p.open, "endpoint "+c.end)
+	return struct{}{}, p.del("tv" + c.end)
+}
+
+// join makes the pair of interfaces of which the daemon moves one into the container.
+func (p *Plugin) join(c *call) (any, error) {
+	br, err := p.nl.LinkByName("tp" + c.net)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := p.nl.Do(rtnl.AddVeth(rtnl.Veth{Name: "tv" + c.end, Master: br.Index, Peer: rtnl.Peer{Name: "tc" + c.end, NS: int(p.host.Fd())}})); err != nil {
+		return nil, err
+	}
+	p.open["sandbox of "+c.end] = true
+	return map[string]any{
+			"InterfaceName": map[string]string{"SrcName": "tc" + c.end, "DstPrefix": "eth"}, "Gateway": p.gateways[c.net],
+			"StaticRoutes": []map[string]any{{"Destination": "198.51.100.0/24", "RouteType": 1}},
+		},
+		errors.Join(p.disown("tv"+c.end, false), p.disown("tc"+c.end, false))
+}
+
+// publish records the published ports of an endpoint.
+func (p *Plugin) publish(c *call) (any, error) {
+	if !p.open["sandbox of "+c.end] {
+		return nil, errors.New("nobody joined")
+	}
+	p.open["ports of "+c.end] = true
+	p.ports, _ = c.Options["com.docker.network.portmap"].([]any)
+	if exposed, _ := c.Options["com.docker.network.endpoint.exposedports"].([]any); len(exposed) < len(p.ports) {
+		return nil, errors.New("published ports are exposed, too")
+	}
+	return struct{}{}, nil
 }
 
 // Forget loses all addresses, as a restart of a plugin without a disk.

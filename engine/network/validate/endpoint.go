@@ -31,50 +31,73 @@ func CheckEndpoint(n *Subnets, name string, es *network.EndpointSettings) error 
 	if es == nil {
 		return nil
 	}
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, errclass.Invalid(format, args...)) }
 	ipc := es.IPAMConfig
 	if ipc == nil {
 		ipc = &network.EndpointIPAMConfig{}
 	}
+	var p problems
 	if !container.NetworkMode(name).IsUserDefined() {
-		if ipc.IPv4Address.IsValid() || ipc.IPv6Address.IsValid() {
-			bad("user specified IP address is supported on user defined networks only")
-		}
-		if len(es.Aliases) > 0 {
-			bad("network-scoped alias is supported only for containers in user defined networks")
-		}
+		p.userDefinedOnly(es, ipc)
 	}
-	if a := ipc.IPv4Address; a.IsValid() && (!a.Unmap().Is4() || a.IsUnspecified()) {
-		bad("invalid IPv4 address: %s", a)
-	}
-	if a := ipc.IPv6Address; a.IsValid() && (!a.Is6() || a.Is4In6() || a.IsUnspecified() || a.Zone() != "") {
-		bad("invalid IPv6 address: %s", a)
-	}
+	p.addresses(ipc)
 	for i, a := range ipc.LinkLocalIPs {
-		if !a.IsValid() || a.IsUnspecified() || a.Zone() != "" {
-			bad("invalid link-local IP address: %s", a)
-		}
 		ipc.LinkLocalIPs[i] = a.Unmap()
 	}
 	ipc.IPv4Address = ipc.IPv4Address.Unmap()
 	if n != nil {
 		for _, a := range []netip.Addr{ipc.IPv4Address, ipc.IPv6Address} {
 			if err := n.check(a); err != nil {
-				errs = append(errs, err)
+				p = append(p, err)
 			}
 		}
 	}
-	for sysctl := range strings.SplitSeq(es.DriverOpts[OptSysctls], ",") {
-		p := strings.SplitN(strings.TrimSpace(sysctl), ".", 5)
-		if sysctl != "" && (len(p) != 5 || !slices.Contains([]string{"ipv4", "ipv6", "mpls"}, p[1]) || !strings.EqualFold(p[3], "IFNAME")) {
-			bad("unrecognised network interface sysctl '%s'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'", sysctl)
-		}
-	}
-	if len(errs) == 0 {
+	p.sysctls(es.DriverOpts[OptSysctls])
+	if len(p) == 0 {
 		return nil
 	}
-	return errclass.Invalid("invalid endpoint settings:\n%w", listed(errs))
+	return errclass.Invalid("invalid endpoint settings:\n%w", listed(p))
+}
+
+// problems are what is wrong with an endpoint's settings, in Docker's order.
+type problems []error
+
+func (p *problems) add(format string, args ...any) {
+	*p = append(*p, errclass.Invalid(format, args...))
+}
+
+// userDefinedOnly finds settings that predefined networks do not have.
+func (p *problems) userDefinedOnly(es *network.EndpointSettings, ipc *network.EndpointIPAMConfig) {
+	if ipc.IPv4Address.IsValid() || ipc.IPv6Address.IsValid() {
+		p.add("user specified IP address is supported on user defined networks only")
+	}
+	if len(es.Aliases) > 0 {
+		p.add("network-scoped alias is supported only for containers in user defined networks")
+	}
+}
+
+// addresses finds requested addresses that no interface can have.
+func (p *problems) addresses(ipc *network.EndpointIPAMConfig) {
+	if a := ipc.IPv4Address; a.IsValid() && (!a.Unmap().Is4() || a.IsUnspecified()) {
+		p.add("invalid IPv4 address: %s", a)
+	}
+	if a := ipc.IPv6Address; a.IsValid() && (!a.Is6() || a.Is4In6() || a.IsUnspecified() || a.Zone() != "") {
+		p.add("invalid IPv6 address: %s", a)
+	}
+	for _, a := range ipc.LinkLocalIPs {
+		if !a.IsValid() || a.IsUnspecified() || a.Zone() != "" {
+			p.add("invalid link-local IP address: %s", a)
+		}
+	}
+}
+
+// sysctls finds settings of the interface, separated by commas, that are not of one.
+func (p *problems) sysctls(list string) {
+	for sysctl := range strings.SplitSeq(list, ",") {
+		parts := strings.SplitN(strings.TrimSpace(sysctl), ".", 5)
+		if sysctl != "" && (len(parts) != 5 || !slices.Contains([]string{"ipv4", "ipv6", "mpls"}, parts[1]) || !strings.EqualFold(parts[3], "IFNAME")) {
+			p.add("unrecognised network interface sysctl '%s'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'", sysctl)
+		}
+	}
 }
 
 // check tells whether somebody may choose this address: only from a subnet that somebody

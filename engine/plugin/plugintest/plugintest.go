@@ -129,108 +129,128 @@ func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 // the given plugins are found.
 func Run(t *testing.T, factory func(t *testing.T, plugins map[string]http.Handler) plugin.Source) {
 	one, two := New("VolumeDriver", "NetworkDriver"), New("IpamDriver")
-	one.Handle("VolumeDriver.Get", func(body []byte) (any, error) {
-		var q struct{ Name string }
-		if err := json.Unmarshal(body, &q); err != nil {
-			return nil, err
-		}
-		if q.Name != "v" {
-			return nil, fmt.Errorf("no volume %q", q.Name)
-		}
-		return map[string]string{"Mountpoint": "/somewhere"}, nil
-	})
+	one.Handle("VolumeDriver.Get", getVolume)
 	one.Handle("VolumeDriver.Long", func([]byte) (any, error) { return strings.Repeat("x", 2<<20), nil })
-	src := factory(t, map[string]http.Handler{"one": one, "two.x": two})
-	lookUps(t, src)
-	calls(t, src)
+	s := suite{factory(t, map[string]http.Handler{"one": one, "two.x": two})}
+	for _, c := range []struct {
+		name string
+		run  func(t *testing.T)
+	}{
+		{"who is not there is not found", s.absent},
+		{"who is there", s.names},
+		{"each by its name, again and again", s.activate},
+		{"a call and its answer", s.answer},
+		{"what the plugin says went wrong", s.fault},
+		{"a method that it has not", s.noMethod},
+		{"an answer without end", s.endless},
+		{"many at once", s.atOnce},
+		{"a caller who gave up", s.gaveUp},
+	} {
+		t.Run(c.name, c.run)
+	}
 }
 
-func find(t *testing.T, src plugin.Source, name string) *plugin.Client {
+// getVolume is a plugin's that has one volume, v.
+func getVolume(body []byte) (any, error) {
+	var q struct{ Name string }
+	if err := json.Unmarshal(body, &q); err != nil {
+		return nil, err
+	}
+	if q.Name != "v" {
+		return nil, fmt.Errorf("no volume %q", q.Name)
+	}
+	return map[string]string{"Mountpoint": "/somewhere"}, nil
+}
+
+// suite are the cases for a source with the plugins "one", of volumes and networks, and
+// "two.x", of addresses.
+type suite struct{ src plugin.Source }
+
+func (s suite) find(t *testing.T, name string) *plugin.Client {
 	t.Helper()
-	c, err := src.Find(name)
+	c, err := s.src.Find(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-// lookUps: who is found, and who is not.
-func lookUps(t *testing.T, src plugin.Source) {
-	ctx := t.Context()
-	t.Run("who is not there is not found", func(t *testing.T) {
-		for _, name := range []string{"three", "", "../one", "a/b", "one.sock", strings.Repeat("x", 4096), "one\x00"} {
-			if _, err := src.Find(name); !errdefs.IsNotFound(err) {
-				t.Errorf("%.20q: %v", name, err)
-			}
+func (s suite) absent(t *testing.T) {
+	for _, name := range []string{"three", "", "../one", "a/b", "one.sock", strings.Repeat("x", 4096), "one\x00"} {
+		if _, err := s.src.Find(name); !errdefs.IsNotFound(err) {
+			t.Errorf("%.20q: %v", name, err)
 		}
-	})
-	t.Run("who is there", func(t *testing.T) {
-		if got := strings.Join(src.Names(), " "); got != "one two.x" {
-			t.Errorf("%q", got)
-		}
-	})
-	t.Run("each by its name, again and again", func(t *testing.T) {
-		for range 3 {
-			if err := find(t, src, "one").Activate(ctx, "VolumeDriver"); err != nil {
-				t.Error(err)
-			}
-			if err := find(t, src, "two.x").Activate(ctx, "IpamDriver"); err != nil {
-				t.Error(err)
-			}
-		}
-		if err := find(t, src, "two.x").Activate(ctx, "VolumeDriver"); !errdefs.IsNotFound(err) {
-			t.Errorf("a protocol that it does not speak: %v", err)
-		}
-	})
-	t.Run("many at once", func(t *testing.T) {
-		var wg sync.WaitGroup
-		for range 20 {
-			wg.Go(func() {
-				c, err := src.Find("one")
-				if err == nil {
-					err = c.Activate(ctx, "VolumeDriver")
-				}
-				if err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-	})
+	}
 }
 
-// calls: what comes of calling.
-func calls(t *testing.T, src plugin.Source) {
-	ctx := t.Context()
-	t.Run("a call and its answer", func(t *testing.T) {
-		var out struct{ Mountpoint string }
-		if err := find(t, src, "one").Call(ctx, "VolumeDriver.Get", map[string]string{"Name": "v"}, &out); err != nil || out.Mountpoint != "/somewhere" {
-			t.Errorf("%+v %v", out, err)
-		}
-	})
-	t.Run("what the plugin says went wrong", func(t *testing.T) {
-		err := find(t, src, "one").Call(ctx, "VolumeDriver.Get", map[string]string{"Name": "w"}, nil)
-		var f *plugin.Fault
-		if !errors.As(err, &f) || f.Text != `no volume "w"` || f.Method != "VolumeDriver.Get" || f.Status != http.StatusOK {
-			t.Errorf("%#v", err)
-		}
-	})
-	t.Run("a method that it has not", func(t *testing.T) {
-		if err := find(t, src, "one").Call(ctx, "VolumeDriver.Fly", nil, nil); !errdefs.IsNotFound(err) {
+func (s suite) names(t *testing.T) {
+	if got := strings.Join(s.src.Names(), " "); got != "one two.x" {
+		t.Errorf("%q", got)
+	}
+}
+
+func (s suite) activate(t *testing.T) {
+	for range 3 {
+		if err := s.find(t, "one").Activate(t.Context(), "VolumeDriver"); err != nil {
 			t.Error(err)
 		}
-	})
-	t.Run("an answer without end", func(t *testing.T) {
-		var out string
-		if err := find(t, src, "one").Call(ctx, "VolumeDriver.Long", nil, &out); !errdefs.IsUnavailable(err) {
+		if err := s.find(t, "two.x").Activate(t.Context(), "IpamDriver"); err != nil {
 			t.Error(err)
 		}
-	})
-	t.Run("a caller who gave up", func(t *testing.T) {
-		gone, cancel := context.WithCancel(ctx)
-		cancel()
-		if err := find(t, src, "one").Activate(gone, "VolumeDriver"); !errdefs.IsUnavailable(err) {
-			t.Error(err)
-		}
-	})
+	}
+	if err := s.find(t, "two.x").Activate(t.Context(), "VolumeDriver"); !errdefs.IsNotFound(err) {
+		t.Errorf("a protocol that it does not speak: %v", err)
+	}
+}
+
+func (s suite) answer(t *testing.T) {
+	var out struct{ Mountpoint string }
+	if err := s.find(t, "one").Call(t.Context(), "VolumeDriver.Get", map[string]string{"Name": "v"}, &out); err != nil || out.Mountpoint != "/somewhere" {
+		t.Errorf("%+v %v", out, err)
+	}
+}
+
+func (s suite) fault(t *testing.T) {
+	err := s.find(t, "one").Call(t.Context(), "VolumeDriver.Get", map[string]string{"Name": "w"}, nil)
+	var f *plugin.Fault
+	if !errors.As(err, &f) || f.Text != `no volume "w"` || f.Method != "VolumeDriver.Get" || f.Status != http.StatusOK {
+		t.Errorf("%#v", err)
+	}
+}
+
+func (s suite) noMethod(t *testing.T) {
+	if err := s.find(t, "one").Call(t.Context(), "VolumeDriver.Fly", nil, nil); !errdefs.IsNotFound(err) {
+		t.Error(err)
+	}
+}
+
+func (s suite) endless(t *testing.T) {
+	var out string
+	if err := s.find(t, "one").Call(t.Context(), "VolumeDriver.Long", nil, &out); !errdefs.IsUnavailable(err) {
+		t.Error(err)
+	}
+}
+
+func (s suite) atOnce(t *testing.T) {
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			c, err := s.src.Find("one")
+			if err == nil {
+				err = c.Activate(t.Context(), "VolumeDriver")
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (s suite) gaveUp(t *testing.T) {
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.find(t, "one").Activate(gone, "VolumeDriver"); !errdefs.IsUnavailable(err) {
+		t.Error(err)
+	}
 }
