@@ -1,5 +1,5 @@
-// Package container is the facade of containers that the API calls. It creates them and words, as Docker does,
-// what the packages below it do and refuse:
+// Package container is the facade that the API calls for containers. It creates them and has
+// the packages below it do the rest, with the messages of Docker:
 //
 //	validate  normalizes and validates settings  store   records on disk, the index of containers
 //	task      runs a container: start to removal  exec    execs and health probes
