@@ -1,6 +1,6 @@
-// Package engine puts the daemon together: configuration, services in the order
-// in which they stand on each other, start after a crash, shutdown, and what is
-// said about the whole (/info, /version).
+// Package engine assembles the daemon. It reads the configuration, starts the services from
+// the lowest to the highest, restores them after a crash, shuts them down, and answers
+// what concerns the whole daemon (/info, /version).
 package engine
 
 import (

@@ -1,6 +1,6 @@
-// Package shim is the daemon's side of the one process that holds every
-// container: the messages they exchange and a client. The serving side is
-// shim/shimd; it runs as `gantry-runtime shim`.
+// Package shim is the daemon's side of the shim, the one process that holds every container: the
+// protocol, the Client and the FDStore. Package shim/shimd is the serving side; it runs as
+// `gantry-runtime shim`.
 //
 // Transport: a unix stream socket in a 0700 directory, peer uid checked
 // (SO_PEERCRED) on both sides. Frames are a 4-byte big-endian length and a JSON

@@ -1,7 +1,7 @@
-// Package storage keeps what images and containers consist of on disk: blobs in a
-// content store, names, leases and labels in a bolt database (containerd's libraries, in
-// this process), and, by a storage driver, the unpacked layers of images and the
-// writable layers of containers. It knows nothing of registries or the API.
+// Package storage keeps images and containers on disk: blobs in a content store; names, leases
+// and labels in a bolt database (containerd's libraries, in this process); and, by a storage
+// driver, the unpacked layers of images and the writable layers of containers. It knows nothing
+// of registries or the API.
 package storage
 
 import (

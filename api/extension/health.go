@@ -1,5 +1,6 @@
-// Package extension is what our engine understands beyond Docker's API. It is asked for by annotations of a
-// container, so that clients of Docker can ask for it too.
+// Package extension holds what the engine offers beyond Docker's API: annotations of a
+// container that ask for behavior of ours, so that Docker's own client can ask for it too, and
+// the request that runs a container in one round trip (RunPath).
 package extension
 
 import "strings"

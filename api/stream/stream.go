@@ -1,5 +1,5 @@
-// Package stream has what both ends of an attached stream need: the hijacked
-// connection as the server hands it to the engine, and Docker's 8-byte framing.
+// Package stream holds what both ends of an attached stream share: the hijacked connection
+// that the server hands to the engine, and Docker's framing with its 8-byte header.
 package stream
 
 import "net"

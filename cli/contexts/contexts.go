@@ -1,4 +1,4 @@
-// Package contexts is `docker context`: the commands which read contexts and choose one.
+// Package contexts is `docker context`: the commands that read contexts and choose one.
 package contexts
 
 import (

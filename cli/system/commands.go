@@ -1,5 +1,5 @@
-// Package system is `docker system`, and what has no noun: version, info, events, inspect,
-// login, logout and completion.
+// Package system is `docker system` and the commands that belong to no noun: version, info,
+// events, inspect, login, logout and completion.
 package system
 
 import (

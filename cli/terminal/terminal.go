@@ -1,5 +1,5 @@
-// Package terminal is what the commands need of a terminal: knowing whether a stream is
-// one, raw mode with a sure way back, its size, and news of size changes.
+// Package terminal knows the terminal that a command runs on: whether a stream is one, raw
+// mode and the way back from it, its size, and changes of the size.
 package terminal
 
 import (

@@ -1,6 +1,6 @@
-// Command gantry-runtime is the data plane of Gantry in one small binary: the shim
-// that holds every container of a daemon, what becomes a container's first process,
-// and a runc-compatible command line for everybody else.
+// Command gantry-runtime is the data plane of Gantry in one small binary: the shim that holds
+// every container of a daemon, the init that becomes a container's first process, and a
+// runc-compatible command line for everybody else.
 package main
 
 import (

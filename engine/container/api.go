@@ -1,10 +1,10 @@
-// Package container is the engine's containers as the API sees them. It makes them, and puts what
-// the packages below it do and refuse into Docker's words:
+// Package container is the facade that the API calls for containers. It creates them and has
+// the packages below it do the rest, with the messages of Docker:
 //
-//	validate  normalizes and refuses settings    store   records on disk, the index of containers
+//	validate  normalizes and validates settings  store   records on disk, the index of containers
 //	task      runs a container: start to removal  exec    execs and health probes
 //	stream    attached clients                    query   list, inspect, top
-//	bundle    what the shim is asked
+//	bundle    the requests to the shim
 package container
 
 import (

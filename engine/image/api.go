@@ -1,8 +1,8 @@
-// Package image is the images of one daemon as its API knows them: resolving references,
-// listing, inspecting, tagging, removing; what containers hold of them; and, through
-// packages pull and archive, getting them in and out.
+// Package image serves the images of one daemon as the API shows them. It resolves references,
+// lists, inspects, tags and removes images, and leases them to containers; packages pull and
+// archive bring images in and out.
 //
-// Beneath it, each importing only what stands after it: pull and archive; layers
+// The packages below it, each of which imports only those after it: pull and archive; layers
 // (blobs → unpacked layers); names; document; manifest; progress.
 package image
 

@@ -1,6 +1,6 @@
-// Package network owns the networks of the daemon: it makes, lists and removes them, and is
-// the one door to containers' endpoints on them (engine/network/endpoint). Which kinds of
-// networks there are is told to it; what differs between them says their drivers.
+// Package network owns the networks of the daemon: it creates, lists and removes them. It is
+// also the facade of containers' endpoints, which engine/network/endpoint implements. The engine
+// passes the drivers in; each describes in its Description how it differs from others.
 package network
 
 import (

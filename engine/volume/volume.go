@@ -1,8 +1,8 @@
-// Package volume owns volumes: their names, labels and users. Where their data is, drivers know
-// (package driver): local keeps directories, plugins do what they do. Of each volume there is
-// <data-root>/volumes/<name>/volume.json. Who uses a volume is kept in memory and told anew by the
-// containers' records at start; who has one mounted by a driver that mounts is a file beside the
-// record, written before the driver is asked.
+// Package volume owns volumes: their names, labels and users. Each volume has a record,
+// <data-root>/volumes/<name>/volume.json; its driver (package driver) keeps the data. The users
+// of a volume are kept in memory, and containers' records restore them at start. For a driver that
+// mounts, a file beside the record names each container that has the volume mounted; it is
+// written before the driver is asked.
 package volume
 
 import (

@@ -1,5 +1,5 @@
-// Package copyup copies a directory's content by descriptors: what an image has at a path
-// into the tmpfs or the volume that is mounted over it. Nothing of it is followed or executed.
+// Package copyup copies the content of a directory by descriptors: what an image has at a path
+// goes into the tmpfs or the volume that is mounted over it. It follows no link.
 package copyup
 
 import (

@@ -1,5 +1,5 @@
-// Package quiet keeps what containerd's libraries log on their own out of the daemon's
-// log: what matters of it comes back as errors.
+// Package quiet keeps the log lines of containerd's libraries out of the daemon's log: what
+// matters of them is returned as errors.
 package quiet
 
 import (

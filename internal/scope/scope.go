@@ -1,5 +1,5 @@
-// Package scope bounds the goroutines of a service by the service's life: they carry a
-// context that Close cancels, and Close waits for them.
+// Package scope ties the goroutines of a service to the service's life: they carry a context
+// that Close cancels, and Close waits for them.
 package scope
 
 import (

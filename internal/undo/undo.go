@@ -1,5 +1,5 @@
-// Package undo keeps the list of what must be taken back when a sequence of
-// steps fails half-way. Not safe for concurrent use.
+// Package undo collects the steps that take back a sequence of actions when a later action
+// fails. Not safe for concurrent use.
 package undo
 
 import (

@@ -1,6 +1,5 @@
-// Package version holds what the build knows about itself. The variables are set by
-// the linker (-ldflags "-X github.com/gantry/gantry/internal/version.Version=…") and
-// are never written afterwards.
+// Package version holds the program's version. The linker sets its variables (-ldflags "-X
+// github.com/gantry/gantry/internal/version.Version=…"); they are never written afterwards.
 package version
 
 // Version is the release, Commit the short git commit, BuildTime the time of the

@@ -1,5 +1,5 @@
-// Package attrs tells the attributes of a container's log: what --log-opt labels, labels-regex,
-// env, env-regex and tag ask for. It is the daemon's part: who writes the log gets them ready.
+// Package attrs computes the attributes of a container's log entries, as --log-opt labels,
+// labels-regex, env, env-regex and tag ask for. The daemon computes them; the shim writes them.
 package attrs
 
 import (

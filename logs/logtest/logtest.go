@@ -1,4 +1,4 @@
-// Package logtest holds log drivers to what package logs says of them.
+// Package logtest is the suite that every log driver passes.
 package logtest
 
 import (

@@ -1,4 +1,4 @@
-// Package none is the log driver that keeps nothing.
+// Package none is the log driver that keeps no output.
 package none
 
 import (

@@ -1,5 +1,5 @@
-// Package ociinit is what runs inside a container before its program does: the
-// process that assembles the root, gives up its rights and executes the program.
+// Package ociinit runs inside a container before its program does: the process assembles the
+// root, gives up its privileges and executes the program.
 //
 // It is a fresh Go process at every start, so it imports little, allocates little
 // and never runs more than one goroutine. Everything that the kernel keeps per

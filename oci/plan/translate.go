@@ -1,5 +1,5 @@
-// Package plan turns a specification into the message for init (initmsg), without
-// effects and without a look at the machine.
+// Package plan translates a specification into the message for init (initmsg). It is pure: it
+// changes nothing and does not look at the machine.
 package plan
 
 import (

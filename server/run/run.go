@@ -1,5 +1,6 @@
-// Package run is the second half of extension.RunPath: a container that has been made is attached to, started and
-// waited for on behalf of one client, over a unix socket that was taken over from HTTP.
+// Package run serves the second half of extension.RunPath: on behalf of one client it attaches to
+// a container that has been created, starts it and waits for it, over a unix socket that was taken
+// over from HTTP.
 package run
 
 import (

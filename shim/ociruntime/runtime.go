@@ -1,7 +1,7 @@
-// Package ociruntime is the seam between the shim and whatever makes containers: our own
-// runtime in this process (package oci), or the command line of another one that is
-// compatible with runc's. The shim gives a process its streams, is its parent, reaps it and
-// writes its log in the same way with each; what a container uses is read from its cgroup.
+// Package ociruntime is the seam of OCI runtimes: our own, in the shim's process (package oci),
+// or another one's command line that is compatible with runc's. The shim treats the processes of
+// both in the same way: it gives them their streams, is their parent, reaps them and writes their
+// log. The usage of a container is read from its cgroup.
 package ociruntime
 
 import (

@@ -1,6 +1,6 @@
-// Package driver is the seam for union file systems: how the unpacked layers of images
-// are kept, how a container gets a root file system above them, and where it writes.
-// overlay and vfs implement it; package drivertest says what every driver has to do.
+// Package driver is the seam of union file systems. A driver keeps the unpacked layers of images
+// and the writable layers of containers, and says how a container's root is assembled of them.
+// Packages overlay and vfs implement it; drivertest.Run is the suite that every driver passes.
 package driver
 
 import (

@@ -1,6 +1,5 @@
-// Package pack writes directory trees as tar archives and tells what changed between two
-// trees. It is the one writer for everything that leaves a container: copies, exports,
-// commits and layers.
+// Package pack writes directory trees as tar archives and lists the differences between two
+// trees. Everything that leaves a container goes through it: copies, exports, commits and layers.
 //
 // A container may change its tree while it is read. Everything is therefore opened by name
 // in the descriptor of its directory, without following a symbolic link, and what is written

@@ -1,6 +1,6 @@
-// Package tree removes, measures and copies directory trees that somebody hostile may
-// have written, by descriptors: no symbolic link is followed, no depth exhausts
-// descriptors or stack, no mode or attribute stops it.
+// Package tree removes, measures and copies directory trees that may be hostile. It works on
+// descriptors: it follows no symbolic link, no depth exhausts descriptors or stack, and no mode or
+// attribute stops it.
 package tree
 
 import (

@@ -1,5 +1,5 @@
-// Package poll waits, in tests, for what another process or the kernel does: what happens
-// inside the test's own process is waited for with testing/synctest or a channel.
+// Package poll waits, in tests, for what another process or the kernel does. Use
+// testing/synctest or a channel for what happens inside the test's own process.
 package poll
 
 import (

@@ -1,5 +1,5 @@
-// Package testregistry is an image registry in memory, with faults on demand, and what
-// tests make images of.
+// Package testregistry is an image registry in memory that can inject faults, with helpers that
+// make images for it.
 package testregistry
 
 import (

@@ -1,6 +1,6 @@
-// Package bundle puts together what the shim is asked for a container's processes: root, user,
-// OCI specification, seccomp filter, log; and gives what it answers when it cannot start them
-// Docker's words.
+// Package bundle assembles the request by which the shim starts a container's process: root,
+// user, OCI specification, seccomp filter and log. It also translates the shim's errors into
+// Docker's messages.
 package bundle
 
 import (

@@ -1,4 +1,4 @@
-// Package exec owns the further processes of running containers: execs and health probes.
+// Package exec runs further processes in running containers: execs and health probes.
 package exec
 
 import (

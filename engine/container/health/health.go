@@ -1,5 +1,5 @@
-// Package health is what a container's health follows from, as pure functions: when the next
-// probe is due, and what a probe's result makes of the state.
+// Package health decides about a container's health with pure functions: when the next probe is
+// due, and how a probe's result changes the state. Watch runs the probes of one run.
 package health
 
 import (

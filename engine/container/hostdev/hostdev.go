@@ -1,4 +1,4 @@
-// Package hostdev looks up the device nodes of the host that containers are given.
+// Package hostdev looks up the host's device nodes for containers that ask for them.
 package hostdev
 
 import (

@@ -1,5 +1,5 @@
-// Package links holds what Docker's links mean on the default bridge: how they are written,
-// the variables they make, and the lines in a hosts file.
+// Package links implements Docker's links on the default bridge: it parses them and derives
+// their environment variables and the lines of the hosts file.
 package links
 
 import (

@@ -1,5 +1,5 @@
-// Package mounts resolves what --volume, --mount, --tmpfs, --volumes-from and an image's
-// VOLUME ask for, with Docker's syntax and messages.
+// Package mounts resolves the mounts that --volume, --mount, --tmpfs, --volumes-from and an
+// image's VOLUME ask for, with Docker's syntax and messages.
 package mounts
 
 import (

@@ -1,4 +1,4 @@
-// Package query answers questions about containers out of their snapshots: list, inspect, top.
+// Package query answers questions about containers from their snapshots: list, inspect, top.
 // It changes nothing.
 package query
 

@@ -1,6 +1,6 @@
-// Package spec turns what a user asked of a container into an OCI runtime spec, with
-// Docker's defaults. Build is pure: what must be looked up on the host (devices, users)
-// comes in with its Input.
+// Package spec translates a container's settings into an OCI runtime specification, with
+// Docker's defaults. Build is pure: whatever must be looked up on the host (devices, users)
+// is part of its Input.
 package spec
 
 import (

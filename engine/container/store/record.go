@@ -1,6 +1,6 @@
-// Package store keeps what is known of containers: their records on disk, and the index of
-// those that exist with the snapshots that everybody may read. Only a container's task writes
-// its records and replaces its snapshots.
+// Package store keeps containers: their records on disk, and an index in memory with a
+// snapshot of each that anybody may read. Only a container's task writes its records and
+// replaces its snapshot.
 package store
 
 import (

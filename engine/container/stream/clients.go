@@ -1,6 +1,6 @@
-// Package stream connects clients to the streams of a container's first process: those that
-// come while it runs at once, those that come before with its start. The bytes themselves
-// go between the client and the shim.
+// Package stream attaches clients to the streams of a container's first process. A client that
+// attaches to a running container is connected at once; one that comes earlier is connected
+// when the container starts. The bytes themselves go between the client and the shim.
 package stream
 
 import (

@@ -1,7 +1,8 @@
-// Package task runs containers: each has one task, which is a goroutine with a mailbox. It feeds
-// a pure state machine (fsm), carries out the effects that this answers beside itself, writes
-// the container's records and replaces its snapshots. Starts, teardowns, removals, restores and
-// health checks are here. Refusals are the state machine's errors.
+// Package task runs containers. Each container has one task, a goroutine with a mailbox. The
+// task feeds events to a pure state machine (fsm), runs the effects that the machine returns
+// in goroutines of their own, writes the container's records and replaces its snapshot. Starts, teardowns,
+// removals, restores and health checks are here. A request that the state does not allow
+// fails with the state machine's error.
 package task
 
 import (

@@ -1,6 +1,6 @@
-// Package userdb finds users and groups in a container's own /etc/passwd and
-// /etc/group. The files are foreign: they are read by descriptor through the overlay's
-// layers, symbolic links are followed inside the root only, and parsing is bounded.
+// Package userdb looks up users and groups in a container's own /etc/passwd and /etc/group. The
+// files are foreign input: they are read by descriptor through the layers of the overlay, symbolic
+// links are followed inside the root only, and parsing is bounded.
 package userdb
 
 import (

@@ -1,6 +1,6 @@
 // Package validate normalizes and validates container settings: those of a create request, of an
-// exec, and of a stop. It is the only place that does so. All errors are in Docker's words, of
-// class InvalidArgument, or NotImplemented for what we lack.
+// exec, and of a stop. No other package does so. Errors have Docker's messages and the class
+// InvalidArgument, or NotImplemented for what this engine lacks.
 package validate
 
 import (

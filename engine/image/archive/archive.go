@@ -1,5 +1,5 @@
-// Package archive loads images from tar archives and saves them to such: OCI layouts, and
-// Docker's older format with manifest.json.
+// Package archive loads images from tar archives and saves images to them. It knows two
+// formats: OCI layouts, and Docker's older one with manifest.json.
 package archive
 
 import (

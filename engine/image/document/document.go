@@ -1,6 +1,6 @@
-// Package document reads and stores the documents an image consists of (indexes,
-// manifests, configurations) in the content store, with the labels by which the
-// garbage collector finds what they refer to. What the bytes mean is package manifest's.
+// Package document reads and stores an image's documents (indexes, manifests,
+// configurations) in the content store, with the labels by which the garbage collector finds
+// the content they refer to. Package manifest decodes them.
 package document
 
 import (

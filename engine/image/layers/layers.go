@@ -1,6 +1,6 @@
-// Package layers brings the layers of images into the storage: blobs that are missing are
-// fetched, and each is unpacked while it comes in, side by side with the others; what is
-// unpacked becomes the driver's, one layer above the other, when those below it are there.
+// Package layers fetches and unpacks the layers of images. Layers are fetched side by side, and
+// each is unpacked while its blob arrives, into an active snapshot. A layer is committed once
+// the layer below it is.
 package layers
 
 import (

@@ -1,6 +1,6 @@
-// Package manifest decodes the documents an image consists of: indexes, manifests and
-// configurations. They come from strangers, so sizes, counts and types are checked
-// here, once. Pure functions; errors are of class InvalidArgument unless said.
+// Package manifest decodes an image's documents: indexes, manifests and configurations. They
+// are foreign input, so this package checks sizes, counts and types, once. All functions are
+// pure; errors are of class InvalidArgument unless their comment says otherwise.
 package manifest
 
 import (

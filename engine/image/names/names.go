@@ -1,5 +1,5 @@
-// Package names holds the names of images: which reference points to what, in memory and
-// in the database, and what a reference of the user's leads to.
+// Package names holds the names of images, in memory and in the database: which image a
+// reference points to, and which image a user's reference means.
 package names
 
 import (

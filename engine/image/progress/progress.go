@@ -1,4 +1,4 @@
-// Package progress tells people how far a pull, load or push is, in Docker's terms.
+// Package progress reports how far a pull, load or push is, in Docker's terms.
 package progress
 
 import (

@@ -1,6 +1,6 @@
-// Package pull fetches images from registries: what a name points to, the documents of
-// the platform that is wanted, its layers, and the name last, so that nobody sees an
-// image before all of it is there.
+// Package pull fetches images from registries. It resolves the name, fetches the documents of
+// the requested platform, then the layers, and stores the name last, so that nobody sees an
+// incomplete image.
 package pull
 
 import (

@@ -1,5 +1,5 @@
-// Package bridge is the driver "bridge": containers joined by a bridge on the host, which is
-// their gateway; the host's firewall decides what reaches them and publishes their ports.
+// Package bridge is the driver "bridge". It joins containers by a bridge on the host, which is
+// their gateway. The host's firewall decides which packets reach them and publishes their ports.
 package bridge
 
 import (

@@ -1,6 +1,6 @@
-// Package conntrack removes entries of the kernel's connection tracking. A UDP flow has
-// no end of its own: as long as its entry lives, its packets go where the rules said
-// when it began, whatever they say now.
+// Package conntrack flushes entries of the kernel's connection tracking. A UDP flow does not
+// end: as long as its entry exists, its packets follow the rules that held when it began, even
+// after the rules have changed.
 package conntrack
 
 import (

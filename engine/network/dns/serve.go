@@ -1,7 +1,7 @@
 // Package dns is the resolver that every container of a user-defined network finds at
-// 127.0.0.11: it knows the containers of the networks, and asks the host's resolvers for
-// the rest. The sockets are in the container's network namespace; the daemon serves them,
-// and the shim keeps them while there is no daemon, so that queries wait.
+// 127.0.0.11. It answers for the containers of the networks and forwards other queries to the
+// host's resolvers. Its sockets are in the container's network namespace. The daemon serves them,
+// and the shim's descriptor store keeps them while there is no daemon, so that queries wait.
 package dns
 
 import (

@@ -1,7 +1,7 @@
-// Package driver is the seam between the service of networks and what makes one kind of
-// network: bridge, macvlan, ipvlan, host, null, plugins, and overlay when there is a swarm.
-// Which drivers there are says the table that the engine gives to network.New; what differs
-// between them says each in its Description, so that nothing compares their names.
+// Package driver is the seam of network drivers: a driver implements one kind of network, such
+// as bridge, macvlan, ipvlan, host, null, a plugin's, or overlay in a swarm. The engine passes the
+// table of drivers to network.New. Drivers differ by their Description, so nothing compares
+// their names.
 package driver
 
 import (

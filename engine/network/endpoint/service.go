@@ -1,7 +1,7 @@
-// Package endpoint puts containers on networks: it takes addresses, has the networks' drivers
-// make interfaces, elects the endpoint that gives the default route, publishes ports, serves
-// names, and takes all of it over when the daemon comes back. Networks themselves are
-// engine/network's.
+// Package endpoint connects containers to networks. It allocates addresses, asks the networks'
+// drivers how to make interfaces, elects the endpoint that provides the default route, publishes
+// ports and serves names. After a restart of the daemon it adopts the endpoints of running
+// containers. Package network owns the networks themselves.
 package endpoint
 
 import (

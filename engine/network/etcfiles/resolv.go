@@ -1,4 +1,4 @@
-// Package etcfiles makes the resolv.conf and hosts files of containers.
+// Package etcfiles writes the resolv.conf and hosts files of containers.
 package etcfiles
 
 import (

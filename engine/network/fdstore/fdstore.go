@@ -1,5 +1,6 @@
-// Package fdstore is the seam to the process that holds sockets while there is no daemon
-// (the shim, as systemd's FDSTORE): published ports stay taken and resolvers' sockets open.
+// Package fdstore is the seam to the descriptor store: a process (the shim) that keeps
+// sockets while there is no daemon, as systemd's FDSTORE does. So published ports stay taken,
+// and the resolvers' sockets stay open.
 package fdstore
 
 import (

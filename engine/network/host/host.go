@@ -1,6 +1,6 @@
 // Package host is the machine as networks change it: links, addresses and sysctls in the
-// host's network namespace, the nftables table, forwarding, connection tracking. It
-// implements driver.Host, and holds the one connection of each kind that networks work by.
+// host's network namespace, the nftables table, forwarding, connection tracking. It implements
+// driver.Host and holds the one netlink connection of each kind.
 package host
 
 import (
@@ -155,7 +155,9 @@ func (h *Host) Reap(hostIf string) { h.reaper.later(hostIf) }
 
 // Publish makes a container's published ports these, in one transaction; when it fails they are
 // what they were.
-func (h *Host) Publish(containerID string, now []ports.Mapping) error { return h.fw.Publish(containerID, now) }
+func (h *Host) Publish(containerID string, now []ports.Mapping) error {
+	return h.fw.Publish(containerID, now)
+}
 
 // Unpublish removes a container's published ports; an unknown container is no error.
 func (h *Host) Unpublish(containerID string) error { return h.fw.Unpublish(containerID) }

@@ -1,6 +1,6 @@
-// Package ipam hands out addresses of a subnet and subnets of pools. It is pure
-// bookkeeping in memory: what is in use is told to it again after a restart. Nothing
-// here is safe for concurrent use.
+// Package ipam allocates addresses of a subnet, and subnets of pools. It only keeps books in
+// memory: after a restart its callers tell it again what is in use. Nothing here is safe for
+// concurrent use.
 package ipam
 
 import (

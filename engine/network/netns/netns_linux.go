@@ -1,5 +1,5 @@
-// Package netns makes network namespaces, the interfaces in them, and bridges, with as
-// few netlink messages as it can. It decides nothing.
+// Package netns makes network namespaces, the interfaces in them, and bridges, with as few
+// netlink messages as possible. Its callers decide what to make.
 package netns
 
 import (

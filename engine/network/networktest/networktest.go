@@ -1,6 +1,6 @@
-// Package networktest is what every driver of networks must do, shown with real packets
-// between real namespaces. It works in the network namespace of its caller, which must
-// be the test's own.
+// Package networktest is the suite that every network driver passes with real packets between
+// real namespaces. It runs in the network namespace of its caller, which must be one that the
+// test made for itself.
 package networktest
 
 import (

@@ -1,5 +1,5 @@
-// Package ports keeps which host ports are published, by whom, and holds a socket on
-// each so that no other program of the host takes it.
+// Package ports keeps the table of published host ports and of the containers that publish them.
+// It holds a socket on each port, so that no other program of the host takes it.
 package ports
 
 import (

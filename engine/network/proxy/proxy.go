@@ -1,6 +1,6 @@
-// Package proxy forwards in the daemon what the kernel cannot: connections to ::1 and
-// to IPv6 addresses of the host for a container that has IPv4 only, and everything where
-// the firewall is switched off.
+// Package proxy is the userland proxy. It forwards what the kernel cannot: connections to ::1
+// and to the host's IPv6 addresses for a container that has IPv4 only, and all published ports
+// where the firewall is switched off.
 package proxy
 
 import (

@@ -1,6 +1,6 @@
-// Package publish takes ports of the host for containers and leads them there: by the host's
-// firewall, by a userland proxy where the kernel cannot, with a socket on each that shows
-// other programs that it is taken and outlives the daemon.
+// Package publish publishes containers' ports on the host: by the host's firewall, or by the
+// userland proxy where the kernel cannot forward. A socket on each port shows other programs that
+// the port is taken; it outlives the daemon.
 package publish
 
 import (

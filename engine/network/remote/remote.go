@@ -1,4 +1,4 @@
-// Package remote is drivers of networks that are plugins of Docker's legacy protocol
+// Package remote implements network and IPAM drivers by plugins of Docker's legacy protocol
 // (github.com/moby/moby, libnetwork/docs/remote.md).
 package remote
 

@@ -1,6 +1,5 @@
-// Package sandbox is what a container and its networks tell each other: what a start asks for,
-// what it gets, and what is written down of it so that the next daemon finds it again. Plain
-// data.
+// Package sandbox holds the plain data that containers and networks exchange: the request of a
+// start, its result, and the record that a later daemon restores it from.
 package sandbox
 
 import (

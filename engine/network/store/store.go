@@ -1,5 +1,5 @@
-// Package store holds the networks that there are: on disk one JSON record each, in memory
-// which names, subnets and addresses are in use, and by whom.
+// Package store keeps the networks: one JSON record each on disk, and in memory the names,
+// subnets and addresses that are in use.
 package store
 
 import (

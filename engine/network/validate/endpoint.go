@@ -1,4 +1,5 @@
-// Package validate judges what is asked of networks, without knowing the networks.
+// Package validate validates requests about networks and endpoints. It does not look at the
+// networks that exist.
 package validate
 
 import (

@@ -1,5 +1,5 @@
-// Package vlan is the drivers macvlan and ipvlan: containers' interfaces are children of
-// one of the host's, and speak on its wire themselves.
+// Package vlan is the drivers macvlan and ipvlan. Their interfaces are children of an interface
+// of the host and send on its link directly.
 package vlan
 
 import (

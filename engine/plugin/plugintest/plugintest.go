@@ -1,5 +1,5 @@
-// Package plugintest is what tests of plugins need: a fake plugin that answers what a test
-// says, a place to serve it, and the suite that every plugin.Source passes.
+// Package plugintest holds what tests of plugins need: a fake plugin whose answers the test
+// chooses, a server for it, and the suite that every plugin.Source passes.
 package plugintest
 
 import (

@@ -1,6 +1,7 @@
-// Package driver is the seam of volume drivers: who makes volumes, and where their data can be
-// reached while a container runs. local keeps them in directories below the data-root, volplugin
-// calls plugins of Docker's protocol; drivertest.Run holds an implementation to this package.
+// Package driver is the seam of volume drivers. A driver creates volumes and says at which path
+// their data can be reached while a container runs. Package local keeps volumes in directories
+// below the data-root; package volplugin calls plugins of Docker's protocol. drivertest.Run is
+// the suite that every driver passes.
 package driver
 
 import (

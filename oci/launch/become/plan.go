@@ -1,7 +1,6 @@
-// Package become makes the last part of a program of system calls (package sysprog), by
-// which the process becomes a container's program: streams, identity, limits, filter,
-// execve, in the order and with the messages of init (oci/init, become). Starts and execs
-// share it.
+// Package become generates the last part of a program of system calls (package sysprog), by
+// which the process becomes a container's program: streams, identity, limits, filter, execve.
+// The order and the messages are those of init (oci/init/become.go). Starts and execs share it.
 package become
 
 import (

@@ -1,8 +1,8 @@
 //go:build amd64 || arm64
 
-// Package entry is where the gantry-runtime program begins, before the Go runtime
-// does: the linker is told so by -E (Makefile). Without that the program begins
-// as any other and works the same, some milliseconds slower.
+// Package entry is the entry point of gantry-runtime: it runs before the Go runtime does (the
+// linker's option -E in the Makefile). A binary that is linked without that option works the
+// same, some milliseconds slower.
 package entry
 
 // Start is the program's entry point; nobody calls it. For the commands run, exec and

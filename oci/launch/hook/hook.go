@@ -1,5 +1,4 @@
-// Package hook runs the programs that an OCI spec wants run at points of a
-// container's life. It serves the runtime as well as the process inside the
+// Package hook runs the hooks of an OCI specification. The runtime uses it as well as the process inside the
 // container, so it starts no goroutine and uses system calls only.
 package hook
 

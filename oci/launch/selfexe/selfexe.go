@@ -1,6 +1,6 @@
 // Package selfexe makes this process run from a copy of its executable that nobody can
-// change. A container that reaches the runtime through /proc/PID/exe then finds no file of
-// the host's (CVE-2019-5736).
+// change. A container that reaches the runtime through /proc/PID/exe then cannot write to a file
+// of the host (CVE-2019-5736).
 package selfexe
 
 import (

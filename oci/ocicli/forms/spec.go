@@ -1,5 +1,5 @@
-// Package forms has what the runtime's command line prints for others to read, in
-// runc's forms: a specification to begin with, what is supported, usage and events.
+// Package forms holds the outputs of the runtime's command line that other programs read, as
+// runc formats them: the default specification, features, usage and events.
 package forms
 
 import (

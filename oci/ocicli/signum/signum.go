@@ -1,4 +1,4 @@
-// Package signum knows signals by their names and numbers.
+// Package signum translates between names and numbers of signals.
 package signum
 
 import (

@@ -1,5 +1,5 @@
-// Package caps knows the capabilities of this process and of this kernel
-// (capabilities(7)), as masks with one bit for each.
+// Package caps translates capabilities(7) to masks with one bit for each, and reads those of
+// this process and of this kernel.
 package caps
 
 import (

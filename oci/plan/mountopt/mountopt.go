@@ -1,4 +1,4 @@
-// Package mountopt knows the mount options that are not a file system's own.
+// Package mountopt translates the mount options that are not a file system's own to flags.
 package mountopt
 
 import (

@@ -1,5 +1,5 @@
-// Package runtimetest is what every implementation of ociruntime.Runtime passes, with real
-// containers. It needs root and a busybox without libraries.
+// Package runtimetest is the suite that every ociruntime.Runtime passes, with real containers. It
+// needs root and a static busybox.
 package runtimetest
 
 import (

@@ -1,5 +1,5 @@
-// Package drivertest says what every storage driver has to do. A driver's own test calls
-// Run; what differs between drivers only the description tells.
+// Package drivertest is the suite that every storage driver passes. A driver's own test calls
+// Run; drivers differ by their Description only.
 package drivertest
 
 import (

@@ -1,7 +1,7 @@
-// Package overlay is the storage driver that stands on Linux' overlayfs: each layer is a
-// directory with what it adds, kept by containerd's overlay snapshotter; a container's
-// writable layer is two empty directories, <data-root>/layers/<id>/{upper,work}, which is
-// why making one costs next to nothing.
+// Package overlay is the storage driver on Linux' overlayfs. Each layer of an image is a
+// directory with what it adds, kept by containerd's overlay snapshotter. A container's
+// writable layer is two empty directories, <data-root>/layers/<id>/{upper,work}, so making one
+// costs next to nothing.
 package overlay
 
 import (

@@ -1,7 +1,7 @@
-// Package vfs is the storage driver that needs nothing of the file system: every layer of
-// an image is a directory with the whole tree, every container gets a copy of the
-// topmost one. It is slow and takes much room (less where the file system can share the
-// content of files), and works where overlayfs does not.
+// Package vfs is the storage driver that needs nothing of the file system. Every layer of an
+// image is a directory with the whole tree, and every container gets a copy of the topmost one.
+// It is slow and takes much room (less where the file system can share the content of files),
+// and it works where overlayfs does not.
 package vfs
 
 import (

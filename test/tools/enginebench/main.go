@@ -1,4 +1,4 @@
-// enginebench measures engines that speak the Docker API side by side: the processor and
+// Command enginebench measures engines that speak the Docker API side by side: the processor and
 // wall time of a container's whole life and of an exec, and the memory of the engine's own
 // processes.
 //

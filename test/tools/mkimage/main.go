@@ -1,4 +1,4 @@
-// mkimage builds a test image and pushes it to a registry or writes it as an archive.
+// Command mkimage builds a test image and pushes it to a registry or writes it as an archive.
 package main
 
 import (

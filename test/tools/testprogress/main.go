@@ -1,4 +1,4 @@
-// Testprogress reads what `go test -json` prints and writes for people: a line for each
+// Command testprogress reads what `go test -json` prints and writes for people: a line for each
 // test as it ends, the output of those that failed, and a line that counts at the end.
 // Its status is 1 when a test or a package failed, or none ran.
 package main

@@ -1,5 +1,5 @@
-// Package drivertest is what tests of network drivers need: a host in memory, and the suite
-// that every driver passes on it. What drivers do to real packets shows networktest.
+// Package drivertest holds what tests of network drivers need: a host in memory, and the suite
+// that every driver passes on it. Package networktest tests drivers with real packets.
 package drivertest
 
 import (

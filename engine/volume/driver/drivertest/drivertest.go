@@ -1,4 +1,4 @@
-// Package drivertest holds volume drivers to what package driver says of them.
+// Package drivertest is the suite that every volume driver passes.
 package drivertest
 
 import (

@@ -1,6 +1,6 @@
-// Package local is the volume driver "local": a volume is the directory <root>/<name>/_data. It
-// appears and goes by one rename. What is below _data is the containers': it is touched by
-// descriptors only. What else is in <root>/<name> is the engine's, and goes with the volume.
+// Package local is the volume driver "local". A volume is the directory <root>/<name>/_data,
+// which appears and disappears by one rename. Containers write below _data, so it is accessed by
+// descriptors only. The rest of <root>/<name> is the engine's and is removed with the volume.
 package local
 
 import (

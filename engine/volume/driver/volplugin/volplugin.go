@@ -1,4 +1,4 @@
-// Package volplugin drives volumes by plugins of Docker's VolumeDriver protocol
+// Package volplugin is the volume driver that calls plugins of Docker's VolumeDriver protocol
 // (docs.docker.com/engine/extend/plugins_volume).
 package volplugin
 
