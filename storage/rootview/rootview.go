@@ -37,10 +37,10 @@ func (a Access) attrs() uint64 {
 
 // Merge opens the tree that overlayfs makes of layers, topmost first, read-only. The layers may
 // be in use, also as the writable one of another mount: what is changed there while the view
-// is open shows in it, or does not. The caller closes it.
+// is open shows in it, or does not. One layer is its own directory. The caller closes it.
 func Merge(layers []string) (*os.File, error) {
 	if len(layers) == 1 { // an overlay needs two
-		return Directory(unix.AT_FDCWD, layers[0], ReadOnly)
+		return os.OpenFile(layers[0], unix.O_PATH|unix.O_DIRECTORY, 0)
 	}
 	return overlay(layers, "", "", ReadOnly)
 }
