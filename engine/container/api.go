@@ -4,7 +4,7 @@
 //	validate  normalizes and validates settings  store   records on disk, the index of containers
 //	task      runs a container: start to removal  exec    execs and health probes
 //	stream    attached clients                    query   list, inspect, top
-//	bundle    the requests to the shim
+//	bundle    the requests to the shim            filesystem  views of roots, export, diff
 package container
 
 import (

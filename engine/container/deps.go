@@ -5,6 +5,7 @@ import (
 
 	"github.com/gantry/gantry/engine/container/bundle"
 	"github.com/gantry/gantry/engine/container/exec"
+	"github.com/gantry/gantry/engine/container/filesystem"
 	"github.com/gantry/gantry/engine/container/mounts"
 	"github.com/gantry/gantry/engine/container/query"
 	"github.com/gantry/gantry/engine/container/task"
@@ -30,6 +31,7 @@ type Layers interface {
 	Create(containerID string) (storage.Layer, error)
 	query.Layers
 	bundle.Layers
+	filesystem.Layers
 	task.Layers
 }
 

@@ -26,12 +26,14 @@ import (
 	"github.com/gantry/gantry/oci"
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/storage"
+	"github.com/gantry/gantry/storage/rootview"
 	"github.com/gantry/gantry/test/poll"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/container"
 	networktypes "github.com/moby/moby/api/types/network"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // fakeImages knows one image, "busybox".
@@ -117,6 +119,10 @@ func (f *fakeLayers) Remove(id string) error {
 	}
 	delete(f.have, id)
 	return os.RemoveAll(filepath.Join(f.root, id))
+}
+
+func (f *fakeLayers) View(_ context.Context, id string, _ *os.File, _ rootview.Access) (*os.File, error) {
+	return os.OpenFile(f.layer(id).Upper, unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
 func (f *fakeLayers) Usage(context.Context, string) (storage.LayerUsage, error) {

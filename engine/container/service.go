@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/gantry/gantry/engine/container/bundle"
 	"github.com/gantry/gantry/engine/container/exec"
+	"github.com/gantry/gantry/engine/container/filesystem"
 	"github.com/gantry/gantry/engine/container/query"
 	"github.com/gantry/gantry/engine/container/store"
 	"github.com/gantry/gantry/engine/container/task"
@@ -61,6 +63,7 @@ type Service struct {
 	tasks    *task.Manager
 	execs    *exec.Set
 	query    *query.Reader
+	roots    *filesystem.Reader
 }
 
 // New makes the service; it touches nothing but its directories. Restore must be
@@ -83,10 +86,11 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		LogDriver: cmp.Or(cfg.LogDriver, "json-file"), LogOpts: cfg.LogOpts, Logs: deps.Logs,
 		ShmSize: cmp.Or(cfg.ShmSize, 64<<20), StopTimeout: cmp.Or(cfg.StopTimeout, 10*time.Second),
 	}, s.index, deps.Networks)
+	s.roots = filesystem.New(s.index, deps.Images, deps.Layers, deps.Bus)
 	b, err := bundle.New(bundle.Config{
 		CgroupParent: cfg.CgroupParent, SystemdCgroup: cfg.SystemdCgroup, Init: cfg.Init,
 		NoNewPrivileges: cfg.NoNewPrivileges, SeccompProfile: cfg.SeccompProfile, Logs: deps.Logs, Runtimes: cfg.Runtimes,
-	}, deps.Images, deps.Layers, files, s.index, deps.Seccomp)
+	}, deps.Images, deps.Layers, s.roots, files, s.index, deps.Seccomp)
 	if err != nil {
 		return nil, err
 	}
@@ -138,6 +142,17 @@ func (s *Service) Inspect(ctx context.Context, ref string, size bool) (container
 // are none.
 func (s *Service) Top(ctx context.Context, ref string, psArgs []string) (container.TopResponse, error) {
 	return s.query.Top(ctx, ref, psArgs)
+}
+
+// Export writes the container's root file system as a tar archive, and the mount points of what is
+// mounted in it.
+func (s *Service) Export(ctx context.Context, ref string, w io.Writer) error {
+	return s.roots.Export(ctx, ref, w)
+}
+
+// Changes tells what the container has changed in its image's files; nil when nothing.
+func (s *Service) Changes(ctx context.Context, ref string) ([]container.FilesystemChange, error) {
+	return s.roots.Changes(ctx, ref)
 }
 
 // Prune removes all containers that do not run and match the filters.

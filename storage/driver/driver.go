@@ -5,8 +5,10 @@ package driver
 
 import (
 	"context"
+	"os"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/gantry/gantry/storage/rootview"
 )
 
 // Description are a driver's facts. Nothing outside a driver compares names to know them.
@@ -52,6 +54,13 @@ type Driver interface {
 	// Layer finds the writable layer; class NotFound when the container has none,
 	// FailedPrecondition when another driver made it.
 	Layer(container string) (Layer, error)
+	// View opens the root of a container that does not run, above lower as Create's, as a mount that
+	// is attached nowhere (package rootview), for the caller to close. Class NotFound and
+	// FailedPrecondition as Layer. ReadOnly it may be open beside others, and while the
+	// container starts and writes: what changes meanwhile shows, or does not. ReadWrite it is
+	// the only one who has the layer mounted, which the caller sees to; it works, too, where
+	// the last run's mount kept nothing safe from the machine's end (oci.Overlay.Volatile).
+	View(container string, lower []string, a rootview.Access) (*os.File, error)
 	// Usage measures what the container has written above lower. Class NotFound as Layer.
 	Usage(ctx context.Context, container string, lower []string) (Usage, error)
 	// Remove deletes the writable layer, whichever driver made it; none is no error. From its

@@ -56,6 +56,35 @@ type Differ interface {
 	Layer(ctx context.Context, w io.Writer) error
 }
 
+// DiffOptions say what does not count as a difference.
+type DiffOptions struct {
+	// MountPoints are absolute paths at which whoever mounts the newer tree makes empty
+	// directories and files, to mount something there. Such a one, and the directories that lead
+	// to it, count as being in the older tree as well.
+	MountPoints []string
+}
+
+// scaffold are mount points and the directories that lead to them, relative to the root.
+type scaffold map[string]bool // true: a mount point
+
+func (o DiffOptions) scaffold() scaffold {
+	s := make(scaffold, 2*len(o.MountPoints))
+	for _, p := range o.MountPoints {
+		name := strings.TrimPrefix(path.Clean(p), "/")
+		s[name] = true
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			s[dir] = s[dir] // false where it is none itself
+		}
+	}
+	return s
+}
+
+// has reports whether an entry that only the newer tree has is part of the scaffold.
+func (s scaffold) has(e *entry) bool {
+	point, ok := s[e.name]
+	return ok && (e.dir() || point && e.st.Mode&unix.S_IFMT == unix.S_IFREG && e.st.Size == 0)
+}
+
 // found is a difference with the newer entry, nil where that was deleted.
 type found struct {
 	Change
@@ -198,9 +227,9 @@ func sameContent(ctx context.Context, a, b *entry) (bool, error) {
 
 // Compare is the differ of two whole trees, each an open descriptor (O_PATH will do) of a
 // directory that stays the caller's.
-func Compare(newer, older *os.File) Differ {
+func Compare(newer, older *os.File, o DiffOptions) Differ {
 	return finder(func(ctx context.Context, fn func(found) error) error {
-		c := &comparison{ctx: ctx, pending: pending{fn: fn}}
+		c := &comparison{ctx: ctx, pending: pending{fn: fn}, scaffold: o.scaffold()}
 		n, err := openEntry(int(newer.Fd()), ".", ".")
 		if err != nil {
 			return err
@@ -219,6 +248,7 @@ func Compare(newer, older *os.File) Differ {
 type comparison struct {
 	ctx context.Context
 	pending
+	scaffold scaffold
 }
 
 // dirs compares what is in two directories of one name.
@@ -301,7 +331,7 @@ func (c *comparison) pair(n, o *entry) error {
 	case n.dir() && o.dir():
 		return c.dirs(n, o)
 	case n.dir():
-		return c.below(n)
+		return c.inside(n)
 	}
 	return nil
 }
@@ -316,20 +346,35 @@ func (c *comparison) added(parent *entry, name string) error {
 	return c.tree(e)
 }
 
+// tree reports an entry that is new, and what is in it.
 func (c *comparison) tree(e *entry) error {
-	v := &visitor{ctx: c.ctx, fn: func(e *entry) error {
-		return c.report(found{Change{path.Join("/", e.name), Added}, e})
-	}}
-	return v.walk(e)
+	if err := c.ctx.Err(); err != nil {
+		return err
+	}
+	change := found{Change{path.Join("/", e.name), Added}, e}
+	if c.scaffold.has(e) {
+		change.Kind = Modified
+		c.enter(change)
+		defer c.leave(change.Path)
+	} else if err := c.report(change); err != nil {
+		return err
+	}
+	if !e.dir() {
+		return nil
+	}
+	return c.inside(e)
 }
 
-// below reports what is in a directory that took the place of something else.
-func (c *comparison) below(dir *entry) error {
-	v := &visitor{ctx: c.ctx, fn: func(e *entry) error {
-		if e.fd == dir.fd {
-			return nil
+// inside reports what is in a directory that is new, or took the place of something else.
+func (c *comparison) inside(dir *entry) error {
+	list, err := names(dir.fd)
+	if err != nil {
+		return fmt.Errorf("%s: %w", dir.name, err)
+	}
+	for _, name := range list {
+		if err := c.added(dir, name); err != nil {
+			return err
 		}
-		return c.report(found{Change{path.Join("/", e.name), Added}, e})
-	}}
-	return v.walk(dir)
+	}
+	return nil
 }

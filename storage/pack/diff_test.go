@@ -1,8 +1,10 @@
 package pack_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -46,7 +48,7 @@ func TestOverlay(t *testing.T) {
 		d := dirs(t, "lower", "upper", "work")
 		fill(d[0])
 		merged := packtest.MountWritable(t, d[1], d[2], d[0])
-		return packtest.Trees{Newer: merged, Differ: pack.Overlay(open(t, d[1]), open(t, d[0]))}
+		return packtest.Trees{Newer: merged, Differ: pack.Overlay(open(t, d[1]), open(t, d[0]), pack.DiffOptions{})}
 	})
 }
 
@@ -58,7 +60,7 @@ func TestOverlayMerged(t *testing.T) {
 		fill(d[0])
 		below := packtest.Mount(t, d[1], d[0])
 		merged := packtest.MountWritable(t, d[2], d[3], d[0])
-		return packtest.Trees{Newer: merged, Differ: pack.Overlay(open(t, d[2]), open(t, below))}
+		return packtest.Trees{Newer: merged, Differ: pack.Overlay(open(t, d[2]), open(t, below), pack.DiffOptions{})}
 	})
 }
 
@@ -68,7 +70,7 @@ func TestCompare(t *testing.T) {
 		d := dirs(t, "older", "newer")
 		fill(d[0])
 		fill(d[1])
-		return packtest.Trees{Newer: d[1], Differ: pack.Compare(open(t, d[1]), open(t, d[0]))}
+		return packtest.Trees{Newer: d[1], Differ: pack.Compare(open(t, d[1]), open(t, d[0]), pack.DiffOptions{})}
 	})
 }
 
@@ -79,7 +81,7 @@ func TestOverlayWithoutLayersBelow(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []pack.Change
-	err := pack.Overlay(open(t, d[0]), nil).Changes(t.Context(), func(c pack.Change) error {
+	err := pack.Overlay(open(t, d[0]), nil, pack.DiffOptions{}).Changes(t.Context(), func(c pack.Change) error {
 		got = append(got, c)
 		return nil
 	})
@@ -110,9 +112,62 @@ func TestOverlayNotes(t *testing.T) {
 			if err := note(d[1]); err != nil {
 				t.Fatal(err)
 			}
-			err := pack.Overlay(open(t, d[1]), open(t, d[0])).Changes(t.Context(), func(pack.Change) error { return nil })
+			err := pack.Overlay(open(t, d[1]), open(t, d[0]), pack.DiffOptions{}).Changes(t.Context(), func(pack.Change) error { return nil })
 			if !errdefs.IsFailedPrecondition(err) {
 				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// TestMountPoints: what is made to mount something on is no change, and neither are its directories;
+// what is put there all the same is one.
+func TestMountPoints(t *testing.T) {
+	needRoot(t)
+	made := func(top string) {
+		do(t, os.MkdirAll(top+"/dev/pts", 0o755), os.MkdirAll(top+"/etc", 0o755), os.MkdirAll(top+"/proc", 0o755),
+			os.WriteFile(top+"/etc/hosts", nil, 0o644), os.WriteFile(top+"/etc/hostname", nil, 0o644))
+	}
+	for _, c := range []struct {
+		name   string
+		older  func(top string)
+		change func(top string)
+		want   []string
+	}{
+		{"nothing else", func(string) {}, func(string) {}, nil},
+		{"in a directory that was there", func(top string) { do(t, os.Mkdir(top+"/etc", 0o755)) }, func(string) {}, nil},
+		{"a directory that was there changed", func(top string) { do(t, os.Mkdir(top+"/etc", 0o755)) }, func(top string) {
+			do(t, os.Chmod(top+"/etc", 0o700))
+		}, []string{"C /etc"}},
+		{"something beside them", func(string) {}, func(top string) {
+			do(t, os.WriteFile(top+"/etc/conf", nil, 0o600), os.MkdirAll(top+"/dev/shm/x", 0o755))
+		}, []string{"C /dev", "A /dev/shm", "A /dev/shm/x", "C /etc", "A /etc/conf"}},
+		{"something in their place", func(string) {}, func(top string) {
+			do(t, os.WriteFile(top+"/etc/hosts", []byte("x"), 0o600), os.Remove(top+"/proc"), os.Symlink("etc", top+"/proc"))
+		}, []string{"C /etc", "A /etc/hosts", "A /proc"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := dirs(t, "older", "newer")
+			c.older(d[0])
+			made(d[1])
+			c.change(d[1])
+			o := pack.DiffOptions{MountPoints: []string{"/dev/pts", "/dev", "/proc", "/etc/hosts", "/etc/hostname"}}
+			for name, differ := range map[string]pack.Differ{
+				"compare": pack.Compare(open(t, d[1]), open(t, d[0]), o), "overlay": pack.Overlay(open(t, d[1]), open(t, d[0]), o),
+			} {
+				var got []string
+				do(t, differ.Changes(t.Context(), func(c pack.Change) error {
+					got = append(got, c.Kind.String()+" "+c.Path)
+					return nil
+				}))
+				if !slices.Equal(got, c.want) {
+					t.Errorf("%s: %q, want %q", name, got, c.want)
+				}
+				var b bytes.Buffer
+				do(t, differ.Layer(t.Context(), &b))
+				if n := len(read(t, &b)); n != len(c.want) {
+					t.Errorf("%s: a layer of %d entries, want %d", name, n, len(c.want))
+				}
 			}
 		})
 	}

@@ -20,9 +20,9 @@ import (
 // Its methods fail with class FailedPrecondition where upper does not hold all that the mount
 // shows: a kernel set to that keeps only a note of renamed directories and of changed
 // attributes there (redirect_dir, metacopy). Compare the mounted trees then.
-func Overlay(upper, lower *os.File) Differ {
+func Overlay(upper, lower *os.File, o DiffOptions) Differ {
 	return finder(func(ctx context.Context, fn func(found) error) error {
-		d := &overlay{comparison{ctx: ctx, pending: pending{fn: fn}}}
+		d := &overlay{comparison{ctx: ctx, pending: pending{fn: fn}, scaffold: o.scaffold()}}
 		u, err := openEntry(int(upper.Fd()), ".", ".")
 		if err != nil {
 			return err
@@ -116,12 +116,25 @@ func (d *overlay) child(u, below *entry, name string, hidden bool) error {
 	case isWhiteout(e):
 		return d.deleted(u, name)
 	case o == nil:
-		if err := d.report(found{Change{path.Join("/", full), Added}, e}); err != nil || !e.dir() {
-			return err
-		}
-		return d.dirs(e, nil, false)
+		return d.fresh(e)
 	}
 	return d.pair(e, o, hidden)
+}
+
+// fresh reports an entry that nothing is below, and what is in it.
+func (d *overlay) fresh(e *entry) error {
+	change := found{Change{path.Join("/", e.name), Added}, e}
+	if d.scaffold.has(e) {
+		change.Kind = Modified
+		d.enter(change)
+		defer d.leave(change.Path)
+	} else if err := d.report(change); err != nil {
+		return err
+	}
+	if !e.dir() {
+		return nil
+	}
+	return d.dirs(e, nil, false)
 }
 
 // pair compares an entry of upper with the one of that name below.

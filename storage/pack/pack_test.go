@@ -161,7 +161,7 @@ func TestTreeErrors(t *testing.T) {
 	t.Run("whiteout in a layer", func(t *testing.T) {
 		top := t.TempDir()
 		do(t, os.WriteFile(top+"/.wh.other", nil, 0o600))
-		if err := pack.Overlay(open(t, top), nil).Layer(t.Context(), io.Discard); !errdefs.IsInvalidArgument(err) {
+		if err := pack.Overlay(open(t, top), nil, pack.DiffOptions{}).Layer(t.Context(), io.Discard); !errdefs.IsInvalidArgument(err) {
 			t.Error(err)
 		}
 		if err := pack.Tree(t.Context(), io.Discard, open(t, top), pack.Options{}); err != nil {
@@ -172,7 +172,7 @@ func TestTreeErrors(t *testing.T) {
 		top := open(t, sample(t))
 		before := descriptors(t)
 		do(t, pack.Tree(t.Context(), io.Discard, top, pack.Options{}))
-		do(t, pack.Compare(top, top).Changes(t.Context(), func(pack.Change) error { return nil }))
+		do(t, pack.Compare(top, top, pack.DiffOptions{}).Changes(t.Context(), func(pack.Change) error { return nil }))
 		if after := descriptors(t); after != before {
 			t.Errorf("%d descriptors, %d before", after, before)
 		}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/gantry/gantry/engine/container/hostdev"
 	"github.com/gantry/gantry/engine/container/links"
@@ -26,6 +25,7 @@ import (
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/shim/ociruntime"
 	"github.com/gantry/gantry/storage"
+	"github.com/gantry/gantry/storage/rootview"
 	"github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -40,6 +40,11 @@ type Images interface {
 type Layers interface {
 	// Get finds a container's layer; class NotFound without.
 	Get(containerID string) (storage.Layer, error)
+}
+
+// Views opens roots of containers; see package filesystem.
+type Views interface {
+	Open(ctx context.Context, c *store.Container) (*os.File, error)
 }
 
 // Config is what the daemon's settings say about processes.
@@ -65,20 +70,23 @@ type Builder struct {
 	compile  SeccompCompiler
 	held     []string // the daemon's own capabilities
 	programs seccompCache
-
-	mu    sync.Mutex
-	users map[string]*userdb.Cache // by container
+	views    Views
+	users    *userdb.Cache
 }
 
 // New makes a builder. Without compile the runtime compiles the seccomp profile itself.
-func New(cfg Config, images Images, layers Layers, files *store.Files, index *store.Index, compile SeccompCompiler) (*Builder, error) {
+func New(cfg Config, images Images, layers Layers, views Views, files *store.Files, index *store.Index, compile SeccompCompiler) (*Builder, error) {
 	held, err := heldCapabilities()
+	if err != nil {
+		return nil, err
+	}
+	users, err := userdb.NewCache()
 	if err != nil {
 		return nil, err
 	}
 	return &Builder{
 		cfg: cfg, images: images, layers: layers, files: files, index: index, compile: compile,
-		held: held, users: map[string]*userdb.Cache{},
+		held: held, views: views, users: users,
 	}, nil
 }
 
@@ -93,7 +101,7 @@ func (b *Builder) Start(ctx context.Context, r *store.Record, key shim.Key, join
 	if err != nil {
 		return nil, err
 	}
-	user, err := b.user(r, root, r.Config.User)
+	user, err := b.user(ctx, r, root, r.Config.User)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +189,7 @@ func (b *Builder) Exec(ctx context.Context, r *store.Record, key shim.Key, x *co
 	if name == "" {
 		name = r.Config.User
 	}
-	user, err := b.user(r, root, name)
+	user, err := b.user(ctx, r, root, name)
 	if err != nil {
 		return nil, err
 	}
@@ -212,11 +220,7 @@ func (b *Builder) Exec(ctx context.Context, r *store.Record, key shim.Key, x *co
 }
 
 // Forget drops what is kept of a container that is removed.
-func (b *Builder) Forget(cid string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.users, cid)
-}
+func (b *Builder) Forget(cid string) { b.users.Forget(cid) }
 
 // root is what a container's root file system is made of.
 type root struct {
@@ -245,20 +249,43 @@ func (b *Builder) rootOf(ctx context.Context, cid string) (root, error) {
 }
 
 // user finds who a process of the container runs as.
-func (b *Builder) user(r *store.Record, root root, name string) (spec.User, error) {
-	b.mu.Lock()
-	cache := b.users[r.ID]
-	if cache == nil {
-		cache = &userdb.Cache{}
-		b.users[r.ID] = cache
-	}
-	b.mu.Unlock()
-	files, err := cache.Read(userdb.Root(root.layer.Dirs(root.lower)))
+func (b *Builder) user(ctx context.Context, r *store.Record, root root, name string) (spec.User, error) {
+	files, err := b.users.Read(ctx, r.ID, &users{b, r.ID, root})
 	if err != nil {
 		return spec.User{}, fmt.Errorf("reading the container's users: %w", err)
 	}
 	u, err := files.Resolve(name, r.HostConfig.GroupAdd)
 	return spec.User{UID: u.UID, GID: u.GID, Groups: u.Groups, Home: u.Home}, err
+}
+
+// users is a container's root as package userdb wants it.
+type users struct {
+	b    *Builder
+	id   string
+	root root
+}
+
+// Image implements userdb.Root.
+func (u *users) Image() string {
+	if u.root.layer.Path != "" {
+		return ""
+	}
+	return strings.Join(u.root.lower, ":")
+}
+
+// Changes implements userdb.Root.
+func (u *users) Changes() string { return u.root.layer.Dirs(nil)[0] }
+
+// OpenImage implements userdb.Root.
+func (u *users) OpenImage(context.Context) (*os.File, error) { return rootview.Merge(u.root.lower) }
+
+// Open implements userdb.Root.
+func (u *users) Open(ctx context.Context) (*os.File, error) {
+	c, err := u.b.index.Get(u.id)
+	if err != nil {
+		return nil, err
+	}
+	return u.b.views.Open(ctx, c)
 }
 
 // heldCapabilities reads the daemon's own capabilities by names the spec knows.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/gantry/gantry/engine/volume"
 	"github.com/gantry/gantry/internal/errclass"
-	"github.com/gantry/gantry/storage"
+	"github.com/gantry/gantry/storage/rootview"
 	"github.com/moby/moby/api/types/mount"
 	volumetypes "github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
@@ -64,7 +64,7 @@ func TakeVolumes(ctx context.Context, vs Volumes, cid string, points []Point, lo
 		}
 		m.Name, m.Source, m.Driver = used.Name, used.Path, used.Driver
 		if root == nil {
-			if root, err = storage.RootView(lower); err != nil {
+			if root, err = rootview.Merge(lower); err != nil {
 				return err
 			}
 		}
@@ -77,7 +77,7 @@ func TakeVolumes(ctx context.Context, vs Volumes, cid string, points []Point, lo
 
 // copyUp fills a volume with what root has at its destination.
 func copyUp(ctx context.Context, vs Volumes, root *os.File, m *Point) error {
-	from, err := storage.OpenIn(root, m.Destination)
+	from, err := rootview.OpenIn(root, m.Destination)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil // the start will say what is wrong with it
 	}

@@ -1,3 +1,6 @@
+// Package userdb finds users and groups in a container's own /etc/passwd and /etc/group. The
+// files are foreign: they are read by descriptor in a view of the root, which symbolic links
+// do not lead out of, and parsing is bounded.
 package userdb
 
 import (
@@ -10,8 +13,6 @@ import (
 )
 
 const (
-	// maxFile bounds how much of passwd or group is looked at, in bytes.
-	maxFile = 4 << 20
 	// maxID is the largest user or group ID: 2^32-1 means "none" to the kernel.
 	maxID = 1<<32 - 2
 	// maxGroups bounds supplementary groups, as NGROUPS_MAX.
@@ -29,17 +30,6 @@ type User struct {
 
 // Files are the contents of /etc/passwd and /etc/group.
 type Files struct{ Passwd, Group []byte }
-
-// Read reads both files of a root; files that are not there are empty.
-func Read(r Root) (Files, error) {
-	var f Files
-	var err error
-	if f.Passwd, err = r.read("/etc/passwd", maxFile); err != nil {
-		return f, err
-	}
-	f.Group, err = r.read("/etc/group", maxFile)
-	return f, err
-}
 
 // Resolve finds "user[:group]" with further groups by name or ID. Digits always mean
 // an ID, never a name, and what isn't found never falls back to root. Errors are of

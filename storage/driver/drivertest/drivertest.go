@@ -31,6 +31,7 @@ func Run(t *testing.T, open driver.Open) {
 	t.Run("RemovalOrder", func(t *testing.T) { removalOrder(t, open) })
 	t.Run("Containers", func(t *testing.T) { containers(t, open) })
 	t.Run("ContainersApart", func(t *testing.T) { apart(t, open) })
+	t.Run("View", func(t *testing.T) { view(t, open) })
 	t.Run("Crash", func(t *testing.T) { crash(t, open) })
 	t.Run("Foreign", func(t *testing.T) { foreign(t, open) })
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/id"
 	"github.com/gantry/gantry/storage/driver"
+	"github.com/gantry/gantry/storage/rootview"
 	"golang.org/x/sys/unix"
 )
 
@@ -197,6 +198,9 @@ func foreign(t *testing.T, open driver.Open) {
 	}
 	if _, err := b.Usage(b.ctx(), cid, nil); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("usage: %v", err)
+	}
+	if _, err := b.View(cid, nil, rootview.ReadOnly); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("view: %v", err)
 	}
 	if ids, err := b.List(); err != nil || !slices.Equal(ids, []string{cid}) {
 		t.Errorf("list %v, %v", ids, err)

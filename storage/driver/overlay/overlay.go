@@ -19,6 +19,7 @@ import (
 	"github.com/gantry/gantry/internal/errclass"
 	"github.com/gantry/gantry/storage/driver"
 	"github.com/gantry/gantry/storage/driver/layerdir"
+	"github.com/gantry/gantry/storage/rootview"
 	"github.com/gantry/gantry/storage/tree"
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
@@ -99,6 +100,22 @@ func (d *overlayDriver) Layer(container string) (driver.Layer, error) {
 func (d *overlayDriver) layer(container string) driver.Layer {
 	dir := d.layers.Path(container)
 	return driver.Layer{Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
+}
+
+// View implements driver.Driver. To read, the writable layer is one more layer to merge: then no work
+// directory is touched, and a start may have it.
+func (d *overlayDriver) View(container string, lower []string, a rootview.Access) (*os.File, error) {
+	l, err := d.Layer(container)
+	if err != nil {
+		return nil, err
+	}
+	if len(lower) == 0 {
+		return rootview.Directory(unix.AT_FDCWD, l.Upper, a) // an overlay of one layer is that
+	}
+	if a == rootview.ReadWrite {
+		return rootview.Overlay(l.Upper, l.Work, lower)
+	}
+	return rootview.Merge(l.Dirs(lower))
 }
 
 // Usage implements driver.Driver.

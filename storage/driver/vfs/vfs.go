@@ -8,11 +8,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/gantry/gantry/storage/driver"
 	"github.com/gantry/gantry/storage/driver/layerdir"
+	"github.com/gantry/gantry/storage/rootview"
 	"github.com/gantry/gantry/storage/tree"
 	"golang.org/x/sys/unix"
 )
@@ -103,6 +105,19 @@ func (d *vfsDriver) Layer(container string) (driver.Layer, error) {
 		return driver.Layer{}, err
 	}
 	return d.layer(container), nil
+}
+
+// View implements driver.Driver.
+func (d *vfsDriver) View(container string, _ []string, a rootview.Access) (*os.File, error) {
+	if err := d.layers.Check(container, rootDir); err != nil {
+		return nil, err
+	}
+	at, err := d.layers.OpenLayer(container)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(at)
+	return rootview.Directory(at, rootDir, a)
 }
 
 // Usage implements driver.Driver.
