@@ -101,11 +101,31 @@ func isolate() error {
 		return err
 	}
 	if _, err := os.Stat("/etc/containers"); err != nil && isDir(etc) {
-		if err := unix.Mount("overlay", "/etc", "overlay", 0, "lowerdir=/etc:"+etc); err != nil {
+		if err := settings(etc); err != nil {
 			return fmt.Errorf("settings of podman: %w", err)
 		}
 	}
 	return exec.Command("ip", "link", "set", "lo", "up").Run()
+}
+
+// settings shows what etc has besides this machine's own in /etc. What is written there, as
+// dockerd does, goes with the mount namespace.
+func settings(etc string) error {
+	dir, err := os.MkdirTemp("", "etc")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(dir)
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		return err
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }() // the overlay keeps what it needs of it
+	for _, d := range []string{"/upper", "/work"} {
+		if err := os.Mkdir(dir+d, 0o755); err != nil {
+			return err
+		}
+	}
+	return unix.Mount("overlay", "/etc", "overlay", 0, fmt.Sprintf("lowerdir=/etc:%s,upperdir=%s/upper,workdir=%s/work", etc, dir, dir))
 }
 
 func isDir(name string) bool {
