@@ -155,7 +155,9 @@ func (h *Host) Reap(hostIf string) { h.reaper.later(hostIf) }
 
 // Publish makes a container's published ports these, in one transaction; when it fails they are
 // what they were.
-func (h *Host) Publish(containerID string, now []ports.Mapping) error { return h.fw.Publish(containerID, now) }
+func (h *Host) Publish(containerID string, now []ports.Mapping) error {
+	return h.fw.Publish(containerID, now)
+}
 
 // Unpublish removes a container's published ports; an unknown container is no error.
 func (h *Host) Unpublish(containerID string) error { return h.fw.Unpublish(containerID) }
