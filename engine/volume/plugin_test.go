@@ -57,6 +57,32 @@ func (w *world) users(name string, want ...string) {
 	}
 }
 
+// mountAndUnmount has two containers mount vv, one of them twice, and unmount it as often as
+// they like: the plugin is asked once for each.
+func (w *world) mountAndUnmount(s *Service) {
+	w.Helper()
+	for range 2 {
+		path, err := s.Mount(w.Context(), "vv", c1)
+		if err != nil || !strings.HasSuffix(path, "/vv/data") {
+			w.Errorf("%q %v", path, err)
+		}
+	}
+	_, err := s.Mount(w.Context(), "vv", c2)
+	w.must(err)
+	w.users("vv", c1, c2)
+	if v, err := s.Inspect(w.Context(), "vv"); err != nil || !strings.HasSuffix(v.Mountpoint, "/vv/data") || v.Status["users"] != 2.0 {
+		w.Errorf("%+v %v", v, err)
+	}
+	if err := s.Remove(w.Context(), "vv", true); !errdefs.IsConflict(err) {
+		w.Errorf("in use: %v", err)
+	}
+	for range 2 {
+		w.must(s.Unmount(w.Context(), "vv", c1))
+		w.must(s.Unmount(w.Context(), "vv", c2))
+	}
+	w.users("vv")
+}
+
 func TestPluginVolume(t *testing.T) {
 	w := newWorld(t)
 	s := w.open()
@@ -69,26 +95,7 @@ func TestPluginVolume(t *testing.T) {
 	if err != nil || u.Driver != "vp" || u.Path != "" {
 		t.Errorf("%+v %v", u, err)
 	}
-	for range 2 {
-		path, err := s.Mount(t.Context(), "vv", c1)
-		if err != nil || !strings.HasSuffix(path, "/vv/data") {
-			t.Errorf("%q %v", path, err)
-		}
-	}
-	_, err = s.Mount(t.Context(), "vv", c2)
-	w.must(err)
-	w.users("vv", c1, c2)
-	if v, err := s.Inspect(t.Context(), "vv"); err != nil || !strings.HasSuffix(v.Mountpoint, "/vv/data") || v.Status["users"] != 2.0 {
-		t.Errorf("%+v %v", v, err)
-	}
-	if err := s.Remove(t.Context(), "vv", true); !errdefs.IsConflict(err) {
-		t.Errorf("in use: %v", err)
-	}
-	for range 2 {
-		w.must(s.Unmount(t.Context(), "vv", c1))
-		w.must(s.Unmount(t.Context(), "vv", c2))
-	}
-	w.users("vv")
+	w.mountAndUnmount(s)
 	w.must(s.Release(t.Context(), "vv", c1, false))
 	rep, err := s.Prune(t.Context(), nil, true)
 	if err != nil || len(rep.VolumesDeleted) != 0 {
