@@ -131,20 +131,23 @@ func TestCacheLinkedImage(t *testing.T) {
 	do(t, os.Symlink("/usr/passwd", l.lower+"/etc/passwd"))
 	c := newCache(t)
 	for _, step := range []struct {
+		name string
 		do   func()
 		want string
 		own  int
 	}{
-		{func() {}, "a", 0},
-		{func() {}, "a", 0},
-		{func() { put(t, l.upper+"/usr/passwd", "b") }, "b", 1},
-		{func() { put(t, l.upper+"/usr/passwd", "c") }, "c", 2},
+		{"nothing changed", func() {}, "a", 0},
+		{"again", func() {}, "a", 0},
+		{"written elsewhere", func() { put(t, l.upper+"/usr/passwd", "b") }, "b", 1},
+		{"written elsewhere again", func() { put(t, l.upper+"/usr/passwd", "c") }, "c", 2},
 	} {
-		step.do()
-		f, err := c.Read(t.Context(), "c", l)
-		if err != nil || string(f.Passwd) != step.want || l.own != step.own {
-			t.Errorf("%q %v, opened %d times; want %q, %d", f.Passwd, err, l.own, step.want, step.own)
-		}
+		t.Run(step.name, func(t *testing.T) {
+			step.do()
+			f, err := c.Read(t.Context(), "c", l)
+			if err != nil || string(f.Passwd) != step.want || l.own != step.own {
+				t.Errorf("%q %v, opened %d times; want %q, %d", f.Passwd, err, l.own, step.want, step.own)
+			}
+		})
 	}
 }
 
