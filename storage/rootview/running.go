@@ -23,15 +23,31 @@ func Running(ns *os.File, a Access) (*os.File, error) {
 		err error
 	}
 	done := make(chan answer)
-	go func() {
-		// Only from within can its mounts be cloned. The thread is never given back: it ends
-		// with this goroutine, and nobody else runs in the namespace.
-		runtime.LockOSThread()
+	// Only from within can its mounts be cloned.
+	go onThread(func() {
 		f, err := inside(ns, a)
 		done <- answer{f, err}
-	}()
+	})
 	r := <-done
 	return r.f, r.err
+}
+
+// onThread calls fn on a thread that is never given back: it ends with this goroutine, and nobody
+// else runs where fn has moved it. The first thread of a process does not end, it would only be
+// parked there for ever (and /proc/self would be what it sees); so it is never taken.
+func onThread(fn func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		fn()
+		return
+	}
+	done := make(chan struct{})
+	go func() { // on another one, since this one waits
+		defer close(done)
+		onThread(fn)
+	}()
+	<-done
+	runtime.UnlockOSThread()
 }
 
 // inside moves the thread into ns and clones its root.
