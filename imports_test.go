@@ -174,7 +174,7 @@ func TestImportLawItself(t *testing.T) {
 func containerRanks() map[string]int {
 	ranks := map[string]int{}
 	for rank, names := range []string{
-		"engine/container", "task query filesystem", "exec", "stream bundle validate",
+		"engine/container", "task query", "exec", "stream bundle validate filesystem",
 		"links hostdev health logs", "store", "fsm mounts spec userdb",
 	} {
 		for name := range strings.FieldsSeq(names) {

@@ -42,6 +42,8 @@ type Containers interface {
 	Logs(ctx context.Context, ref string, o container.LogsOptions, w container.LogWriter) error
 	Inspect(ctx context.Context, ref string, size bool) (containertypes.InspectResponse, error)
 	List(ctx context.Context, o container.ListOptions) ([]containertypes.Summary, error)
+	Export(ctx context.Context, ref string, w io.Writer) error
+	Changes(ctx context.Context, ref string) ([]containertypes.FilesystemChange, error)
 	Top(ctx context.Context, ref string, psArgs []string) (containertypes.TopResponse, error)
 	Prune(ctx context.Context, f filter.Args) (containertypes.PruneReport, error)
 	NetworkConnect(ctx context.Context, netRef, ref string, ep *networktypes.EndpointSettings) error

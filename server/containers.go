@@ -22,6 +22,8 @@ func (s containerAPI) routes() []route {
 		{"GET", "/containers/{id...}/json", s.containerInspect},
 		{"GET", "/containers/{id}/top", s.containerTop},
 		{"GET", "/containers/{id}/logs", s.containerLogs},
+		{"GET", "/containers/{id}/export", s.containerExport},
+		{"GET", "/containers/{id}/changes", s.containerChanges},
 		{"POST", "/containers/{id}/resize", s.containerResize},
 		{"POST", "/containers/{id}/start", s.containerStart},
 		{"POST", "/containers/{id}/stop", s.containerStop},
@@ -126,6 +128,23 @@ func (s containerAPI) containerTop(c *call) error {
 		return err
 	}
 	return c.json(http.StatusOK, top)
+}
+
+// containerExport ends the connection when it fails in the middle: an archive that was cut off
+// must not look whole.
+func (s containerAPI) containerExport(c *call) error {
+	ctx, cancel := c.stream()
+	defer cancel()
+	return s.Containers.Export(ctx, c.vars["id"], &tarBody{c: c, mediaType: "application/octet-stream"})
+}
+
+// containerChanges answers null when there are none, as Docker does.
+func (s containerAPI) containerChanges(c *call) error {
+	list, err := s.Containers.Changes(c.ctx(), c.vars["id"])
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, list)
 }
 
 func (s containerAPI) containerResize(c *call) error {

@@ -130,16 +130,19 @@ func (s imageAPI) imageSave(c *call) error {
 			return err
 		}
 	}
-	return s.Images.Save(c.ctx(), refs, platforms, &tarBody{c: c})
+	return s.Images.Save(c.ctx(), refs, platforms, &tarBody{c: c, mediaType: "application/x-tar"})
 }
 
 // tarBody sends the header with the first byte, so that an error before it still
 // gets a status.
-type tarBody struct{ c *call }
+type tarBody struct {
+	c         *call
+	mediaType string
+}
 
 func (t *tarBody) Write(p []byte) (int, error) {
 	if !t.c.w.wrote {
-		t.c.w.Header().Set("Content-Type", "application/x-tar")
+		t.c.w.Header().Set("Content-Type", t.mediaType)
 	}
 	return t.c.w.Write(p)
 }

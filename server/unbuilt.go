@@ -11,8 +11,6 @@ import (
 // its line out and adding a route; a test checks that every endpoint of the API is
 // either here or routed.
 const unbuilt = `
-GET /containers/{id}/changes
-GET /containers/{id}/export
 GET /containers/{id}/stats
 POST /containers/{id}/update
 GET /containers/{id}/attach/ws

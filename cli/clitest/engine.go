@@ -335,6 +335,11 @@ func (e *Engine) container(w http.ResponseWriter, r *http.Request, ref, action s
 		_, _ = w.Write(frame(1, "out 2\n"))
 	case "top":
 		answer(w, 200, `{"Titles":["UID","PID","CMD"],"Processes":[["root","12","sleep 100"],["root","13","a much longer command line than others"]]}`)
+	case "changes":
+		answer(w, 200, map[bool]string{false: `[{"Path":"/etc","Kind":0},{"Path":"/etc/new file","Kind":1},{"Path":"/gone","Kind":2}]`, true: "null"}[ref == "unchanged"])
+	case "export":
+		w.Header().Set("Content-Type", "application/octet-stream")
+		_, _ = io.WriteString(w, "an archive\n")
 	case "exec":
 		answer(w, 201, `{"Id":"e0e0e0"}`)
 	case "kill":

@@ -12,7 +12,7 @@ type Verb = func(*command.Cli) *cobra.Command
 // Verbs are the commands which exist at the top level too, by their name there.
 func Verbs() map[string]Verb {
 	return map[string]Verb{
-		"attach": newAttachCommand, "create": newCreateCommand, "exec": newExecCommand,
+		"attach": newAttachCommand, "create": newCreateCommand, "diff": newDiffCommand, "exec": newExecCommand, "export": newExportCommand,
 		"kill": newKillCommand, "logs": newLogsCommand, "pause": newPauseCommand,
 		"port": newPortCommand, "ps": newPsCommand, "rename": newRenameCommand,
 		"restart": newRestartCommand, "rm": newRmCommand, "run": newRunCommand,

@@ -58,6 +58,19 @@ top c1 -o pid,cmd
 top c1 aux
 top none1
 top
+diff c1
+diff unchanged
+diff none1
+diff
+diff c1 c2
+container diff c1
+export c1
+export none1
+export
+export c1 c2
+export -o nosuch/out.tar c1
+export -o . c1
+container export c1
 start c1
 start c1 c2
 start none1

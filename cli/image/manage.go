@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"sort"
 	"strings"
 	"time"
@@ -261,7 +259,7 @@ func runSave(ctx context.Context, cli *command.Cli, names []string, output strin
 		return errors.New("cowardly refusing to save to a terminal. Use the -o flag or redirect")
 	}
 	if output != "" {
-		if err := checkOutput(output); err != nil {
+		if err := command.CheckOutput(output); err != nil {
 			return fmt.Errorf("failed to save image: %w", err)
 		}
 	}
@@ -278,45 +276,7 @@ func runSave(ctx context.Context, cli *command.Cli, names []string, output strin
 		_, err = io.Copy(cli.Out, body)
 		return err
 	}
-	return copyToFile(output, body)
-}
-
-func checkOutput(path string) error {
-	dir := filepath.Dir(path)
-	if _, err := os.Stat(dir); err != nil {
-		return fmt.Errorf("invalid output path: %w", err)
-	}
-	st, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("invalid output path: %w", err)
-	case st.IsDir():
-		return errors.New("cannot write to a directory")
-	case st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0:
-		return errors.New("got a device")
-	}
-	return nil
-}
-
-// copyToFile writes r to path whole or not at all.
-func copyToFile(path string, r io.Reader) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".docker_temp_")
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(tmp, r)
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		os.Remove(tmp.Name())
-	}
-	return err
+	return command.WriteFile(output, body)
 }
 
 func newInspectCommand(cli *command.Cli) *cobra.Command {

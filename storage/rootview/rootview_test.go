@@ -96,7 +96,15 @@ func TestRunning(t *testing.T) {
 	if _, err := OpenIn(ro, "magic/etc"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a link of procfs: %v", err)
 	}
+	for range 500 { // any thread may be asked, also the first
+		f, err := Running(ns, ReadOnly)
+		do(t, err)
+		f.Close()
+	}
 	end()
+	if list, err := os.ReadDir("/proc/self/task"); err != nil || len(list) > 100 {
+		t.Errorf("%d threads, %v", len(list), err)
+	}
 	if b, err := os.ReadFile(path(ro) + "/file"); string(b) != "text" {
 		t.Errorf("after the container's end: %q %v", b, err)
 	}

@@ -23,7 +23,8 @@ func Running(ns *os.File, a Access) (*os.File, error) {
 		err error
 	}
 	done := make(chan answer)
-	go onOwnThread(func() {
+	// Only from within can its mounts be cloned.
+	go onThread(func() {
 		f, err := inside(ns, a)
 		done <- answer{f, err}
 	})
@@ -31,23 +32,22 @@ func Running(ns *os.File, a Access) (*os.File, error) {
 	return r.f, r.err
 }
 
-// onOwnThread calls fn on a thread that ends with this goroutine, so that nobody else runs where
-// fn has moved it: only from within a namespace can its mounts be cloned. The process's first thread
-// would not end, and everybody would take its namespaces for the process's: while that is held here
-// another one does it.
-func onOwnThread(fn func()) {
+// onThread calls fn on a thread that is never given back: it ends with this goroutine, and nobody
+// else runs where fn has moved it. The first thread of a process does not end, it would only be
+// parked there for ever (and /proc/self would be what it sees); so it is never taken.
+func onThread(fn func()) {
 	runtime.LockOSThread()
 	if unix.Gettid() != unix.Getpid() {
-		fn() // the thread is never given back
+		fn()
 		return
 	}
-	defer runtime.UnlockOSThread()
 	done := make(chan struct{})
-	go func() {
+	go func() { // on another one, since this one waits
 		defer close(done)
-		onOwnThread(fn)
+		onThread(fn)
 	}()
 	<-done
+	runtime.UnlockOSThread()
 }
 
 // inside moves the thread into ns and clones its root.

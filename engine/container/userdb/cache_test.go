@@ -131,16 +131,17 @@ func TestCacheLinkedImage(t *testing.T) {
 	do(t, os.Symlink("/usr/passwd", l.lower+"/etc/passwd"))
 	c := newCache(t)
 	for _, step := range []struct {
+		name string
 		do   func()
 		want string
 		own  int
 	}{
-		{func() {}, "a", 0},
-		{func() {}, "a", 0},
-		{func() { put(t, l.upper+"/usr/passwd", "b") }, "b", 1},
-		{func() { put(t, l.upper+"/usr/passwd", "c") }, "c", 2},
+		{"nothing changed", func() {}, "a", 0},
+		{"again", func() {}, "a", 0},
+		{"written elsewhere", func() { put(t, l.upper+"/usr/passwd", "b") }, "b", 1},
+		{"written elsewhere again", func() { put(t, l.upper+"/usr/passwd", "c") }, "c", 2},
 	} {
-		t.Run(step.want, func(t *testing.T) {
+		t.Run(step.name, func(t *testing.T) {
 			step.do()
 			f, err := c.Read(t.Context(), "c", l)
 			if err != nil || string(f.Passwd) != step.want || l.own != step.own {
@@ -155,14 +156,12 @@ func TestCacheWholeRoot(t *testing.T) {
 	l := &layers{upper: t.TempDir()}
 	c := newCache(t)
 	for _, text := range []string{"", "a", "b"} {
-		t.Run(text, func(t *testing.T) {
-			if text != "" {
-				put(t, l.upper+"/etc/passwd", text)
-			}
-			if f, err := c.Read(t.Context(), "c", l); err != nil || string(f.Passwd) != text {
-				t.Errorf("%q %v, want %q", f.Passwd, err, text)
-			}
-		})
+		if text != "" {
+			put(t, l.upper+"/etc/passwd", text)
+		}
+		if f, err := c.Read(t.Context(), "c", l); err != nil || string(f.Passwd) != text {
+			t.Errorf("%q %v, want %q", f.Passwd, err, text)
+		}
 	}
 	if l.image != 0 {
 		t.Error("it has no image")
