@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"time"
 
 	"github.com/distribution/reference"
 	"github.com/gantry/gantry/api/extension"
@@ -134,7 +135,7 @@ func (o *runOptions) directAttached(ctx context.Context, cli *command.Cli, res *
 		if errors.Is(err, terminal.ErrDetached) {
 			return nil
 		}
-		if err != nil && ctx.Err() != nil {
+		if err != nil && (ctx.Err() != nil || notWritten(err)) {
 			return err
 		}
 	}
@@ -146,16 +147,30 @@ func (o *runOptions) directAttached(ctx context.Context, cli *command.Cli, res *
 	}
 }
 
-// lost waits for the end of a container whose daemon died: the next one knows it, unless it never started.
+// lost waits for the end of a container whose daemon died: the next one knows it, unless it never started. One that
+// was to remove itself is removed then: nobody else would.
 func (o *runOptions) lost(ctx context.Context, cli *command.Cli, id string, cond container.WaitCondition) error {
 	cl, err := cli.Client()
 	if err != nil {
 		return fail125(err, "run")
 	}
 	exit := waitExit(ctx, cli.Err, cl, id, cond)
-	ins, err := cl.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
-	if err == nil && ins.Container.State != nil && ins.Container.State.Status == container.StateCreated {
-		return startError(errors.New("error during connect: the daemon went away before the container started"))
+	for {
+		ins, err := cl.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+		if err == nil && ins.Container.State != nil && ins.Container.State.Status == container.StateCreated {
+			if cond == container.WaitConditionRemoved {
+				_, _ = cl.ContainerRemove(ctx, id, client.ContainerRemoveOptions{RemoveVolumes: true})
+			}
+			return startError(errors.New("error during connect: the daemon went away before the container started"))
+		}
+		if !lostConnection(err) {
+			return exitStatus(<-exit)
+		}
+		// No daemon answers yet. A wait that the next one takes would never end for a container that has not started.
+		select {
+		case code := <-exit:
+			return exitStatus(code)
+		case <-time.After(waitPause):
+		}
 	}
-	return exitStatus(<-exit)
 }

@@ -170,7 +170,7 @@ func (o *runOptions) runAttached(ctx context.Context, cli *command.Cli, cl *clie
 		if errors.Is(err, terminal.ErrDetached) {
 			return nil
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || notWritten(err) {
 			return err
 		}
 	}

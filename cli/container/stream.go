@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -89,6 +90,14 @@ func (s *streamer) output(restore func()) <-chan error {
 		done <- err
 	}()
 	return done
+}
+
+// notWritten tells that nobody takes our own output any more (`docker run ... | head -1`, a full disk). As with Docker's
+// client that ends the command; of the container it says nothing. Other errors of streams are the connection's, and the
+// container's exit code is still to come.
+func notWritten(err error) bool {
+	var p *fs.PathError
+	return errors.As(err, &p)
 }
 
 func orDiscard(w io.Writer) io.Writer {

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -125,10 +126,19 @@ func (s *Service) load(name string) {
 }
 
 // discard removes a volume that a crash left without its record: it is empty, for nobody was
-// told of it. Anything else stays.
+// told of it. Records that were not finished go with it; anything else stays.
 func (s *Service) discard(name string) bool {
 	if err := os.Remove(s.file(name, "_data")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false
+	}
+	entries, err := os.ReadDir(filepath.Join(s.root, name))
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "."+recordFile+".tmp-") && os.Remove(s.file(name, e.Name())) != nil {
+			return false
+		}
 	}
 	return os.Remove(filepath.Join(s.root, name)) == nil
 }

@@ -118,6 +118,44 @@ func TestLife(t *testing.T) {
 	}
 }
 
+// TestCutOffCreation: what a daemon left that was killed while it made a volume is gone with the next one, at whichever
+// step it was, and a directory with anything of a user's stays.
+func TestCutOffCreation(t *testing.T) {
+	for name, c := range map[string]struct {
+		files []string
+		stays bool
+	}{
+		"directory alone":   {[]string{}, false},
+		"data":              {[]string{"_data/"}, false},
+		"record begun":      {[]string{"_data/", ".volume.json.tmp-1"}, false},
+		"record begun only": {[]string{".volume.json.tmp-1", ".volume.json.tmp-22"}, false},
+		"a user's file":     {[]string{"_data/", "_data/f", ".volume.json.tmp-1"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			vol := filepath.Join(dir, "volumes", "half")
+			if err := os.MkdirAll(vol, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range c.files {
+				var err error
+				if strings.HasSuffix(f, "/") {
+					err = os.Mkdir(filepath.Join(vol, f), 0o700)
+				} else {
+					err = os.WriteFile(filepath.Join(vol, f), nil, 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			open(t, dir)
+			if _, err := os.Lstat(vol); (err == nil) != c.stays {
+				t.Errorf("%v: %v", c.files, err)
+			}
+		})
+	}
+}
+
 func TestRefused(t *testing.T) {
 	s := open(t, t.TempDir())
 	for _, tc := range []struct {
