@@ -33,8 +33,7 @@ func logDrivers() logs.Drivers {
 	return logs.Drivers{jsonfile.Driver{}, local.Driver{}, none.Driver{}}
 }
 
-// volumeDrivers make volumes: those that are always there, and the plugins that are found by
-// their files. closeAll lets go of them.
+// volumeDrivers are the built-in volume drivers, and a source of plugins. closeAll closes them.
 func volumeDrivers(dataRoot string, log *slog.Logger) (builtin []volumedriver.Driver, more volumedriver.Source, closeAll func() error, err error) {
 	local, err := volumelocal.Open(filepath.Join(dataRoot, "volumes"), log)
 	if err != nil {
@@ -43,7 +42,7 @@ func volumeDrivers(dataRoot string, log *slog.Logger) (builtin []volumedriver.Dr
 	return []volumedriver.Driver{local}, volplugin.Source{Plugins: plugin.Default()}, local.Close, nil
 }
 
-// networkDrivers are the drivers of networks. A name that is not here is a plugin's.
+// networkDrivers are the built-in network drivers. Any other name is a plugin's.
 func networkDrivers(c network.Config, plugins plugin.Source) network.Drivers {
 	return network.Drivers{
 		Networks: driver.Table{
@@ -71,7 +70,7 @@ type storageDriver struct {
 	open    storagedriver.Open
 }
 
-// storageDrivers are all of them; the first is the one for who chooses none.
+// storageDrivers are all storage drivers; the first is the default.
 func storageDrivers() []storageDriver {
 	return []storageDriver{
 		{overlay.Name, []string{"overlay2"}, overlay.Open},

@@ -92,7 +92,7 @@ type Driver interface {
 	Configure(p Place, opts map[string]string) (*Config, error)
 	// OpenWriter opens or makes the log of c for appending; a record that a crash left
 	// unfinished is ended first. One writer at a time may have a log open. The caller closes it.
-	// logf tells of files that cannot be written, once until it works again; never nil.
+	// logf is called when a file cannot be written, once until it works again; never nil.
 	OpenWriter(c *Config, logf func(format string, a ...any)) (Writer, error)
 	// OpenCursor opens the log at a place for reading, any number of times, also while it is
 	// written. A log that is not there is empty. The caller closes the cursor.
@@ -100,7 +100,7 @@ type Driver interface {
 }
 
 // Writer takes one container's output. It is safe for concurrent use. Errors of the file never
-// stop a container: they are told once, and the lines are lost. The caller closes it.
+// stop a container: they are logged once, and the lines are lost. The caller closes it.
 type Writer interface {
 	// Write takes output as it comes, read at a time; p stays the caller's. Whole lines are in
 	// the file when it returns; the rest waits for its newline or Flush.

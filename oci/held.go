@@ -87,7 +87,7 @@ func Frozen(ref CgroupRef) (bool, error) {
 
 // CgroupOf tells where Create will put a container's cgroup, without making it.
 // bySystemd is CreateOpts.SystemdCgroup. Class ErrInvalidArgument or
-// ErrNotImplemented for paths that cannot be.
+// ErrNotImplemented for invalid paths.
 func CgroupOf(ctx context.Context, id string, spec *specs.Spec, bySystemd bool) (CgroupRef, error) {
 	sys, err := cgroups()
 	if err != nil {

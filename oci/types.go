@@ -115,8 +115,8 @@ type CgroupRef struct {
 	Systemd string            `json:"systemd,omitempty"` // unit name with the systemd driver
 }
 
-// Notify names the process that handles system calls for a container, and what it
-// is told about it (runtime-spec, config-linux.md, "The Seccomp Notify Action").
+// Notify names the agent that handles system calls for a container, and the data that
+// the agent gets about it (runtime-spec, config-linux.md, "The Seccomp Notify Action").
 type Notify struct {
 	// Path is the agent's socket; Metadata is the spec's listenerMetadata.
 	Path, Metadata string

@@ -76,7 +76,7 @@ func unanswered(err error) bool {
 }
 
 // endUnheld ends what a start without an answer may have left: a container that runs and
-// that nobody holds. Only its cgroup tells of it. A shim that lives and holds it after all
+// that nobody holds. It can be found by its cgroup only. A shim that lives and holds it after all
 // reaps it, and forgets it in time.
 func (c *Client) endUnheld(r *StartRequest) {
 	ref, err := oci.CgroupOf(context.Background(), r.Key.Container, r.Spec, r.SystemdCgroup)

@@ -49,7 +49,7 @@ func (h *held) close() {
 	h.fds, h.conns = nil, nil
 }
 
-// status is what a successor of the shim is told of h. The descriptors stay h's.
+// status is the message by which h is handed over to the shim's successor. The descriptors stay h's.
 func (h *held) status(key Key) (Status, []int) {
 	st := Status{
 		Started: h.started, Key: key, Paused: h.paused, Exit: h.exit, Adopted: true, LostOutput: h.lost,

@@ -134,7 +134,7 @@ type Status struct {
 }
 
 // Event is pushed by the shim to a subscribed daemon. The zero Event comes from the
-// client itself: a new shim took over, or the connection was made anew; List again.
+// client itself: a new shim took over, or the connection was restored; List again.
 type Event struct {
 	Exit *Exit `json:"exit,omitempty"`
 	// OOM: the kernel killed something in this container's cgroup.

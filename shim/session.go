@@ -72,7 +72,7 @@ func (s *session) call(ctx context.Context, method string, body any, fds []int, 
 		return p.err
 	case <-ctx.Done():
 	}
-	// The shim is told, and its answer decides: what it has done by then is done.
+	// The shim is asked to cancel, and its answer decides: the call may have completed by then.
 	_ = s.wire.Send(&Envelope{Method: MethodCancel, ID: id})
 	t := time.NewTimer(cancelWait)
 	defer t.Stop()

@@ -26,7 +26,7 @@ const maxSubnets = 256
 
 // Create makes a user-defined network. Errors: Conflict when the name is taken,
 // Forbidden for predefined names, overlapping subnets and exhausted pools, Invalid for
-// a configuration that cannot be, NotFound for an unknown driver. Nothing is left when
+// an invalid configuration, NotFound for an unknown driver. Nothing is left when
 // it fails.
 func (s *Service) Create(ctx context.Context, r network.CreateRequest) (_ network.CreateResponse, err error) {
 	var u undo.List

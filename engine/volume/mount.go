@@ -96,8 +96,8 @@ func (s *Service) Unmount(ctx context.Context, name, container string) error {
 	return s.unmount(ctx, d, v, container)
 }
 
-// unmount tells the driver that a use has ended. When that cannot be reached the use stays
-// remembered. The lock of the name is held.
+// unmount ends a use at the driver. When the driver cannot be reached, the use stays on
+// record. The lock of the name is held.
 func (s *Service) unmount(ctx context.Context, d driver.Driver, v *vol, container string) error {
 	err := d.Unmount(ctx, v.Name, container)
 	if err != nil {
@@ -147,9 +147,9 @@ func (s *Service) unremember(v *vol, container string) error {
 	return nil
 }
 
-// Restore is told once, after the start, which containers run: what others had mounted when the
-// daemon before died is unmounted. It waits for the plugins; what cannot be done is logged, and
-// tried again by the next daemon.
+// Restore is called once, after the start, with the containers that run. It unmounts what other
+// containers had mounted when the earlier daemon died. It waits for the plugins; a failure is
+// logged, and the next daemon tries again.
 func (s *Service) Restore(ctx context.Context, running map[string]bool) {
 	type left struct{ volume, container string }
 	var all []left

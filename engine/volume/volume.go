@@ -240,8 +240,8 @@ func (s *Service) ensure(ctx context.Context, name string, r volumetypes.CreateR
 	return v, nil
 }
 
-// known finds a volume that is there already, for somebody who wants it of a driver ("": any).
-// Nil: it is to be made.
+// known finds an existing volume, which must be of the driver want ("": any). Nil: there is none,
+// and it is to be created.
 func (s *Service) known(ctx context.Context, name, want string) (*vol, error) {
 	s.mu.Lock()
 	v := s.vols[name]

@@ -11,8 +11,8 @@ import (
 )
 
 // rotate moves Path to Path.1, Path.1 to Path.2 and so on, and starts a new Path.
-// With one file only a new Path takes the place of the old one, as in Docker: who is reading
-// the old one reads it to its end. What fails is told, and the present file is written on.
+// With one file only, a new Path replaces the old one, as in Docker: a reader of the old one
+// reads it to its end. When a step fails, that is logged, and the writer goes on with the present file.
 func (w *Writer) rotate() {
 	w.full = false
 	if w.packing != nil {

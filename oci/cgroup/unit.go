@@ -2,14 +2,14 @@ package cgroup
 
 import specs "github.com/opencontainers/runtime-spec/specs-go"
 
-// Unit is the part of a service manager, systemd, in a cgroup that is a unit of its.
-// It is told of limits before they are written, since it writes what it was told
-// again when it reloads.
+// Unit is the service manager's (systemd's) side of a cgroup that is one of its units. It
+// gets limits before they are written to files, since it writes its own values again when it
+// reloads.
 type Unit interface {
-	// Limit is told what will be written. What the manager has no word for it
-	// leaves out. Class ErrInvalidArgument for values it refuses.
+	// Limit sets the values that will be written to files, as properties of the unit. It leaves
+	// out those that have no property. Class ErrInvalidArgument for values it refuses.
 	Limit([]Setting) error
-	// AllowDevices is told the rules of devices on version 1.
+	// AllowDevices sets the rules of devices on version 1.
 	AllowDevices([]specs.LinuxDeviceCgroup) error
 	// Stop ends the unit, whose processes are dead. It is idempotent.
 	Stop() error

@@ -67,7 +67,7 @@ func (r root) dirLinks(p string, resolve uint64, links int) (int, error) {
 }
 
 // danglingLink tells where base in pfd leads when it is a link, as a path below
-// the root. What is there is resolved anew, inside the root, by whoever uses it.
+// the root. Whoever uses the path resolves it again, inside the root.
 func danglingLink(pfd int, parent, base string, resolve uint64, links int) (string, bool) {
 	if resolve&unix.RESOLVE_NO_SYMLINKS != 0 || links <= 0 {
 		return "", false

@@ -206,7 +206,7 @@ func (c *container) status() specs.ContainerState {
 	return specs.StateRunning
 }
 
-// state is what hooks are told.
+// state is the container's state as hooks get it.
 func (c *container) state(s specs.ContainerState) *specs.State {
 	pid := c.Pid
 	if s == specs.StateStopped {

@@ -92,8 +92,8 @@ func NSFlag(t specs.LinuxNamespaceType) uintptr {
 	return 0
 }
 
-// Create turns a spec into the message for init. Namespaces are not in it. Class
-// InvalidArgument for what cannot be.
+// Create translates a spec into the message for init. Namespaces are not in it. Class
+// InvalidArgument for an invalid spec.
 func Create(o *Container, cg *Cgroups, on Machine) (*initmsg.Message, error) {
 	s := o.Spec
 	if err := CheckLabels(s.Process, on); err != nil {
@@ -158,7 +158,7 @@ func withDev(ms []initmsg.Mount) []initmsg.Mount {
 }
 
 // Process turns a process of a spec into the message for init. prog and flags are a compiled
-// filter; without one sc is compiled. Class InvalidArgument for what cannot be.
+// filter; without one sc is compiled. Class InvalidArgument for an invalid process.
 func Process(p *specs.Process, sc *specs.LinuxSeccomp, prog []byte, flags uint32, size WinSize, on Machine) (*initmsg.Process, error) {
 	switch {
 	case p == nil:

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mount turns one mount of the spec into what init does. Class InvalidArgument for what
-// cannot be.
+// Mount translates one mount of the spec for init. Class InvalidArgument for an invalid
+// one.
 func Mount(m *specs.Mount, cg *Cgroups) (initmsg.Mount, error) {
 	out := initmsg.Mount{Type: m.Type, Source: m.Source, Dest: path.Clean("/" + m.Destination)}
 	isBind := m.Type == "bind"
@@ -114,8 +114,8 @@ func cgroupMount(out *initmsg.Mount, cg *Cgroups) {
 	out.Binds = cg.V1
 }
 
-// Root says how the root is made and how mounts travel. Class InvalidArgument for what
-// cannot be.
+// Root translates the root and the propagation of mounts for init. Class InvalidArgument for
+// invalid settings.
 func Root(r *Rootfs, spec *specs.Spec) (initmsg.Root, error) {
 	out := initmsg.Root{Path: r.Path, Readonly: r.Readonly, Propagation: unix.MS_SLAVE, PropagationRec: true}
 	if spec.Root != nil {

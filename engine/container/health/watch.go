@@ -39,7 +39,7 @@ type Container interface {
 	Tell(run uint64, status container.HealthStatus)
 }
 
-// Run is what the watch is told of a container's run.
+// Run is the state of a container's run as the watch needs it.
 type Run struct {
 	Number  uint64
 	Up      bool // it has a process

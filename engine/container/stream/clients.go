@@ -77,7 +77,7 @@ type Options struct {
 	Keys                  []byte
 }
 
-// Arrival is a client that is told that it is attached, and is not connected yet.
+// Arrival is a client that has got the answer that it is attached, and is not connected yet.
 type Arrival struct {
 	// Conn is the client's connection. Who does not Join closes it.
 	Conn *stream.Conn

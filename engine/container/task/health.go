@@ -34,7 +34,7 @@ func (w watched) Probe(ctx context.Context, check *health.Check, run uint64) con
 	return w.t.m.Execs.Probe(ctx, w.t.c, check, run)
 }
 
-// Tell publishes a new status, and lets follow what is asked for.
+// Tell publishes a new status and starts the action that the container asks for on failure.
 func (w watched) Tell(run uint64, status container.HealthStatus) {
 	t := w.t
 	t.c.Emit(t.m.Bus, events.ActionHealthStatus+": "+events.Action(status), nil)

@@ -154,7 +154,7 @@ func (m *Manager) run(t *Task) {
 	m.Scope.Go(t.loop)
 }
 
-// drop makes a removed container one that cannot be found.
+// drop takes a removed container out of the index.
 func (m *Manager) drop(c *store.Container) {
 	m.Execs.Drop(c.ID)
 	m.Bundle.Forget(c.ID)

@@ -24,8 +24,8 @@ type Request struct {
 	Networking *networktypes.NetworkingConfig
 }
 
-// Early refuses what is wrong with a request whatever the image says: a client that is told
-// that the image is missing pulls it first. It changes nothing of the request.
+// Early refuses what is wrong with a request independently of the image: otherwise a client
+// would be answered that the image is missing and pull it first. It does not change the request.
 func (v *Validator) Early(q Request) error {
 	if q.Config == nil {
 		return errclass.Invalid("config cannot be empty in order to create a container")

@@ -52,8 +52,8 @@ type Source struct {
 	Attempts int
 }
 
-// Unpacker gets layers and unpacks them. Safe for concurrent use: who wants what somebody
-// else is getting waits for it.
+// Unpacker gets layers and unpacks them. Safe for concurrent use: a call for
+// a layer that another call is getting waits for that.
 type Unpacker struct {
 	store *storage.Store
 	docs  *document.Store

@@ -42,7 +42,7 @@ type Store struct {
 }
 
 // Open reads all names of a database, which stays the caller's. bus, which may be nil,
-// is told of what happens to images.
+// gets the events of images.
 func Open(db images.Store, bus *event.Bus) (*Store, error) {
 	list, err := db.List(storage.Context(context.Background()))
 	if err != nil {

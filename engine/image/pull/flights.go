@@ -7,8 +7,8 @@ import (
 	"github.com/gantry/gantry/engine/image/progress"
 )
 
-// flights shares work: who asks for what somebody is already doing watches that and
-// gets its result. The work is cancelled when the last one who wanted it is gone.
+// flights shares work: a caller who asks for work that is under way gets its progress and
+// its result. The work is cancelled when its last caller has gone.
 type flights struct {
 	mu sync.Mutex
 	m  map[string]*flight

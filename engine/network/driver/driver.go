@@ -23,14 +23,13 @@ import (
 // driver makes on the host stays when the daemon ends. Every driver passes drivertest.Run, and
 // networktest.Run if containers get interfaces of it.
 type Driver interface {
-	// Describe says what is so of all its networks. It is the same at every call.
+	// Describe returns the facts that hold for all networks of the driver, always the same.
 	Describe() Description
-	// Check refuses options that cannot be, and what does not go with other networks: those
-	// whose Resource is the same, n not among them. It looks at nothing but its
-	// arguments. Errors: Invalid, Forbidden.
+	// Check validates a network's options, and refuses a network that cannot exist beside others:
+	// those with the same Resource, n not among them. It is pure. Errors: Invalid, Forbidden.
 	Check(n Network, others []Network) error
-	// Resource names what of the host a network uses that another may want, too ("parent
-	// eth0"), also of another driver; "" is nothing. Networks that Check refuses have one, too.
+	// Resource names the thing of the host that a network uses and that others may use, too,
+	// also those of another driver ("parent eth0"); "" is none. It is called for invalid networks, too.
 	Resource(n Network) string
 	// Start makes what the network needs before containers join, and leaves nothing when
 	// it fails. again tells that the network is an old one and the daemon was restarted:
@@ -40,13 +39,13 @@ type Driver interface {
 	// Stop removes what Start made, unless one of the others uses it too. What is gone
 	// already is no error: it may be called again.
 	Stop(ctx context.Context, n Network, others []Network) error
-	// ProvidesGateway tells whether containers reach the world by this network in one address
-	// family, so that it may be their default route. It asks nobody.
+	// ProvidesGateway reports whether the network can give containers a default route in one
+	// address family. It is pure.
 	ProvidesGateway(n Network, v6 bool) bool
-	// Join says how the endpoint's interface is made. Leave ends what it began.
+	// Join prepares an endpoint and returns how its interface is made. Leave undoes it.
 	Join(ctx context.Context, n Network, e Endpoint) (Interface, error)
-	// Adopt tells of an endpoint that another daemon joined before this one started: its
-	// container runs. Nothing is to be made.
+	// Adopt takes over an endpoint of a running container that an earlier daemon joined.
+	// It makes nothing.
 	Adopt(n Network, e Endpoint)
 	// Leave gives up an endpoint; one that is unknown is no error. The interface is away
 	// already, or back in the host's namespace under its old name when it was moved.

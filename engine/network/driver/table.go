@@ -24,8 +24,8 @@ type Set struct {
 	plugin  Driver
 }
 
-// Get is the driver of a name. One that is nobody's is a plugin's, which may not be there:
-// then Start says so.
+// Get returns the driver of a name. A name that no built-in driver has is a plugin's. The
+// plugin may not exist; then Start says so.
 func (s Set) Get(name string) Driver {
 	if d, ok := s.builtin[name]; ok {
 		return d

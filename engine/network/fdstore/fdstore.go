@@ -30,8 +30,8 @@ type Restored struct {
 	log   *slog.Logger
 }
 
-// Restore asks a store, which may be nil, for everything under a prefix. That it cannot be
-// had is logged.
+// Restore takes everything under a prefix from a store, which may be nil. A failure is
+// logged.
 func Restore(s Store, prefix string, log *slog.Logger) *Restored {
 	r := &Restored{from: s, log: log}
 	if s == nil {

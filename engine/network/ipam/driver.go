@@ -26,8 +26,8 @@ type Driver interface {
 	Addresses(ctx context.Context, p Pools, want [2]netip.Addr, mac net.HardwareAddr) ([2]netip.Prefix, error)
 	// GiveBack returns an endpoint's addresses.
 	GiveBack(ctx context.Context, p Pools, addrs [2]netip.Prefix) error
-	// KnowsMAC tells whether the driver of a name is told hardware addresses, which then do
-	// not follow from what it gives.
+	// KnowsMAC reports whether a driver wants the hardware address with a request; the engine
+	// then does not derive that from the IP address.
 	KnowsMAC(ctx context.Context, name string) bool
 }
 

@@ -137,7 +137,7 @@ type Pool struct {
 	Size int
 }
 
-// Check refuses pools that cannot be cut.
+// Check refuses pools that cannot be divided into subnets of their size.
 func (p Pool) Check() error {
 	if !p.Base.IsValid() || p.Size < p.Base.Bits() || p.Size > p.Base.Addr().BitLen() {
 		return errclass.Invalid("invalid address pool %s size %d", p.Base, p.Size)
@@ -210,7 +210,7 @@ func (s *Search) Next(v6 bool, taken ...*Taken) (netip.Prefix, error) {
 	if sub, ok := s.scan(v6, nil, taken); ok {
 		return sub, nil
 	}
-	// What is told to whom there is nothing for is worth a second look at everything.
+	// Before a user is refused, everything is searched once more.
 	full := &ExhaustedError{}
 	s.Again()
 	if sub, ok := s.scan(v6, full, taken); ok {

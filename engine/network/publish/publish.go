@@ -140,7 +140,7 @@ func (pb *Publisher) action(a netip.Addr, gws Gateways) (action, Endpoint) {
 }
 
 // Publish takes the host ports of a container. On failure nothing is taken. Errors: Invalid
-// for ports that cannot be, Internal for taken ones, as Docker answers.
+// for invalid ports, Internal for taken ones, as with Docker.
 func (pb *Publisher) Publish(gws Gateways, r sandbox.Request) error {
 	_, err := pb.PublishMissing(gws, r, nil)
 	return err
@@ -255,7 +255,7 @@ func (pb *Publisher) requests(gws Gateways, r sandbox.Request) ([]ports.PortRequ
 	return ports.Requests(r.Ports, r.Exposed, r.PublishAll, bind, v6, inRows)
 }
 
-// EndpointError words that a container's ports could not be published, as Docker does.
+// EndpointError is Docker's message that a container's ports could not be published.
 func EndpointError(e *sandbox.Endpoint, err error) error {
 	return fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", e.Name, e.ID, err)
 }

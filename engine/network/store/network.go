@@ -189,7 +189,8 @@ func (n *Network) HostAddrs() []netip.Addr {
 	return out
 }
 
-// Subnets are what requested addresses are judged by; nil where they cannot be.
+// Subnets are what requested addresses are validated by; nil for networks where no address may
+// be requested.
 func (n *Network) Subnets() *validate.Subnets {
 	if n == nil || n.Default || Predefined(n.Name) || n.ConfigOnly {
 		return nil

@@ -74,7 +74,7 @@ func (s *Store) Save(n *Network) error {
 }
 
 // Enter puts a network that was made before into the table, as its record says, and makes
-// its address spaces. It is in the table also when those cannot be.
+// its address spaces. When these cannot be made, the network is in the table all the same.
 func (s *Store) Enter(n *Network) error {
 	var err error
 	if !n.ConfigOnly {
@@ -96,7 +96,7 @@ func (s *Store) enter(n *Network) {
 	}
 }
 
-// NameFree tells whether a name is nobody's. The error is of class Conflict.
+// NameFree fails with class Conflict when a network has the name.
 func (s *Store) NameFree(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

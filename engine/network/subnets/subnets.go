@@ -69,8 +69,8 @@ func overlaps() error {
 	return errclass.Forbidden("invalid pool request: Pool overlaps with other one on this address space")
 }
 
-// Next chooses a subnet that is in nobody's use. The Forbidden class tells that there is
-// none, and who has the first ones.
+// Next chooses a free subnet. When there is none, the error is of class Forbidden and names the
+// networks that use the first ones.
 func (s *Chooser) Next(v6 bool) (netip.Prefix, error) {
 	sub, err := s.pools.Next(v6, s.taken, s.foreign())
 	var full *ipam.ExhaustedError
@@ -155,7 +155,7 @@ func (s *Chooser) Plan(n *network.Network, gateways bool) (pooled []netip.Prefix
 	return pooled, giveGateways(n)
 }
 
-// check refuses subnets that cannot be, and tells of which families there are some.
+// check validates a network's subnets and reports which address families they have.
 func (s *Chooser) check(n *network.Network) (have4, have6 bool, err error) {
 	mine := ipam.NewTaken()
 	for _, c := range n.IPAM.Config {

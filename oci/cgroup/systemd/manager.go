@@ -289,7 +289,7 @@ func (u *Unit) Stop() error {
 	err := u.m.with(context.Background(), func(ctx context.Context, b bus) error {
 		_, err := b.job(ctx, "StopUnit", u.name, "replace")
 		if err == nil || named(err, errNoUnit, errNotLoaded) {
-			// What failed stays until somebody says that he has seen it.
+			// A failed unit stays until it is reset.
 			err = b.call(ctx, "ResetFailedUnit", u.name)
 		}
 		if named(err, errNoUnit, errNotLoaded) {

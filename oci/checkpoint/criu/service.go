@@ -146,7 +146,7 @@ func (s *Service) receive() (*response, *os.File, error) {
 	return r, f, err
 }
 
-// Notify is told of the steps of a restore: the step, the first process's id where
+// Notify is called at each step of a restore, with the step, the first process's id where
 // there is one, and at "orphan-pts-master" the master side of its terminal, which
 // it owns. An error fails the restore.
 type Notify func(step string, pid int, terminal *os.File) error

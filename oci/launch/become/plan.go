@@ -305,7 +305,7 @@ func (f *Plan) LookUp(home uintptr) {
 	f.Call("umask", Errnos{}, syscall.SYS_UMASK, umask)
 }
 
-// Limits sets the rlimits. One that may not be set is told and stays.
+// Limits sets the rlimits. One that may not be set is reported and left as it is.
 func (f *Plan) Limits() {
 	held := caps.Held() // raising one takes a capability
 	f.capset(initmsg.Caps{Effective: held, Permitted: held})

@@ -14,8 +14,8 @@ import (
 )
 
 // Process digests a process's scheduling. execCPUAffinity is for further
-// processes, exec, only (runtime-spec, config.md). Class ErrInvalidArgument for values
-// that cannot be.
+// processes, exec, only (runtime-spec, config.md). Class ErrInvalidArgument for invalid
+// values.
 func Process(p *specs.Process, exec bool, t *initmsg.Tuning) error {
 	if err := planScheduler(p.Scheduler, t); err != nil {
 		return err
