@@ -119,6 +119,29 @@ func ioctl(fd int, req uint, p unsafe.Pointer) unix.Errno {
 	return e
 }
 
+// refusedMkdir is what mkdir says when the agent has answered it.
+const refusedMkdir = "mkdir: can't create directory '/x': No message of desired type\n"
+
+// notified starts the box, whose filter asks the agent about mkdir, and looks at what the
+// program and the agent were told.
+func (a *agent) notified(t *testing.T, b *box) {
+	t.Helper()
+	b.opts.Bundle = "/bundle"
+	b.opts.Spec.Annotations = map[string]string{"a": "b"}
+	p, out, err := b.start(t)
+	must(t, err)
+	code := wait(t, p)
+	if got := out(); got != refusedMkdir || code != 1 {
+		t.Errorf("no_new_privs %v: %q %d", b.opts.Spec.Process.NoNewPrivileges, got, code)
+	}
+	must(t, oci.DeleteCgroup(p.Cgroup))
+	st := a.states[len(a.states)-1]
+	if st.Pid != p.Pid || st.State.Pid != p.Pid || st.State.ID != b.opts.ID || st.State.Bundle != "/bundle" || st.State.Annotations["a"] != "b" ||
+		st.Metadata != "meta" || len(st.Fds) != 1 || st.Fds[0] != specs.SeccompFdName || st.State.Status != specs.StateCreating {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestSeccompNotify(t *testing.T) {
 	root := newRootfs(t)
 	a := newAgent(t)
@@ -128,7 +151,6 @@ func TestSeccompNotify(t *testing.T) {
 			Syscalls: []specs.LinuxSyscall{{Names: names, Action: specs.ActNotify}},
 		}
 	}
-	const want = "mkdir: can't create directory '/x': No message of desired type\n"
 	few := profile(specs.ActAllow, "mkdir", "mkdirat")
 	// Calls that a runtime may need itself; ours makes none between filter and program.
 	many := profile(specs.ActAllow, "mkdir", "mkdirat", "write", "sendmsg", "read", "futex", "close", "execve", "execveat", "capset",
@@ -137,21 +159,8 @@ func TestSeccompNotify(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, nnp := range []bool{false, true} {
 				b := newBox(root, "mkdir", "/x")
-				b.opts.Bundle = "/bundle"
-				b.opts.Spec.Annotations = map[string]string{"a": "b"}
 				b.opts.Spec.Linux.Seccomp, b.opts.Spec.Process.NoNewPrivileges = s, nnp
-				p, out, err := b.start(t)
-				must(t, err)
-				code := wait(t, p)
-				if got := out(); got != want || code != 1 {
-					t.Errorf("%s %v: %q %d", name, nnp, got, code)
-				}
-				must(t, oci.DeleteCgroup(p.Cgroup))
-				st := a.states[len(a.states)-1]
-				if st.Pid != p.Pid || st.State.Pid != p.Pid || st.State.ID != b.opts.ID || st.State.Bundle != "/bundle" || st.State.Annotations["a"] != "b" ||
-					st.Metadata != "meta" || len(st.Fds) != 1 || st.Fds[0] != specs.SeccompFdName || st.State.Status != specs.StateCreating {
-					t.Errorf("%+v", st)
-				}
+				a.notified(t, b)
 			}
 		})
 	}
@@ -167,7 +176,7 @@ func TestSeccompNotify(t *testing.T) {
 	b.opts.StartSocket.Close()
 	must(t, err)
 	must(t, oci.StartHeld(dir, "start"))
-	if code := wait(t, p); code != 1 || out() != want {
+	if code := wait(t, p); code != 1 || out() != refusedMkdir {
 		t.Errorf("held: %d", code)
 	}
 	must(t, oci.DeleteCgroup(p.Cgroup))
@@ -185,7 +194,7 @@ func TestSeccompNotify(t *testing.T) {
 	w.Close()
 	must(t, err)
 	code := wait(t, e)
-	if got := readAll(r); got != want || code != 1 {
+	if got := readAll(r); got != refusedMkdir || code != 1 {
 		t.Errorf("exec: %q %d", got, code)
 	}
 	a.mu.Lock()

@@ -88,8 +88,8 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-func TestListInspectHistory(t *testing.T) {
-	s, reg, a, b := withImages(t)
+func TestList(t *testing.T) {
+	s, reg, _, _ := withImages(t)
 	ctx := context.Background()
 	list, err := s.List(ctx, ListOptions{SharedSize: true, Manifests: true})
 	if err != nil || len(list) != 2 {
@@ -124,6 +124,11 @@ func TestListInspectHistory(t *testing.T) {
 	if _, err := s.List(ctx, ListOptions{Filters: filter.Args{"nope": {"x"}}}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("unknown filter: %v", err)
 	}
+}
+
+func TestInspectHistory(t *testing.T) {
+	s, reg, a, b := withImages(t)
+	ctx := context.Background()
 	in, err := s.Inspect(ctx, reg.Host()+"/a", nil, true)
 	if err != nil || in.ID != a.Digest.String() || len(in.RootFS.Layers) != 2 || in.Config.Labels["made"] != "here" || in.Descriptor.Digest != a.Digest || len(in.Manifests) != 1 || !in.Manifests[0].Available {
 		t.Errorf("%+v, %v", in, err)

@@ -16,26 +16,13 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
-func TestConfigNetworks(t *testing.T) {
+// TestConfigNetworksRefused: what a configuration network, and one made from it, cannot say.
+func TestConfigNetworksRefused(t *testing.T) {
 	s, _ := newService(t, nil)
 	ctx := context.Background()
 	from := &network.ConfigReference{Network: "conf"}
 	yes, no := true, false
-	create(t, s, network.CreateRequest{
-		Name: "conf", ConfigOnly: true, Driver: "bridge", Labels: map[string]string{"a": "b"},
-		Options: map[string]string{bridge.OptICC: "false"},
-		IPAM:    &network.IPAM{Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.44.0.0/24")}}},
-	})
-	conf, err := s.Inspect(ctx, "conf")
-	if err != nil || !conf.ConfigOnly || conf.Driver != "null" || conf.Scope != "local" {
-		t.Errorf("%+v %v", conf, err)
-	}
-	create(t, s, network.CreateRequest{Name: "net", ConfigFrom: from, Internal: true, Attachable: true})
-	n, err := s.Inspect(ctx, "net")
-	if err != nil || n.Driver != "bridge" || n.IPAM.Config[0].Subnet.String() != "10.44.0.0/24" || n.Labels["a"] != "b" || n.Options[bridge.OptICC] != "false" ||
-		!n.Internal || !n.Attachable || n.ConfigFrom.Network != "conf" {
-		t.Errorf("%+v %v", n, err)
-	}
+	create(t, s, network.CreateRequest{Name: "conf", ConfigOnly: true})
 	const specified = "user specified configurations are not supported if the network depends on a configuration network"
 	const operator = "configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported."
 	for _, c := range []struct {
@@ -59,6 +46,27 @@ func TestConfigNetworks(t *testing.T) {
 				t.Errorf("%+v: %v", c.r, err)
 			}
 		})
+	}
+}
+
+func TestConfigNetworks(t *testing.T) {
+	s, _ := newService(t, nil)
+	ctx := context.Background()
+	from := &network.ConfigReference{Network: "conf"}
+	create(t, s, network.CreateRequest{
+		Name: "conf", ConfigOnly: true, Driver: "bridge", Labels: map[string]string{"a": "b"},
+		Options: map[string]string{bridge.OptICC: "false"},
+		IPAM:    &network.IPAM{Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.44.0.0/24")}}},
+	})
+	conf, err := s.Inspect(ctx, "conf")
+	if err != nil || !conf.ConfigOnly || conf.Driver != "null" || conf.Scope != "local" {
+		t.Errorf("%+v %v", conf, err)
+	}
+	create(t, s, network.CreateRequest{Name: "net", ConfigFrom: from, Internal: true, Attachable: true})
+	n, err := s.Inspect(ctx, "net")
+	if err != nil || n.Driver != "bridge" || n.IPAM.Config[0].Subnet.String() != "10.44.0.0/24" || n.Labels["a"] != "b" || n.Options[bridge.OptICC] != "false" ||
+		!n.Internal || !n.Attachable || n.ConfigFrom.Network != "conf" {
+		t.Errorf("%+v %v", n, err)
 	}
 	if _, err := s.Acquire(ctx, on(request("a"), "conf")); !errors.Is(err, errdefs.ErrPermissionDenied) || !strings.Contains(err.Error(), "cannot create endpoint on configuration-only network") {
 		t.Error(err)
