@@ -52,6 +52,7 @@ test-unit: deps ## the tests that need no root (as root: more of them)
 e2e: build deps ## end-to-end tests of the real binaries; E2E=name runs one script
 	@[ "$$(id -u)" = 0 ] || { echo "make e2e needs root: it makes namespaces, mounts and cgroups" >&2; exit 1; }
 	@echo "End-to-end tests (a line for each; about 15 min for all)"
+	@ls test/e2e/*.txtar | sed 's,.*/,,; s,\.txtar$$,,' | grep -qE '^($(E2E))' || { echo "no script in test/e2e is called '$(E2E)'" >&2; exit 1; }
 	@GANTRY_BIN=$(BIN) $(GO) test -json -count=1 -timeout 30m -parallel 2 -run '^Test(Own|Real)/$(E2E)' ./test/e2e | \
 		$(GO) run ./test/tools/testprogress
 

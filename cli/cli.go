@@ -85,6 +85,9 @@ func execute(ctx context.Context, cli *command.Cli, args []string) error {
 	if help && len(rest) == 0 {
 		rest = []string{"--help"}
 	}
+	if err := checkBuilt(rest); err != nil {
+		return err
+	}
 	addCommands(cli, root, rest)
 	root.SetArgs(rest)
 	root.SetIn(cli.In)

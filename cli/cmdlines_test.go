@@ -215,7 +215,7 @@ info -f {{.ServerVersion}}
 events
 events --format json
 events --format {{.Action}}
-events --filter type=container --since 1h
+events --filter type=container --since 2026-01-02T03:04:05Z
 context show
 context ls
 context ls -q
