@@ -52,6 +52,23 @@ func create(t *testing.T, s *Service, name string) volumetypes.Volume {
 	return v
 }
 
+// pruned: an anonymous volume that was kept goes with prune, and it alone.
+func pruned(t *testing.T, s *Service) {
+	t.Helper()
+	used, err := s.Acquire(t.Context(), volumetypes.CreateRequest{}, "c2")
+	anon := used.Name
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Release(t.Context(), anon, "c2", false); err != nil {
+		t.Error(err)
+	}
+	rep, err := s.Prune(t.Context(), nil, false)
+	if err != nil || len(rep.VolumesDeleted) != 1 || rep.VolumesDeleted[0] != anon {
+		t.Errorf("%+v %v", rep, err)
+	}
+}
+
 func TestLife(t *testing.T) {
 	bg, dir := context.Background(), t.TempDir()
 	s := open(t, dir)
@@ -90,18 +107,7 @@ func TestLife(t *testing.T) {
 	if err := s.Release(bg, name, "c1", true); err != nil {
 		t.Error(err)
 	}
-	used, err = s.Acquire(bg, volumetypes.CreateRequest{}, "c2")
-	anon := used.Name
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Release(bg, anon, "c2", false); err != nil {
-		t.Error(err)
-	}
-	rep, err := s.Prune(bg, nil, false)
-	if err != nil || len(rep.VolumesDeleted) != 1 || rep.VolumesDeleted[0] != anon {
-		t.Errorf("%+v %v", rep, err)
-	}
+	pruned(t, s)
 	// One for a container that never came to be goes; a named one stays.
 	if _, err := s.Acquire(bg, volumetypes.CreateRequest{}, "c3"); err != nil {
 		t.Fatal(err)
