@@ -69,6 +69,20 @@ func pruned(t *testing.T, s *Service) {
 	}
 }
 
+// abandoned: one that was made for a container that never came to be goes, also with the next
+// daemon; a named one stays.
+func abandoned(t *testing.T, s *Service, dir string) *Service {
+	t.Helper()
+	if _, err := s.Acquire(t.Context(), volumetypes.CreateRequest{}, "c3"); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	if err := s.Abandon(t.Context(), "c3"); err != nil {
+		t.Error(err)
+	}
+	return s
+}
+
 func TestLife(t *testing.T) {
 	bg, dir := context.Background(), t.TempDir()
 	s := open(t, dir)
@@ -108,14 +122,7 @@ func TestLife(t *testing.T) {
 		t.Error(err)
 	}
 	pruned(t, s)
-	// One for a container that never came to be goes; a named one stays.
-	if _, err := s.Acquire(bg, volumetypes.CreateRequest{}, "c3"); err != nil {
-		t.Fatal(err)
-	}
-	s = open(t, dir)
-	if err := s.Abandon(bg, "c3"); err != nil {
-		t.Error(err)
-	}
+	s = abandoned(t, s, dir)
 	if err := s.Remove(bg, "named", false); err != nil {
 		t.Error(err)
 	}
