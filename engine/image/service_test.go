@@ -293,6 +293,29 @@ func TestRetagMakesDangling(t *testing.T) {
 	}
 }
 
+// savedNames are the files in an archive of images from host, whose manifest.json must name
+// two images, the first of them also app:v1.
+func savedNames(t *testing.T, archive []byte, host string) (names []string) {
+	t.Helper()
+	tr := tar.NewReader(bytes.NewReader(archive))
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return names
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, h.Name)
+		if h.Name == "manifest.json" {
+			var m []struct{ RepoTags, Layers []string }
+			if err := json.NewDecoder(tr).Decode(&m); err != nil || len(m) != 2 || !slices.Equal(m[0].RepoTags, []string{host + "/a:latest", "app:v1"}) || len(m[0].Layers) != 2 {
+				t.Errorf("manifest.json: %+v, %v", m, err)
+			}
+		}
+	}
+}
+
 func TestSaveLoad(t *testing.T) {
 	s, reg, a, b := withImages(t)
 	ctx := context.Background()
@@ -307,24 +330,7 @@ func TestSaveLoad(t *testing.T) {
 	if err := s.Save(ctx, refs, nil, &again); err != nil || !bytes.Equal(out.Bytes(), again.Bytes()) {
 		t.Errorf("a second archive differs: %v", err)
 	}
-	var names []string
-	tr := tar.NewReader(bytes.NewReader(out.Bytes()))
-	for {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		names = append(names, h.Name)
-		if h.Name == "manifest.json" {
-			var m []struct{ RepoTags, Layers []string }
-			if err := json.NewDecoder(tr).Decode(&m); err != nil || len(m) != 2 || !slices.Equal(m[0].RepoTags, []string{reg.Host() + "/a:latest", "app:v1"}) || len(m[0].Layers) != 2 {
-				t.Errorf("manifest.json: %+v, %v", m, err)
-			}
-		}
-	}
+	names := savedNames(t, out.Bytes(), reg.Host())
 	for _, n := range []string{"index.json", "oci-layout", "repositories", "manifest.json"} {
 		t.Run(n, func(t *testing.T) {
 			if !slices.Contains(names, n) {

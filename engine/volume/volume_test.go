@@ -52,6 +52,37 @@ func create(t *testing.T, s *Service, name string) volumetypes.Volume {
 	return v
 }
 
+// pruned: an anonymous volume that was kept goes with prune, and it alone.
+func pruned(t *testing.T, s *Service) {
+	t.Helper()
+	used, err := s.Acquire(t.Context(), volumetypes.CreateRequest{}, "c2")
+	anon := used.Name
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Release(t.Context(), anon, "c2", false); err != nil {
+		t.Error(err)
+	}
+	rep, err := s.Prune(t.Context(), nil, false)
+	if err != nil || len(rep.VolumesDeleted) != 1 || rep.VolumesDeleted[0] != anon {
+		t.Errorf("%+v %v", rep, err)
+	}
+}
+
+// abandoned: one that was made for a container that never came to be goes, also with the next
+// daemon; a named one stays.
+func abandoned(t *testing.T, s *Service, dir string) *Service {
+	t.Helper()
+	if _, err := s.Acquire(t.Context(), volumetypes.CreateRequest{}, "c3"); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	if err := s.Abandon(t.Context(), "c3"); err != nil {
+		t.Error(err)
+	}
+	return s
+}
+
 func TestLife(t *testing.T) {
 	bg, dir := context.Background(), t.TempDir()
 	s := open(t, dir)
@@ -90,26 +121,8 @@ func TestLife(t *testing.T) {
 	if err := s.Release(bg, name, "c1", true); err != nil {
 		t.Error(err)
 	}
-	used, err = s.Acquire(bg, volumetypes.CreateRequest{}, "c2")
-	anon := used.Name
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Release(bg, anon, "c2", false); err != nil {
-		t.Error(err)
-	}
-	rep, err := s.Prune(bg, nil, false)
-	if err != nil || len(rep.VolumesDeleted) != 1 || rep.VolumesDeleted[0] != anon {
-		t.Errorf("%+v %v", rep, err)
-	}
-	// One for a container that never came to be goes; a named one stays.
-	if _, err := s.Acquire(bg, volumetypes.CreateRequest{}, "c3"); err != nil {
-		t.Fatal(err)
-	}
-	s = open(t, dir)
-	if err := s.Abandon(bg, "c3"); err != nil {
-		t.Error(err)
-	}
+	pruned(t, s)
+	s = abandoned(t, s, dir)
 	if err := s.Remove(bg, "named", false); err != nil {
 		t.Error(err)
 	}

@@ -141,9 +141,22 @@ func (w *world) exit(run uint64) {
 	w.feed(HasExited{Run: run, Exit: Exit{Code: w.r.IntN(3), Ran: ran}})
 }
 
+// random does one of 25 things; six of them give back the result of a pending effect.
 func (w *world) random() {
 	tmo := time.Duration(w.r.IntN(3)-1) * time.Second
-	switch w.r.IntN(25) {
+	switch n := w.r.IntN(25); {
+	case n < 13:
+		w.request(n, tmo)
+	case n < 19:
+		w.happen(n-13, tmo)
+	case len(w.pending) > 0:
+		w.resolve(w.r.IntN(len(w.pending)))
+	}
+}
+
+// request is what somebody asks for.
+func (w *world) request(n int, tmo time.Duration) {
+	switch n {
 	case 0, 1, 2:
 		w.feed(Start{w.next("start")})
 	case 3:
@@ -164,44 +177,51 @@ func (w *world) random() {
 		}
 	case 12:
 		w.feed(Wait{w.next("wait"), Condition(w.r.IntN(3))})
-	case 13:
+	}
+}
+
+// happen is what nobody asked for.
+func (w *world) happen(n int, tmo time.Duration) {
+	switch n {
+	case 0:
 		for t, what := range w.open {
 			if what == "wait" {
 				w.feed(CancelWait{t})
 				break
 			}
 		}
-	case 14:
+	case 1:
 		w.feed(ShimLost{})
 		w.feed(ShimBack{Run: w.s.Run, Held: true})
-	case 15: // stale results
-		old := w.s.Run - uint64(1+w.r.IntN(2))
-		if old < w.s.Run {
-			w.feed([]Event{
-				Started{old},
-				StartFailed{Run: old, Err: errAny},
-				HasExited{Run: old},
-				TornDown{old},
-				Froze{Run: old},
-				Thawed{Run: old},
-				Fired{old, Backoff},
-				Signaled{Run: old},
-			}[w.r.IntN(8)])
-		}
-	case 16:
+	case 2:
+		w.stale()
+	case 3:
 		for run := range w.live {
 			w.exit(run)
 		}
-	case 17:
+	case 4:
 		if w.r.IntN(4) == 0 && w.s.Phase == Exited && len(w.pending) == 0 {
 			w.feed(Boot{})
 		}
-	case 18:
+	case 5:
 		w.feed(Unhealthy{Run: w.s.Run - uint64(w.r.IntN(2)), Do: Remedy(w.r.IntN(3)), Signal: 15, Timeout: tmo})
-	default:
-		if len(w.pending) > 0 {
-			w.resolve(w.r.IntN(len(w.pending)))
-		}
+	}
+}
+
+// stale is a result of a run that is over.
+func (w *world) stale() {
+	old := w.s.Run - uint64(1+w.r.IntN(2))
+	if old < w.s.Run {
+		w.feed([]Event{
+			Started{old},
+			StartFailed{Run: old, Err: errAny},
+			HasExited{Run: old},
+			TornDown{old},
+			Froze{Run: old},
+			Thawed{Run: old},
+			Fired{old, Backoff},
+			Signaled{Run: old},
+		}[w.r.IntN(8)])
 	}
 }
 
