@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"os"
 	"slices"
 
 	"github.com/docker/go-units"
@@ -28,6 +29,28 @@ func (d Drivers) Find(name string) (Driver, error) {
 	return nil, errclass.Invalid("error looking up logging plugin %s: plugin %q not found", name, name)
 }
 
+// At returns the driver of the log at a place, for a container whose driver is called name. A log
+// goes on in the format in which it has begun: earlier engines wrote json-file for local, and
+// so does a process that holds containers and is older than the daemon. Errors as Find's.
+func (d Drivers) At(name string, p Place) (Driver, error) {
+	drv, err := d.Find(name)
+	if err != nil || drv.Describe().Discards || exists(drv.Path(p)) {
+		return drv, err
+	}
+	if plain, err := d.Find(plainName); err == nil && exists(plain.Path(p)) {
+		return plain, nil
+	}
+	return drv, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// plainName is the driver that every process that holds containers knows.
+const plainName = "json-file"
+
 // Names are those of the drivers that keep output, sorted, for `docker info`.
 func (d Drivers) Names() []string {
 	var names []string
@@ -41,9 +64,13 @@ func (d Drivers) Names() []string {
 }
 
 // Configure checks a container's log settings and says what is to be written for it; nil for a
-// driver that discards. Errors as Find's, and InvalidArgument for options.
+// driver that discards. With a place the driver is At's. Errors as Find's, and InvalidArgument
+// for options.
 func (d Drivers) Configure(name string, p Place, opts map[string]string) (*Config, error) {
 	drv, err := d.Find(name)
+	if err == nil && p.Dir != "" {
+		drv, err = d.At(name, p)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +96,24 @@ func (d Drivers) Configure(name string, p Place, opts map[string]string) (*Confi
 		return nil, err
 	}
 	c.Driver, c.Path, c.Buffer = desc.Name, drv.Path(p), buffer
+	if desc.Name != plainName {
+		c.Plain = d.plain(p, own, buffer)
+	}
 	return c, nil
+}
+
+// plain is Config.Plain; nil where the options are not for it.
+func (d Drivers) plain(p Place, opts map[string]string, buffer int64) *Config {
+	drv, err := d.Find(plainName)
+	if err != nil {
+		return nil
+	}
+	c, err := drv.Configure(p, opts)
+	if err != nil {
+		return nil
+	}
+	c.Driver, c.Path, c.Buffer = plainName, drv.Path(p), buffer
+	return c
 }
 
 // bufferOf reads the options that every driver takes: how much may wait before output is
@@ -105,7 +149,7 @@ func bufferOf(opts map[string]string) (int64, error) {
 func (d Drivers) OpenWriter(c *Config, logf func(format string, a ...any)) (Writer, error) {
 	name := c.Driver
 	if name == "" {
-		name = "json-file"
+		name = plainName
 	}
 	drv, err := d.Find(name)
 	if err != nil {

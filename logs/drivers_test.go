@@ -2,6 +2,8 @@ package logs_test
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -78,5 +80,43 @@ func TestOpenWriterOfOldConfig(t *testing.T) {
 	}
 	if err := w.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAt: a log goes on in the format in which it has begun.
+func TestAt(t *testing.T) {
+	drivers := logs.Drivers{none.Driver{}, local.Driver{}, jsonfile.Driver{}}
+	for _, c := range []struct {
+		title, name string
+		files       []string
+		want        string
+	}{
+		{"new", "local", nil, "local"},
+		{"of this engine", "local", []string{"local-logs/container.log"}, "local"},
+		{"of an earlier engine", "local", []string{"i-json.log"}, "json-file"},
+		{"both", "local", []string{"i-json.log", "local-logs/container.log"}, "local"},
+		{"json-file", "json-file", []string{"local-logs/container.log"}, "json-file"},
+		{"none", "none", []string{"i-json.log"}, "none"},
+	} {
+		t.Run(c.title, func(t *testing.T) {
+			p := logs.Place{Dir: t.TempDir(), ID: "i"}
+			for _, f := range c.files {
+				path := filepath.Join(p.Dir, f)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			drv, err := drivers.At(c.name, p)
+			if err != nil || drv.Describe().Name != c.want {
+				t.Fatalf("%v %v", drv, err)
+			}
+			cfg, err := drivers.Configure(c.name, p, map[string]string{"max-size": "1m"})
+			if err != nil || cfg != nil && cfg.Driver != c.want || cfg == nil && c.want != "none" {
+				t.Errorf("%+v %v", cfg, err)
+			}
+			if cfg != nil && c.want == "local" && (cfg.Plain == nil || cfg.Plain.Driver != "json-file" || cfg.Plain.MaxSize != 1e6 || cfg.Plain.Path != p.Dir+"/i-json.log") {
+				t.Errorf("plain: %+v", cfg.Plain)
+			}
+		})
 	}
 }

@@ -65,6 +65,9 @@ type Config struct {
 	// Buffer is for mode=non-blocking: how many bytes may wait for the file before output
 	// is dropped. 0: the container waits for the file.
 	Buffer int64 `json:"buffer,omitempty"`
+	// Plain is the same log by the driver json-file, for a process that is too old to know
+	// Driver; nil where there is none. It does not travel.
+	Plain *Config `json:"-"`
 }
 
 // Description is what differs between drivers. Nobody compares names.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/gantry/gantry/internal/errclass"
@@ -57,6 +58,10 @@ func (c *Client) Start(ctx context.Context, r *StartRequest, files []*os.File) (
 	if len(files) != len(r.NamespaceFDs)+len(r.Attach) {
 		return nil, errclass.Invalid("start: %d descriptors for %d namespaces and %d clients", len(files), len(r.NamespaceFDs), len(r.Attach))
 	}
+	r, err := c.fit(ctx, r)
+	if err != nil {
+		return nil, err
+	}
 	h := &held{log: r.Log, once: r.StdinOnce, attach: r.Attach}
 	if r.Spec != nil && r.Spec.Process != nil {
 		h.tty = r.Spec.Process.Terminal
@@ -66,6 +71,25 @@ func (c *Client) Start(ctx context.Context, r *StartRequest, files []*os.File) (
 		c.endUnheld(r)
 	}
 	return st, err
+}
+
+// fit makes a request one that the shim takes: it may be older than the daemon, and would pass over
+// what it does not know. Class FailedPrecondition for what it cannot do.
+func (c *Client) fit(ctx context.Context, r *StartRequest) (*StartRequest, error) {
+	s, err := c.link.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if r.Runtime != nil && !s.hello.Runtimes {
+		return nil, errclass.With(errdefs.ErrFailedPrecondition, errors.New(
+			"the process that holds the containers is older than the daemon and knows no other runtimes: restart the daemon when no container runs"))
+	}
+	if r.Log == nil || r.Log.Plain == nil || slices.Contains(s.hello.Logs, r.Log.Driver) {
+		return r, nil
+	}
+	plain := *r
+	plain.Log = r.Log.Plain
+	return &plain, nil
 }
 
 // unanswered tells that a start failed without the shim saying so: it died, or its

@@ -68,6 +68,10 @@ type Hello struct {
 	Version int    `json:"version"`
 	Pid     int    `json:"pid"`
 	Build   string `json:"build,omitempty"`
+	// What came after the first version, and a daemon may not ask of a shim that does not say it:
+	// the log drivers whose files it writes beside json-file, and other OCI runtimes.
+	Logs     []string `json:"logs,omitempty"`
+	Runtimes bool     `json:"runtimes,omitempty"`
 }
 
 // KeyRequest is the body of every request that concerns one process; each method

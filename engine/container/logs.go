@@ -25,7 +25,7 @@ func (s *Service) Logs(ctx context.Context, ref string, o LogsOptions, w LogWrit
 		return errclass.Invalid("You must choose at least one stream")
 	}
 	r := own.Record()
-	drv, err := s.deps.Logs.Find(r.HostConfig.LogConfig.Type)
+	drv, err := s.deps.Logs.At(r.HostConfig.LogConfig.Type, s.files.Log(own.ID))
 	if err != nil {
 		return err
 	}

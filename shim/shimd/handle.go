@@ -208,7 +208,9 @@ func (s *Server) handleStore(e *shim.Envelope, fds []int) error {
 func (s *Server) handlePlain(ctx context.Context, e *shim.Envelope) (any, error) {
 	switch e.Method {
 	case shim.MethodHello:
-		return shim.Hello{Version: shim.Version, Pid: os.Getpid(), Build: version.Version}, nil
+		return shim.Hello{
+			Version: shim.Version, Pid: os.Getpid(), Build: version.Version, Logs: logDrivers().Names(), Runtimes: true,
+		}, nil
 	case shim.MethodShutdown:
 		return nil, s.shutdown()
 	case shim.MethodDropFD:

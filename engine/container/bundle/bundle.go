@@ -165,6 +165,9 @@ func (b *Builder) log(r *store.Record) (*logs.Config, error) {
 		Subject: logs.Subject{ID: r.ID, Name: r.Name, ImageID: r.Image, ImageName: r.Config.Image, Command: append([]string{r.Path}, r.Args...)},
 		Labels:  r.Config.Labels, Env: r.Config.Env,
 	}, lc.Config)
+	if c.Plain != nil {
+		c.Plain.Attrs = c.Attrs
+	}
 	return c, nil
 }
 
