@@ -131,7 +131,7 @@ func (d *Dir) make(container, name string, fill func(at int, name string) error)
 	return nil
 }
 
-// Path is the container's directory, to be shown to users, not to be opened.
+// Path is the container's directory, for the description of its layer (driver.Layer).
 func (d *Dir) Path(container string) string { return filepath.Join(d.root, container) }
 
 // Check looks whether the container's directory has the entry sub, by which a driver
