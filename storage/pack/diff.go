@@ -73,7 +73,9 @@ func (o DiffOptions) scaffold() scaffold {
 		name := strings.TrimPrefix(path.Clean(p), "/")
 		s[name] = true
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-			s[dir] = s[dir] // false where it is none itself
+			if !s[dir] {
+				s[dir] = false // known, and no mount point itself
+			}
 		}
 	}
 	return s
