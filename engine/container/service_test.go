@@ -33,6 +33,20 @@ func wantErr(t *testing.T, err, class error, text string) {
 	}
 }
 
+// pausedAndResumed: what web, which runs, refuses before it is paused and while it is.
+func pausedAndResumed(t *testing.T, r *rig) {
+	t.Helper()
+	wantErr(t, r.Unpause(bg, "web"), errdefs.ErrConflict, "is not paused")
+	r.must(r.Pause(bg, "web"))
+	wantErr(t, r.Pause(bg, "web"), errdefs.ErrConflict, "is already paused")
+	if st := r.state("web"); st.Status != "paused" || !st.Running || !st.Paused {
+		t.Errorf("%+v", st)
+	}
+	_, err := r.ExecCreate(bg, "web", container.ExecCreateRequest{Cmd: []string{"true"}})
+	wantErr(t, err, errdefs.ErrConflict, "is paused, unpause the container before exec")
+	r.must(r.Unpause(bg, "web"))
+}
+
 func TestLife(t *testing.T) {
 	r := newRig(t)
 	past, sub := r.bus.Subscribe(time.Time{})
@@ -54,15 +68,7 @@ func TestLife(t *testing.T) {
 		t.Fatalf("%+v", st)
 	}
 	wantErr(t, r.Remove(bg, "web", RemoveOptions{}), errdefs.ErrConflict, `cannot remove container "/web": container is running: stop the container before removing or force remove`)
-	wantErr(t, r.Unpause(bg, "web"), errdefs.ErrConflict, "is not paused")
-	r.must(r.Pause(bg, "web"))
-	wantErr(t, r.Pause(bg, "web"), errdefs.ErrConflict, "is already paused")
-	if st := r.state("web"); st.Status != "paused" || !st.Running || !st.Paused {
-		t.Errorf("%+v", st)
-	}
-	_, err = r.ExecCreate(bg, "web", container.ExecCreateRequest{Cmd: []string{"true"}})
-	wantErr(t, err, errdefs.ErrConflict, "is paused, unpause the container before exec")
-	r.must(r.Unpause(bg, "web"))
+	pausedAndResumed(t, r)
 	wantErr(t, r.Rename(bg, "web", "-x"), errdefs.ErrInvalidArgument, "Error when allocating new name: Invalid container name (/-x), only")
 	r.must(r.Rename(bg, "web", "api"))
 	if i, err := r.Inspect(bg, "api", true); err != nil || *i.SizeRw != 42 || *i.SizeRootFs != 1042 {
