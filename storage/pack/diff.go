@@ -73,7 +73,9 @@ func (o DiffOptions) scaffold() scaffold {
 		name := strings.TrimPrefix(path.Clean(p), "/")
 		s[name] = true
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-			s[dir] = s[dir] // false where it is none itself
+			if !s[dir] { // it may be a mount point itself
+				s[dir] = false
+			}
 		}
 	}
 	return s
