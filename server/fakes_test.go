@@ -45,7 +45,9 @@ type fakeContainers struct {
 	changes []containertypes.FilesystemChange
 }
 
-func (f *fakeContainers) Export(ctx context.Context, _ string, w io.Writer) error { return f.export(ctx, w) }
+func (f *fakeContainers) Export(ctx context.Context, _ string, w io.Writer) error {
+	return f.export(ctx, w)
+}
 func (f *fakeContainers) Changes(context.Context, string) ([]containertypes.FilesystemChange, error) {
 	return f.changes, nil
 }
