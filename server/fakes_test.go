@@ -41,6 +41,15 @@ type fakeContainers struct {
 	inspect func(string) (containertypes.InspectResponse, error)
 	list    func(container.ListOptions) ([]containertypes.Summary, error)
 	exec    func(containertypes.ExecStartRequest, stream.Hijack) error
+	export  func(context.Context, io.Writer) error
+	changes []containertypes.FilesystemChange
+}
+
+func (f *fakeContainers) Export(ctx context.Context, _ string, w io.Writer) error {
+	return f.export(ctx, w)
+}
+func (f *fakeContainers) Changes(context.Context, string) ([]containertypes.FilesystemChange, error) {
+	return f.changes, nil
 }
 
 func (f *fakeContainers) Create(_ context.Context, o container.CreateOptions) (containertypes.CreateResponse, error) {

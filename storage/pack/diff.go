@@ -73,8 +73,8 @@ func (o DiffOptions) scaffold() scaffold {
 		name := strings.TrimPrefix(path.Clean(p), "/")
 		s[name] = true
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-			if !s[dir] {
-				s[dir] = false // known, and no mount point itself
+			if !s[dir] { // it may be a mount point itself
+				s[dir] = false
 			}
 		}
 	}

@@ -89,7 +89,7 @@ func (r *Reader) export(ctx context.Context, c *store.Container, w io.Writer) er
 		return err
 	}
 	defer root.Close()
-	return pack.Tree(ctx, w, root, pack.Options{Xattrs: pack.Portable})
+	return pack.Tree(ctx, w, root, pack.Options{}) // of extended attributes file capabilities only, as Docker
 }
 
 // Changes tells what a container has changed in its image, a directory before what is in
