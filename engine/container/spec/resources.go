@@ -91,6 +91,9 @@ func blockIO(in Input) (*specs.LinuxBlockIO, error) {
 		b.Weight, set = ptr(h.BlkioWeight), true
 	}
 	for _, w := range h.BlkioWeightDevice {
+		if w == nil { // earlier engines kept such
+			continue
+		}
 		major, minor, err := in.BlockDevice(w.Path)
 		if err != nil {
 			return nil, invalid("%w", err)
@@ -109,6 +112,9 @@ func blockIO(in Input) (*specs.LinuxBlockIO, error) {
 		{h.BlkioDeviceWriteIOps, &b.ThrottleWriteIOPSDevice},
 	} {
 		for _, dev := range t.in {
+			if dev == nil {
+				continue
+			}
 			major, minor, err := in.BlockDevice(dev.Path)
 			if err != nil {
 				return nil, invalid("%w", err)

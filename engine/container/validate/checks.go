@@ -2,6 +2,7 @@ package validate
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -87,6 +88,9 @@ func checkModes(h *container.HostConfig) error {
 
 // checkResources validates limits, on a machine with ncpu processors.
 func checkResources(h *container.HostConfig, ncpu int) error {
+	if err := checkNull(h); err != nil {
+		return err
+	}
 	for _, err := range []error{
 		checkMemory(h), checkCPU(h, ncpu), checkPriority(h), checkWindows(h), checkSets(h), checkUlimits(h),
 	} {
@@ -137,6 +141,22 @@ func checkCPU(h *container.HostConfig, ncpu int) error {
 		return errclass.Invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
 	case h.CPUQuota > 0 && h.CPUQuota < 1000:
 		return errclass.Invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+	}
+	return nil
+}
+
+// checkNull refuses null in lists of objects.
+func checkNull(h *container.HostConfig) error {
+	null := map[string]bool{
+		"Ulimits":            slices.Contains(h.Ulimits, nil),
+		"BlkioWeightDevice":  slices.Contains(h.BlkioWeightDevice, nil),
+		"BlkioDeviceReadBps": slices.Contains(h.BlkioDeviceReadBps, nil), "BlkioDeviceWriteBps": slices.Contains(h.BlkioDeviceWriteBps, nil),
+		"BlkioDeviceReadIOps": slices.Contains(h.BlkioDeviceReadIOps, nil), "BlkioDeviceWriteIOps": slices.Contains(h.BlkioDeviceWriteIOps, nil),
+	}
+	for _, name := range slices.Sorted(maps.Keys(null)) {
+		if null[name] {
+			return errclass.Invalid("invalid %s: an entry is null", name)
+		}
 	}
 	return nil
 }
