@@ -48,6 +48,7 @@ type fakeContainers struct {
 func (f *fakeContainers) Export(ctx context.Context, _ string, w io.Writer) error {
 	return f.export(ctx, w)
 }
+
 func (f *fakeContainers) Changes(context.Context, string) ([]containertypes.FilesystemChange, error) {
 	return f.changes, nil
 }
