@@ -75,7 +75,7 @@ func TestDaemonGoneBeforeStart(t *testing.T) {
 		}
 		go func() {
 			_ = first.Close()
-			time.Sleep(500 * time.Millisecond) // nobody listens: the client must come again
+			hangUp(t, socket, 4) // the client must come again
 			close(back)
 		}()
 	})
@@ -113,6 +113,25 @@ func TestDaemonGoneBeforeStart(t *testing.T) {
 		}
 	default:
 		t.Error("the container is still there")
+	}
+}
+
+// hangUp is a daemon that is not there yet: it closes so many connections.
+func hangUp(t *testing.T, socket string, times int) {
+	_ = os.Remove(socket)
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer l.Close()
+	for range times {
+		conn, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = conn.Close()
 	}
 }
 
