@@ -22,7 +22,6 @@ func allowedSleeps() map[string]struct {
 		calls  int
 		reason string
 	}{
-		"cli/run_lost_test.go":              {1, "a daemon is away for longer than a client's first try"},
 		"engine/container/health_test.go":   {1, "a helper of tests that run in a synctest bubble"},
 		"logs/ring_test.go":                 {1, "a slow writer of tests that run in a synctest bubble"},
 		"engine/network/path_ratio_test.go": {1, "a benchmark counts what is on its way between two kernels' queues"},
