@@ -68,11 +68,17 @@ func OpenHost() (Host, error) {
 func (h Host) Close() error { return h.F.Close() }
 
 // Inside runs do on a thread in another network namespace: a new one when ns is nil.
-// A thread that cannot come back is not used again.
+// A thread that cannot come back is not used again. It is never the process's first one, which
+// /proc/self speaks of: whoever reads there meanwhile means the host.
 func (h Host) Inside(ns *os.File, do func() error) error {
 	errc := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			errc <- h.Inside(ns, do) // on another one, while this one is taken
+			return
+		}
 		var err error
 		if ns == nil {
 			err = unix.Unshare(unix.CLONE_NEWNET)
