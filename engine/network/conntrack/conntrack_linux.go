@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -49,7 +50,7 @@ type Flow struct {
 // sends no others. It works in the calling thread's network namespace. Errors are the
 // system's; a flow that ends meanwhile is none.
 func FlushUDP(v6 bool, port uint16, match func(Flow) bool) (int, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	c, err := dial()
 	if err != nil {
 		return 0, fmt.Errorf("opening a conntrack socket: %w", err)
 	}
@@ -80,6 +81,21 @@ func FlushUDP(v6 bool, port uint16, match func(Flow) bool) (int, error) {
 	return n, errors.Join(errs...)
 }
 
+// patience bounds what the kernel may take to answer: callers hold locks meanwhile.
+const patience = 10 * time.Second
+
+// dial opens a socket that gives up after patience. The caller closes it.
+func dial() (*netlink.Conn, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
 // Original tells where the first packet of a translated connection was sent, by who
 // answers it (from, an address of the host) and whom (to). proto is IPPROTO_UDP or
 // IPPROTO_TCP. It works in the calling thread's network namespace. Errors are the
@@ -89,7 +105,7 @@ func Original(proto uint8, from, to netip.AddrPort) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	c, err := dial()
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("opening a conntrack socket: %w", err)
 	}
