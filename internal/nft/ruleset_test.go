@@ -84,17 +84,19 @@ func verdicts() []statement {
 }
 
 func translations() (dnat, snat []statement) {
-	return []statement{
+	dnat = []statement{
 		{"by port", DNATByPort{Family: V4, Map: "byport4"}, "meta nfproto ipv4 dnat ip to meta l4proto . th dport map @byport4"},
 		{"by port, IPv6", DNATByPort{Family: V6, Map: "byport6"}, "meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @byport6"},
 		{"by address", DNATByAddr{Family: V4, Map: "byaddr4"}, "dnat ip to ip daddr . meta l4proto . th dport map @byaddr4"},
 		{"by address, IPv6", DNATByAddr{Family: V6, Map: "byaddr6"}, "dnat ip6 to ip6 daddr . meta l4proto . th dport map @byaddr6"},
 		{"by range", DNATByRange{Family: V4, Map: "byrange4"}, "dnat ip to ip daddr . meta l4proto . th dport map @byrange4"},
 		{"the port", DNATPort{Family: V4, Map: "port4"}, "dnat to :ip daddr . meta l4proto . th dport map @port4"},
-	}, []statement{
+	}
+	snat = []statement{
 		{"source by interface", SNATByIf{Family: V4, Map: "source4"}, "meta nfproto ipv4 snat ip to iifname map @source4"},
 		{"masquerade", Masquerade{}, "masquerade"},
 	}
+	return dnat, snat
 }
 
 // every is a ruleset with one rule for each statement, and every kind of set.
