@@ -38,7 +38,7 @@ func DetachKeys(s string) ([]byte, error) {
 		switch c, ctrl := strings.CutPrefix(k, "ctrl-"); {
 		case !ctrl && len(k) == 1 && k[0] < 0x80:
 			out = append(out, k[0])
-		case ctrl && len(c) == 1 && (c[0] >= 'a' && c[0] <= 'z' || c[0] >= '@' && c[0] <= '_'):
+		case ctrl && len(c) == 1 && (c[0] >= 'a' && c[0] <= 'z' || c[0] == '@' || c[0] >= '[' && c[0] <= '_'):
 			out = append(out, c[0]&0x1f)
 		case k == "DEL":
 			out = append(out, 0x7f)

@@ -10,7 +10,7 @@ func TestDetachKeys(t *testing.T) {
 			}
 		})
 	}
-	for _, in := range []string{"ctrl-", "ctrl-1", "ab", ",", "ctrl-é"} {
+	for _, in := range []string{"ctrl-", "ctrl-1", "ctrl-A", "ctrl-Z", "ab", ",", "ctrl-é"} {
 		t.Run(in, func(t *testing.T) {
 			if got, err := DetachKeys(in); err == nil {
 				t.Errorf("%q: %q", in, got)
